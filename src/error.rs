@@ -1,0 +1,264 @@
+//! What can go wrong: one error enum for the library, and [`Corruption`] for bytes that break a rule of the format.
+//!
+//! Texts are lower case and do not repeat their source: the program prints the chain.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::id::{ChunkId, ChunkKind, RepositoryId};
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that the library's operations fail with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file of the repository could not be read or written.
+    #[error("cannot {action} {file} of the repository")]
+    Repository {
+        /// What was being done: `read`, `write`, `list`, …
+        action: &'static str,
+        /// The file, relative to the repository.
+        file: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file outside of the repository could not be read or written.
+    #[error("cannot {action} {}", path.display())]
+    Path {
+        /// What was being done.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of the repository is damaged.
+    #[error("{file} is damaged")]
+    Damaged {
+        /// The file, relative to the repository.
+        file: String,
+        /// The rule it breaks.
+        source: Corruption,
+    },
+    /// A chunk that something refers to is in no pack that is present.
+    #[error("{kind} chunk {id} is missing from the repository")]
+    ChunkMissing {
+        /// Its kind.
+        kind: ChunkKind,
+        /// Its id.
+        id: ChunkId,
+    },
+    /// There is no repository at this place.
+    #[error("there is no repository at {}", path.display())]
+    NoRepository {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// `init` found something at the place where the repository should go.
+    #[error("{} already holds a repository or other files", path.display())]
+    NotEmpty {
+        /// The place.
+        path: PathBuf,
+    },
+    /// The medium that should hold a mirror is not there: empty, foreign, or another copy.
+    #[error("{} is not the mirror that is expected there: {reason}", path.display())]
+    MediumMissing {
+        /// The place.
+        path: PathBuf,
+        /// What was found instead.
+        reason: String,
+    },
+    /// The repository uses a feature that this program does not know.
+    #[error("the repository has the feature {name:?}, which this version does not know")]
+    UnknownFeature {
+        /// The feature.
+        name: String,
+    },
+    /// The repository holds a statement that this program does not understand and must not ignore.
+    #[error("record {record} is of a kind that this version does not know and must not ignore")]
+    UnknownRecord {
+        /// The id of the record.
+        record: String,
+    },
+    /// The two repositories are not copies of one another.
+    #[error("this is a copy of another repository: {found} instead of {expected}")]
+    OtherRepository {
+        /// The id that was expected.
+        expected: RepositoryId,
+        /// The id that was found.
+        found: RepositoryId,
+    },
+    /// A path that must not lie inside of another.
+    #[error("{} lies inside of {}: {reason}", inner.display(), outer.display())]
+    Nested {
+        /// The inner path.
+        inner: PathBuf,
+        /// The outer path.
+        outer: PathBuf,
+        /// Why this is refused.
+        reason: &'static str,
+    },
+    /// Something the user named is not there.
+    #[error("{what} not found")]
+    NotFound {
+        /// What was looked for.
+        what: String,
+    },
+    /// What the user asked for makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The user asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// The local cache could not be used. Never fatal to an operation: the caller goes on without it.
+    #[error("the local cache {} cannot be used: {reason}", path.display())]
+    Cache {
+        /// The cache's file.
+        path: PathBuf,
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// An error about a file outside of the repository, for `map_err`.
+    pub fn path<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Path { action, path: path.to_owned(), source }
+    }
+
+    /// An error about a file of the repository, for `map_err`.
+    pub fn repository<'a>(action: &'static str, file: &'a str) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Repository { action, file: file.to_owned(), source }
+    }
+
+    /// Damage to a file of the repository, for `map_err`.
+    pub fn damaged(file: &str) -> impl FnOnce(Corruption) -> Self + '_ {
+        move |source| Self::Damaged { file: file.to_owned(), source }
+    }
+
+    /// Whether the repository's bytes are at fault: damaged, missing or unreadable as bad sectors are.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::ChunkMissing { .. } => true,
+            Self::Repository { source, action, .. } => {
+                *action == "read" && (source.raw_os_error() == Some(libc::EIO) || source.kind() == io::ErrorKind::NotFound)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the cause is a full medium or an exhausted quota.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Repository { source, .. } | Self::Path { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Which rule of `spec/format.md` some bytes break.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Corruption {
+    /// `[CODEC-1]`
+    #[error("it is not encoded in the one right way")]
+    NotCanonical,
+    /// `[CODEC-2]`
+    #[error("{len} bytes follow after its end")]
+    TrailingBytes {
+        /// How many.
+        len: u64,
+    },
+    /// `[CODEC-3]`
+    #[error("it cannot be decoded: {reason}")]
+    Undecodable {
+        /// What the decoder said.
+        reason: String,
+    },
+    /// `[OBJ-3]`, `[TREE-4]`
+    #[error("its structure has {len} bytes, more than is allowed")]
+    StructTooLong {
+        /// How many.
+        len: u64,
+    },
+    /// `[REPO-1]`
+    #[error("its bytes do not have the hash that is its name")]
+    WrongHash,
+    /// The file has another length than its own fields or the index say: `[OBJ-1]`, `[PACK-4]`, `[SEG-1]`.
+    #[error("it has {found} bytes instead of {expected}")]
+    WrongLength {
+        /// What it should have.
+        expected: u64,
+        /// What it has.
+        found: u64,
+    },
+    /// A checksum inside of the file is wrong: `[HEAD-3]`, `[OBJ-2]`, `[FRAME-2]`, `[PACK-4]`, `[SEG-2]`.
+    #[error("the checksum of its {part} is wrong")]
+    WrongChecksum {
+        /// Of what.
+        part: &'static str,
+    },
+    /// `[HEAD-1]` and the other magics.
+    #[error("its {part} has the wrong magic")]
+    WrongMagic {
+        /// Of what.
+        part: &'static str,
+    },
+    /// `[HEAD-2]`, `[CONF-1]`
+    #[error("it is of version {found}, which this program does not know")]
+    WrongVersion {
+        /// The version.
+        found: u32,
+    },
+    /// `[HEAD-4]`
+    #[error("it belongs to the repository {found}")]
+    WrongRepository {
+        /// Which.
+        found: RepositoryId,
+    },
+    /// `[HEAD-5]`
+    #[error("it is sealed, but the repository is not encrypted")]
+    UnexpectedSeal,
+    /// `[CONF-3]`
+    #[error("its encryption mode {found} is unknown")]
+    UnknownEncryption {
+        /// The mode.
+        found: u32,
+    },
+    /// A fixed field breaks its rule.
+    #[error("{rule}: {what}")]
+    Rule {
+        /// The id of the rule, as `PACK-3`.
+        rule: &'static str,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// `[FRAME-6]`, `[LIST-2]`
+    #[error("the {kind} chunk in it is not {id}")]
+    WrongChunk {
+        /// The kind of the chunk.
+        kind: ChunkKind,
+        /// The id it should have.
+        id: ChunkId,
+    },
+    /// `[FIELD-2]`
+    #[error("it has the critical field {tag}, which this program does not know")]
+    UnknownField {
+        /// The tag.
+        tag: u32,
+    },
+}
+
+impl Corruption {
+    /// A broken rule, for `ok_or` and `Err`.
+    #[must_use]
+    pub const fn rule(rule: &'static str, what: &'static str) -> Self {
+        Self::Rule { rule, what }
+    }
+}

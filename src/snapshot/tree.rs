@@ -1,0 +1,262 @@
+//! Directories as nodes: [`TreeWriter`] cuts a stream of entries into nodes at content-defined points, [`Entries`] reads it back.
+//!
+//! Both keep one node per level in memory, so a directory of any length passes through. `[TREE-1]` and `[TREE-2]` are
+//! checked while reading, across nodes.
+
+use crate::chunk::{GetChunk, PutChunk};
+use crate::codec::{self, Bytes};
+use crate::error::{Corruption, Error, Result};
+use crate::id::{self, ChunkId, ChunkKind};
+use crate::snapshot::{Entry, MAX_LEVEL, TreeChild, TreeNode};
+
+/// A node is closed at a content-defined point from this length on.
+const NODE_MIN_LEN: usize = 16 << 10;
+/// A node is closed at any point from this length on.
+const NODE_MAX_LEN: usize = 256 << 10;
+/// One in so many names ends a node.
+const NODE_ENDS_EVERY: u32 = 128;
+
+/// Writes one directory. Entries come in strictly ascending order of their names.
+pub struct TreeWriter<'a> {
+    put: &'a dyn PutChunk,
+    leaf: Vec<Entry>,
+    leaf_len: usize,
+    last_name: Option<Bytes>,
+    branches: Vec<Branch>,
+}
+
+/// An open node above the leaves.
+#[derive(Default)]
+struct Branch {
+    children: Vec<TreeChild>,
+    len: usize,
+}
+
+impl<'a> TreeWriter<'a> {
+    /// A directory without entries so far.
+    #[must_use]
+    pub fn new(put: &'a dyn PutChunk) -> Self {
+        Self { put, leaf: Vec::new(), leaf_len: 0, last_name: None, branches: Vec::new() }
+    }
+
+    /// Adds the next entry.
+    ///
+    /// # Errors
+    /// An entry that breaks a rule of the format or is out of order; any error of the repository.
+    pub fn push(&mut self, entry: Entry) -> Result<()> {
+        entry.validate().map_err(Error::damaged("an entry to be written"))?;
+        if self.last_name.as_ref().is_some_and(|last| *last >= entry.name) {
+            return Err(Error::damaged("an entry to be written")(Corruption::rule("TREE-1", "it is out of order")));
+        }
+        self.last_name = Some(entry.name.clone());
+        self.leaf_len += codec::encode(&entry).len();
+        let ends = ends_node(self.leaf_len, &[&entry.name]);
+        self.leaf.push(entry);
+        if ends { self.close_leaf() } else { Ok(()) }
+    }
+
+    /// Writes what is still open and returns the root node.
+    ///
+    /// # Errors
+    /// Any error of the repository.
+    pub fn finish(mut self) -> Result<ChunkId> {
+        if self.branches.is_empty() {
+            return put_node(self.put, &TreeNode::Leaf(self.leaf));
+        }
+        if !self.leaf.is_empty() {
+            self.close_leaf()?;
+        }
+        let mut level = 0;
+        // A level may get its last child from the one below, so go up; the highest one with a single child is the root.
+        loop {
+            let top = level + 1 == self.branches.len();
+            let branch = &mut self.branches[level];
+            if top && branch.children.len() == 1 {
+                return Ok(branch.children[0].node);
+            }
+            if !branch.children.is_empty() {
+                self.close_branch(level)?;
+            }
+            level += 1;
+        }
+    }
+
+    fn close_leaf(&mut self) -> Result<()> {
+        let entries = std::mem::take(&mut self.leaf);
+        self.leaf_len = 0;
+        let Some(first) = entries.first() else { return Ok(()) };
+        let first = first.name.clone();
+        let count = entries.len() as u64;
+        let node = put_node(self.put, &TreeNode::Leaf(entries))?;
+        self.add_child(0, TreeChild { first, entries: count, node })
+    }
+
+    /// Adds a closed node to the branch above it; `index` 0 is the branch of level 1.
+    fn add_child(&mut self, mut index: usize, mut child: TreeChild) -> Result<()> {
+        loop {
+            if self.branches.len() == index {
+                self.branches.push(Branch::default());
+            }
+            let branch = &mut self.branches[index];
+            branch.len += codec::encode(&child).len();
+            let level = level_of(index)?;
+            let ends = branch.children.len() >= 1 && ends_node(branch.len, &[&[level], &child.first]);
+            branch.children.push(child);
+            if !ends {
+                return Ok(());
+            }
+            child = self.take_branch(index)?;
+            index += 1;
+        }
+    }
+
+    fn close_branch(&mut self, index: usize) -> Result<()> {
+        let child = self.take_branch(index)?;
+        self.add_child(index + 1, child)
+    }
+
+    /// Writes the open branch and returns it as a child of the next level.
+    fn take_branch(&mut self, index: usize) -> Result<TreeChild> {
+        let Branch { children, .. } = std::mem::take(&mut self.branches[index]);
+        let first = children.first().map(|child| child.first.clone()).unwrap_or_default();
+        let entries = children.iter().map(|child| child.entries).sum();
+        let node = put_node(self.put, &TreeNode::Branch(level_of(index)?, children))?;
+        Ok(TreeChild { first, entries, node })
+    }
+}
+
+fn level_of(index: usize) -> Result<u8> {
+    u8::try_from(index + 1).ok().filter(|level| *level <= MAX_LEVEL).ok_or_else(|| {
+        Error::damaged("a directory to be written")(Corruption::rule("TREE-2", "it needs more levels than there may be"))
+    })
+}
+
+fn ends_node(len: usize, name: &[&[u8]]) -> bool {
+    if len < NODE_MIN_LEN {
+        return false;
+    }
+    let [a, b, c, d, ..] = id::checksum_64(name);
+    len >= NODE_MAX_LEN || u32::from_le_bytes([a, b, c, d]) % NODE_ENDS_EVERY == 0
+}
+
+fn put_node(put: &dyn PutChunk, node: &TreeNode) -> Result<ChunkId> {
+    put.put(ChunkKind::Tree, &codec::encode(node))
+}
+
+/// Reads one directory: its entries in order. After an error about a node the entries behind that node follow.
+pub struct Entries<'a> {
+    get: &'a dyn GetChunk,
+    /// Nodes still to be read, the next one last.
+    pending: Vec<Pending>,
+    leaf: std::vec::IntoIter<Entry>,
+    last_name: Option<Bytes>,
+}
+
+/// A node to be read and what its parent says of it.
+struct Pending {
+    node: ChunkId,
+    expected: Option<(u8, TreeChild)>,
+}
+
+impl<'a> Entries<'a> {
+    /// The directory with this root node.
+    #[must_use]
+    pub fn new(get: &'a dyn GetChunk, root: ChunkId) -> Self {
+        Self {
+            get,
+            pending: vec![Pending { node: root, expected: None }],
+            leaf: Vec::new().into_iter(),
+            last_name: None,
+        }
+    }
+
+    fn read(&mut self, pending: Pending) -> Result<()> {
+        let Pending { node, expected } = pending;
+        let bytes = self.get.get(ChunkKind::Tree, &node)?;
+        let file = format!("tree node {node}");
+        let decoded = check_node(&bytes, expected.as_ref()).map_err(Error::damaged(&file))?;
+        match decoded {
+            TreeNode::Leaf(entries) => {
+                for entry in &entries {
+                    if self.last_name.as_ref().is_some_and(|last| *last >= entry.name) {
+                        return Err(Error::damaged(&file)(Corruption::rule("TREE-1", "names do not ascend")));
+                    }
+                    self.last_name = Some(entry.name.clone());
+                }
+                self.leaf = entries.into_iter();
+            }
+            TreeNode::Branch(level, children) => {
+                self.pending.extend(
+                    children
+                        .into_iter()
+                        .rev()
+                        .map(|child| Pending { node: child.node, expected: Some((level - 1, child)) }),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.leaf.next() {
+                return Some(Ok(entry));
+            }
+            let pending = self.pending.pop()?;
+            if let Err(error) = self.read(pending) {
+                return Some(Err(error));
+            }
+        }
+    }
+}
+
+/// Decodes a node and checks all that can be seen in it and against its parent.
+fn check_node(bytes: &[u8], expected: Option<&(u8, TreeChild)>) -> Result<TreeNode, Corruption> {
+    let node = decode_node(bytes)?;
+    let (level, first, entries) = match &node {
+        TreeNode::Leaf(entries) => (0, entries.first().map(|entry| &entry.name), entries.len() as u64),
+        TreeNode::Branch(level, children) => {
+            let total = children.iter().try_fold(0u64, |sum, child| sum.checked_add(child.entries));
+            let total = total.ok_or(Corruption::rule("TREE-2", "counts of entries overflow"))?;
+            (*level, children.first().map(|child| &child.first), total)
+        }
+    };
+    if let Some((expected_level, child)) = expected {
+        if level != *expected_level {
+            return Err(Corruption::rule("TREE-2", "a node is not of the level below its parent"));
+        }
+        if first != Some(&child.first) || entries != child.entries {
+            return Err(Corruption::rule("TREE-2", "a node is not what its parent says"));
+        }
+    }
+    Ok(node)
+}
+
+/// Decodes a node and checks all that can be seen in it alone.
+///
+/// # Errors
+/// Names the rule it breaks.
+pub fn decode_node(bytes: &[u8]) -> Result<TreeNode, Corruption> {
+    let node: TreeNode = codec::decode(bytes)?;
+    match &node {
+        TreeNode::Leaf(entries) => {
+            entries.iter().try_for_each(Entry::validate)?;
+            if entries.windows(2).any(|pair| pair[0].name >= pair[1].name) {
+                return Err(Corruption::rule("TREE-1", "names do not ascend"));
+            }
+        }
+        TreeNode::Branch(level, children) => {
+            if *level == 0 || *level > MAX_LEVEL || children.is_empty() {
+                return Err(Corruption::rule("TREE-2", "a branch has no children or no possible level"));
+            }
+            if children.windows(2).any(|pair| pair[0].first >= pair[1].first) {
+                return Err(Corruption::rule("TREE-1", "names do not ascend"));
+            }
+        }
+    }
+    Ok(node)
+}
