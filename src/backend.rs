@@ -35,11 +35,17 @@ pub trait Backend: Send + Sync {
     /// Any error of the medium.
     fn create(&self, temporary: &str) -> io::Result<Box<dyn NewFile>>;
 
-    /// Makes a folder and makes it durable. It may exist.
+    /// Makes a folder, and those above it. It may exist. It is durable after `sync_folder` of the folder it is in.
     ///
     /// # Errors
     /// Any error of the medium.
     fn make_folder(&self, folder: &str) -> io::Result<()>;
+
+    /// Makes the names in a folder durable.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    fn sync_folder(&self, folder: &str) -> io::Result<()>;
 
     /// Removes a file.
     ///
@@ -180,13 +186,11 @@ impl Backend for LocalFolder {
     }
 
     fn make_folder(&self, folder: &str) -> io::Result<()> {
-        let path = self.root.join(folder);
-        match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
-            other => other?,
-        }
-        sync_folder(&path, &self.weak_folder_sync)?;
-        path.parent().map_or(Ok(()), |parent| sync_folder(parent, &self.weak_folder_sync))
+        fs::DirBuilder::new().mode(0o700).recursive(true).create(self.root.join(folder))
+    }
+
+    fn sync_folder(&self, folder: &str) -> io::Result<()> {
+        sync_folder(&self.root.join(folder), &self.weak_folder_sync)
     }
 
     fn remove(&self, file: &str) -> io::Result<()> {
@@ -208,9 +212,7 @@ impl Backend for LocalFolder {
 fn sync_folder(path: &Path, weak: &AtomicBool) -> io::Result<()> {
     let folder = File::open(path)?;
     match folder.sync_all() {
-        Err(error)
-            if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY | libc::ENOTSUP)) =>
-        {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY | libc::ENOTSUP)) => {
             weak.store(true, Ordering::Relaxed);
             Ok(rustix::fs::syncfs(&folder)?)
         }

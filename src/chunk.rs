@@ -60,7 +60,10 @@ impl ChunkerParams {
             return Err(Corruption::rule("CUT-1", "the chunker's lengths are out of range or out of order"));
         }
         if min % 2 != 0 || max % 2 != 0 || !avg.is_power_of_two() {
-            return Err(Corruption::rule("CUT-1", "the chunker's lengths are odd, or the average is no power of two"));
+            return Err(Corruption::rule(
+                "CUT-1",
+                "the chunker's lengths are odd, or the average is no power of two",
+            ));
         }
         if self.normalization > 3 {
             return Err(Corruption::rule("CUT-1", "the chunker's normalization is above 3"));

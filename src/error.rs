@@ -106,6 +106,12 @@ pub enum Error {
         /// What was looked for.
         what: String,
     },
+    /// A frame could not be made.
+    #[error("cannot make a frame")]
+    Frame {
+        /// Why.
+        source: crate::pack::FrameError,
+    },
     /// What the user asked for makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -144,7 +150,8 @@ impl Error {
         match self {
             Self::Damaged { .. } | Self::ChunkMissing { .. } => true,
             Self::Repository { source, action, .. } => {
-                *action == "read" && (source.raw_os_error() == Some(libc::EIO) || source.kind() == io::ErrorKind::NotFound)
+                *action == "read"
+                    && (source.raw_os_error() == Some(libc::EIO) || source.kind() == io::ErrorKind::NotFound)
             }
             _ => false,
         }

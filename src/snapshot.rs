@@ -400,7 +400,10 @@ impl Entry {
             Kind::File(size, content) => content.validate(*size),
             Kind::Symlink(target) => {
                 if target.is_empty() || target.len() > MAX_TARGET_LEN || target.contains(&0) {
-                    return Err(Corruption::rule("ENTRY-2", "a link target is empty, too long, or has a NUL"));
+                    return Err(Corruption::rule(
+                        "ENTRY-2",
+                        "a link target is empty, too long, or has a NUL",
+                    ));
                 }
                 Ok(())
             }
@@ -439,7 +442,10 @@ impl Meta {
         }
         for xattr in &self.xattrs {
             if xattr.name.is_empty() || xattr.name.len() > 255 || xattr.name.contains(&0) {
-                return Err(Corruption::rule("ENTRY-3", "the name of an xattr is empty, too long, or has a NUL"));
+                return Err(Corruption::rule(
+                    "ENTRY-3",
+                    "the name of an xattr is empty, too long, or has a NUL",
+                ));
             }
             let len = match &xattr.value {
                 Content::Inline(bytes) => bytes.len() as u64,
@@ -466,7 +472,10 @@ impl Content {
         match self {
             Self::Inline(bytes) => {
                 if bytes.len() > MAX_INLINE_LEN || bytes.len() as u64 != size {
-                    return Err(Corruption::rule("ENTRY-4", "an inline content is too long or not of the file's size"));
+                    return Err(Corruption::rule(
+                        "ENTRY-4",
+                        "an inline content is too long or not of the file's size",
+                    ));
                 }
             }
             Self::Pieces(pieces) => {
@@ -486,7 +495,9 @@ impl Content {
 /// An empty piece, one longer than a chunk may be, or an overflow.
 pub fn sum_pieces(pieces: &[Piece]) -> Result<u64, Corruption> {
     pieces.iter().try_fold(0u64, |sum, piece| {
-        if piece.is_empty() || matches!(piece, Piece::Data(_, len) if *len as usize > crate::pack::MAX_CHUNK_LEN) {
+        if piece.is_empty()
+            || matches!(piece, Piece::Data(_, len) if *len as usize > crate::pack::MAX_CHUNK_LEN)
+        {
             return Err(Corruption::rule("ENTRY-5", "a piece is empty or longer than a chunk"));
         }
         sum.checked_add(piece.len()).ok_or(Corruption::rule("ENTRY-5", "the pieces overflow"))

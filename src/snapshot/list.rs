@@ -108,7 +108,10 @@ impl<'a> ListWriter<'a> {
         let children = std::mem::take(&mut self.branches[index]);
         let len = children.iter().map(|child| child.len).sum();
         let level = u8::try_from(index + 1).ok().filter(|level| *level <= MAX_LEVEL).ok_or_else(|| {
-            Error::damaged("a list to be written")(Corruption::rule("LIST-1", "it needs more levels than there may be"))
+            Error::damaged("a list to be written")(Corruption::rule(
+                "LIST-1",
+                "it needs more levels than there may be",
+            ))
         })?;
         let node = self.put.put(ChunkKind::List, &codec::encode(&ListNode::Branch(level, children)))?;
         Ok(ListChild { len, node })
@@ -162,13 +165,13 @@ impl<'a> Pieces<'a> {
         }
         match node {
             ListNode::Leaf(pieces) => self.leaf = pieces.into_iter(),
-            ListNode::Branch(level, children) => self.pending.extend(
-                children.into_iter().rev().map(|child| Pending {
+            ListNode::Branch(level, children) => {
+                self.pending.extend(children.into_iter().rev().map(|child| Pending {
                     node: child.node,
                     len: child.len,
                     level: Some(level - 1),
-                }),
-            ),
+                }))
+            }
         }
         Ok(())
     }
@@ -210,5 +213,9 @@ pub fn decode_node(bytes: &[u8]) -> Result<ListNode, Corruption> {
                 && children.iter().try_fold(0u64, |sum, child| sum.checked_add(child.len)).is_some()
         }
     };
-    if sound { Ok(node) } else { Err(Corruption::rule("LIST-1", "a list node is empty, overflows, or has no possible level")) }
+    if sound {
+        Ok(node)
+    } else {
+        Err(Corruption::rule("LIST-1", "a list node is empty, overflows, or has no possible level"))
+    }
 }

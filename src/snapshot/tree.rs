@@ -46,7 +46,10 @@ impl<'a> TreeWriter<'a> {
     pub fn push(&mut self, entry: Entry) -> Result<()> {
         entry.validate().map_err(Error::damaged("an entry to be written"))?;
         if self.last_name.as_ref().is_some_and(|last| *last >= entry.name) {
-            return Err(Error::damaged("an entry to be written")(Corruption::rule("TREE-1", "it is out of order")));
+            return Err(Error::damaged("an entry to be written")(Corruption::rule(
+                "TREE-1",
+                "it is out of order",
+            )));
         }
         self.last_name = Some(entry.name.clone());
         self.leaf_len += codec::encode(&entry).len();
@@ -127,7 +130,10 @@ impl<'a> TreeWriter<'a> {
 
 fn level_of(index: usize) -> Result<u8> {
     u8::try_from(index + 1).ok().filter(|level| *level <= MAX_LEVEL).ok_or_else(|| {
-        Error::damaged("a directory to be written")(Corruption::rule("TREE-2", "it needs more levels than there may be"))
+        Error::damaged("a directory to be written")(Corruption::rule(
+            "TREE-2",
+            "it needs more levels than there may be",
+        ))
     })
 }
 

@@ -1,0 +1,227 @@
+//! `ChunkId -> Location`: what is in the repository, and where.
+//!
+//! [`Index`] answers from segments (immutable files of facts) and from the directories of packs that no segment covers.
+//! Whether a chunk is *present* is decided by this run's listing of `packs/` alone `[REPO-6]`: neither a segment nor the cache
+//! may vouch for a pack. A damaged segment is replaced, in memory, by the directories of the packs it named.
+//!
+//! `segment` is the file, `facts` the same in memory, `cache` the redb copy that makes deduplication quick and that nothing
+//! depends on. Next: `snapshot.rs`.
+
+mod cache;
+mod facts;
+mod segment;
+
+pub use cache::ChunkCache;
+pub use facts::Facts;
+pub use segment::{FACT_LEN, FACTS_PER_BLOCK, MAX_SEGMENT_FACTS, PackRow, Segment, SegmentHeader};
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, ChunkKind, PackId, RepositoryId, SegmentId};
+use crate::pack::{Location, PackFile};
+
+/// The packs of one listing, with their lengths, and which of them a record says are damaged.
+#[derive(Debug, Default, Clone)]
+pub struct PresentPacks {
+    /// Length by pack.
+    pub packs: HashMap<PackId, u64>,
+    /// Recorded as damaged in this copy: new snapshots do not rely on them, reading still tries.
+    pub damaged: HashSet<PackId>,
+}
+
+impl PresentPacks {
+    fn has(&self, row: &PackRow) -> bool {
+        self.packs.get(&row.pack) == Some(&u64::from(row.stored_len))
+    }
+}
+
+/// Where every chunk lies.
+pub struct Index {
+    backend: Arc<dyn Backend>,
+    repository: RepositoryId,
+    segments: Vec<Covered>,
+    uncovered: Facts,
+    uncovered_packs: Vec<PackId>,
+    present: PresentPacks,
+    blocks: segment::BlockCache,
+}
+
+/// A segment, and what stands in for it once it was found damaged.
+struct Covered {
+    segment: Segment,
+    fallback: OnceLock<Facts>,
+}
+
+/// What was wrong while an index was loaded; the index is complete all the same where the packs are.
+pub type Problems = Vec<Error>;
+
+impl Index {
+    /// Loads the index: opens the segments, and reads the directories of all packs that no sound segment covers.
+    ///
+    /// # Errors
+    /// Any error of the medium, `NotFound` among them if a segment vanished since the listing. Damage is no
+    /// error here but a problem that is returned.
+    pub fn load(
+        backend: &Arc<dyn Backend>,
+        repository: RepositoryId,
+        segments: &[SegmentId],
+        present: PresentPacks,
+    ) -> Result<(Self, Problems)> {
+        let mut problems = Vec::new();
+        let mut opened = Vec::new();
+        let mut covered = HashSet::new();
+        for id in segments {
+            match Segment::open(&**backend, *id, repository) {
+                Ok(segment) => {
+                    covered.extend(segment.packs().iter().filter(|row| present.has(row)).map(|row| row.pack));
+                    opened.push(Covered { segment, fallback: OnceLock::new() });
+                }
+                Err(error) if error.is_damage() && !is_vanished(&error) => problems.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let mut index = Self {
+            backend: backend.clone(),
+            repository,
+            segments: opened,
+            uncovered: Facts::default(),
+            uncovered_packs: Vec::new(),
+            present,
+            blocks: segment::BlockCache::default(),
+        };
+        let mut uncovered: Vec<PackId> =
+            index.present.packs.keys().filter(|pack| !covered.contains(pack)).copied().collect();
+        uncovered.sort_unstable();
+        index.uncovered = index.read_directories(&uncovered, &mut problems);
+        index.uncovered_packs = uncovered;
+        Ok((index, problems))
+    }
+
+    /// The packs that no segment covers, ascending.
+    #[must_use]
+    pub fn uncovered_packs(&self) -> &[PackId] {
+        &self.uncovered_packs
+    }
+
+    /// The packs of the listing.
+    #[must_use]
+    pub fn present(&self) -> &PresentPacks {
+        &self.present
+    }
+
+    /// The segments that could be opened.
+    pub fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.segments.iter().map(|covered| &covered.segment)
+    }
+
+    /// All places where a chunk is present, those in packs not recorded as damaged first.
+    ///
+    /// # Errors
+    /// Any error of the medium other than damage.
+    pub fn locate_all(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<Location>> {
+        let mut found = Vec::new();
+        for covered in &self.segments {
+            self.find_in(covered, id, &mut found)?;
+        }
+        self.uncovered.find(id, &mut found);
+        found.retain(|location| location.kind == kind && self.present.packs.contains_key(&location.pack));
+        found.sort_unstable();
+        found.dedup();
+        found.sort_by_key(|location| self.present.damaged.contains(&location.pack));
+        Ok(found)
+    }
+
+    /// Where a chunk is present in a pack that no record calls damaged: what deduplication may rely on.
+    ///
+    /// # Errors
+    /// Any error of the medium other than damage.
+    pub fn locate_sound(&self, kind: ChunkKind, id: &ChunkId) -> Result<Option<Location>> {
+        let found = self.locate_all(kind, id)?;
+        Ok(found.into_iter().next().filter(|location| !self.present.damaged.contains(&location.pack)))
+    }
+
+    /// Where a chunk is present in a sound pack that no segment covers: what the cache cannot know.
+    #[must_use]
+    pub fn locate_uncovered(&self, kind: ChunkKind, id: &ChunkId) -> Option<Location> {
+        let mut found = Vec::new();
+        self.uncovered.find(id, &mut found);
+        found.into_iter().find(|location| location.kind == kind && self.is_sound_pack(&location.pack))
+    }
+
+    /// Whether a pack is present and not recorded as damaged.
+    #[must_use]
+    pub fn is_sound_pack(&self, pack: &PackId) -> bool {
+        self.present.packs.contains_key(pack) && !self.present.damaged.contains(pack)
+    }
+
+    /// Takes in a segment that this run has just published, with its packs.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn add_segment(&mut self, id: SegmentId) -> Result<()> {
+        let segment = Segment::open(&*self.backend, id, self.repository)?;
+        for row in segment.packs() {
+            self.present.packs.insert(row.pack, row.stored_len.into());
+        }
+        self.segments.push(Covered { segment, fallback: OnceLock::new() });
+        Ok(())
+    }
+
+    /// Takes a pack out: it is not what it should be.
+    pub fn drop_pack(&mut self, pack: &PackId) {
+        self.present.packs.remove(pack);
+    }
+
+    fn find_in(&self, covered: &Covered, id: &ChunkId, found: &mut Vec<Location>) -> Result<()> {
+        if covered.fallback.get().is_none() {
+            match covered.segment.find(id, &self.blocks, found) {
+                Ok(()) => {
+                    found.retain(|location| self.has_right_length(&covered.segment, location));
+                    return Ok(());
+                }
+                Err(error) if !error.is_damage() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let facts = covered.fallback.get_or_init(|| {
+            let packs: Vec<PackId> = covered.segment.packs().iter().map(|row| row.pack).collect();
+            self.read_directories(&packs, &mut Vec::new())
+        });
+        facts.find(id, found);
+        Ok(())
+    }
+
+    /// A fact of a segment counts only if the pack has the length that the segment gives it `[REPO-6]`.
+    fn has_right_length(&self, segment: &Segment, location: &Location) -> bool {
+        segment.row_of(&location.pack).is_none_or(|row| self.present.has(row))
+    }
+
+    /// The facts of packs from their own directories, or where one is damaged, from its frames.
+    fn read_directories(&self, packs: &[PackId], problems: &mut Problems) -> Facts {
+        let mut facts = Facts::default();
+        for pack in packs.iter().filter(|pack| self.present.packs.contains_key(pack)) {
+            let read = PackFile::open(&*self.backend, *pack, self.repository)
+                .and_then(|file| Ok((file.len(), file.kind(), file.directory()?)));
+            match read {
+                Ok((len, kind, directory)) => facts.add_pack(*pack, len, kind, directory.placed(*pack)),
+                Err(error) => {
+                    problems.push(error);
+                    if let Err(error) = facts.add_frames(&*self.backend, *pack, self.repository) {
+                        problems.push(error);
+                    }
+                }
+            }
+        }
+        facts.sort();
+        facts
+    }
+}
+
+/// Whether a file was not there when it was opened: it was listed a moment ago, so someone replaced it.
+#[must_use]
+pub fn is_vanished(error: &Error) -> bool {
+    matches!(error, Error::Repository { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}

@@ -1,0 +1,222 @@
+//! The redb copy of the index, on the system disk: what deduplication asks first. Nothing depends on it.
+//!
+//! redb serves flipped bits without an error, locks its file against other processes, and may panic on a file it did not
+//! write. So every value carries a checksum over key and value, a locked file means going without, and at any doubt the file is
+//! deleted and filled again from the segments. A value that is silently missing costs a chunk stored twice, never more.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+
+use crate::error::{Error, Result};
+use crate::header::array;
+use crate::id::{self, ChunkId, ChunkKind, PackId, SegmentId};
+use crate::index::Index;
+use crate::pack::{Location, Placed};
+
+const CHUNKS: TableDefinition<&[u8; 32], &[u8; VALUE_LEN]> = TableDefinition::new("chunks");
+const SEGMENTS: TableDefinition<&[u8; 32], ()> = TableDefinition::new("segments");
+const VALUE_LEN: usize = 57;
+const MEMORY_BYTES: usize = 32 << 20;
+const FILE_NAME: &str = "chunks.redb";
+
+/// The cache, open and locked.
+pub struct ChunkCache {
+    database: Database,
+    path: PathBuf,
+}
+
+impl ChunkCache {
+    /// Opens the cache in `folder` and brings it up to the segments of `index`. A damaged cache is deleted and filled again.
+    ///
+    /// # Errors
+    /// `Cache` if it is locked by another process or cannot be made: the caller goes on without it.
+    pub fn open(folder: &Path, index: &Index) -> Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(Error::path("create", folder))?;
+        let path = folder.join(FILE_NAME);
+        match Self::open_and_fill(&path, index) {
+            Err(Failure::Doubt(_)) => {
+                // Also reached when redb cannot read what another version wrote.
+                fs::remove_file(&path).map_err(Error::path("remove", &path))?;
+                Self::open_and_fill(&path, index)
+            }
+            other => other,
+        }
+        .map_err(|failure| match failure {
+            Failure::Doubt(reason) => Error::Cache { path: path.clone(), reason },
+            Failure::Locked => {
+                Error::Cache { path: path.clone(), reason: "another process is using it".into() }
+            }
+            Failure::Segment(error) => error,
+        })
+    }
+
+    fn open_and_fill(path: &Path, index: &Index) -> Result<Self, Failure> {
+        guarded(|| {
+            let database = match redb::Builder::new().set_cache_size(MEMORY_BYTES).create(path) {
+                Ok(database) => database,
+                Err(DatabaseError::DatabaseAlreadyOpen) => return Err(Failure::Locked),
+                Err(error) => return Err(Failure::Doubt(error.to_string())),
+            };
+            let cache = Self { database, path: path.to_owned() };
+            cache.fill(index)?;
+            Ok(cache)
+        })
+    }
+
+    /// Takes in the facts of all segments that are not in yet.
+    fn fill(&self, index: &Index) -> Result<(), Failure> {
+        let known: HashSet<SegmentId> = {
+            let read = self.database.begin_read().map_err(doubt)?;
+            match read.open_table(SEGMENTS) {
+                Ok(table) => table
+                    .iter()
+                    .map_err(doubt)?
+                    .map(|row| row.map(|(key, _)| SegmentId::from_bytes(*key.value())).map_err(doubt))
+                    .collect::<Result<_, _>>()?,
+                Err(redb::TableError::TableDoesNotExist(_)) => HashSet::new(),
+                Err(error) => return Err(doubt(error)),
+            }
+        };
+        let new: Vec<_> = index.segments().filter(|segment| !known.contains(&segment.id())).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let write = self.database.begin_write().map_err(doubt)?;
+        {
+            let mut chunks = write.open_table(CHUNKS).map_err(doubt)?;
+            let mut segments = write.open_table(SEGMENTS).map_err(doubt)?;
+            for segment in new {
+                let mut failed = None;
+                let read = segment.for_each(|(id, location)| {
+                    if failed.is_none() {
+                        failed = chunks.insert(id.as_bytes(), &encode(&id, &location)).err();
+                    }
+                });
+                if let Some(error) = failed {
+                    return Err(doubt(error));
+                }
+                match read {
+                    Ok(()) => {}
+                    // The index stands in for a damaged segment; the cache does without its facts.
+                    Err(error) if error.is_damage() => continue,
+                    Err(error) => return Err(Failure::Segment(error)),
+                }
+                segments.insert(segment.id().as_bytes(), ()).map_err(doubt)?;
+            }
+        }
+        write.commit().map_err(doubt)
+    }
+
+    /// Adds the facts of a segment that was just published.
+    ///
+    /// # Errors
+    /// `Cache`: throw the cache away.
+    pub fn add(&self, segment: SegmentId, facts: impl Iterator<Item = Placed>) -> Result<()> {
+        guarded(|| {
+            let write = self.database.begin_write().map_err(doubt)?;
+            {
+                let mut chunks = write.open_table(CHUNKS).map_err(doubt)?;
+                for (id, location) in facts {
+                    chunks.insert(id.as_bytes(), &encode(&id, &location)).map_err(doubt)?;
+                }
+                let mut segments = write.open_table(SEGMENTS).map_err(doubt)?;
+                segments.insert(segment.as_bytes(), ()).map_err(doubt)?;
+            }
+            write.commit().map_err(doubt)
+        })
+        .map_err(|failure| self.error(failure))
+    }
+
+    /// What the cache says of a chunk; nothing if it does not know it.
+    ///
+    /// # Errors
+    /// `Cache` if a value is not what was written: throw the cache away.
+    pub fn get(&self, id: &ChunkId) -> Result<Option<Location>> {
+        guarded(|| {
+            let read = self.database.begin_read().map_err(doubt)?;
+            let table = match read.open_table(CHUNKS) {
+                Ok(table) => table,
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+                Err(error) => return Err(doubt(error)),
+            };
+            match table.get(id.as_bytes()).map_err(doubt)? {
+                None => Ok(None),
+                Some(value) => decode(id, value.value())
+                    .map(Some)
+                    .ok_or_else(|| Failure::Doubt("a value does not match its checksum".into())),
+            }
+        })
+        .map_err(|failure| self.error(failure))
+    }
+
+    /// Closes the cache and deletes its file.
+    pub fn throw_away(self) {
+        let path = self.path.clone();
+        // Closing may panic on a damaged file; the file goes either way.
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(self)));
+        let _ = fs::remove_file(path);
+    }
+
+    fn error(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Doubt(reason) => Error::Cache { path: self.path.clone(), reason },
+            Failure::Locked => {
+                Error::Cache { path: self.path.clone(), reason: "another process is using it".into() }
+            }
+            Failure::Segment(error) => error,
+        }
+    }
+}
+
+/// Why the cache could not be used.
+enum Failure {
+    Locked,
+    Doubt(String),
+    Segment(Error),
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn doubt(error: impl std::fmt::Display) -> Failure {
+    Failure::Doubt(error.to_string())
+}
+
+/// Runs something of redb; a panic in it is a doubt about the file like any other.
+fn guarded<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(Failure::Doubt("redb panicked".into())))
+}
+
+fn encode(id: &ChunkId, location: &Location) -> [u8; VALUE_LEN] {
+    let mut value = [0; VALUE_LEN];
+    value[0..32].copy_from_slice(location.pack.as_bytes());
+    value[32..36].copy_from_slice(&location.frame_offset.to_le_bytes());
+    value[36..40].copy_from_slice(&location.frame_stored_len.to_le_bytes());
+    value[40..44].copy_from_slice(&location.offset.to_le_bytes());
+    value[44..48].copy_from_slice(&location.len.to_le_bytes());
+    value[48] = location.kind.number();
+    let checksum = id::checksum_64(&[id.as_bytes(), &value[..49]]);
+    value[49..57].copy_from_slice(&checksum);
+    value
+}
+
+fn decode(id: &ChunkId, value: &[u8; VALUE_LEN]) -> Option<Location> {
+    if value[49..57] != id::checksum_64(&[id.as_bytes(), &value[..49]]) {
+        return None;
+    }
+    Some(Location {
+        pack: PackId::from_bytes(array(value)),
+        frame_offset: u32::from_le_bytes(array(&value[32..])),
+        frame_stored_len: u32::from_le_bytes(array(&value[36..])),
+        offset: u32::from_le_bytes(array(&value[40..])),
+        len: u32::from_le_bytes(array(&value[44..])),
+        kind: ChunkKind::from_number(value[48])?,
+    })
+}

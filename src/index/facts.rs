@@ -1,0 +1,220 @@
+//! Facts in memory, 53 bytes each: of packs that no segment covers, and of a segment that is being made.
+
+use std::collections::HashMap;
+
+use crate::backend::Backend;
+use crate::codec;
+use crate::error::Result;
+use crate::header::{Header, Magic, array};
+use crate::id::{self, ChunkId, ChunkKind, IdKeys, PackId, RepositoryId};
+use crate::index::segment::{FACT_LEN, FACTS_PER_BLOCK, PackRow, SegmentHeader};
+use crate::pack::{Location, PackFile, PackKind, Placed};
+
+/// A fact as it is stored: see the table FACT in `spec/format.md`.
+pub(super) type Row = [u8; FACT_LEN];
+
+/// Facts about whole packs.
+#[derive(Default)]
+pub struct Facts {
+    packs: Vec<PackRow>,
+    known: HashMap<PackId, u32>,
+    rows: Vec<Row>,
+}
+
+impl Facts {
+    /// How many facts there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The packs they are about.
+    #[must_use]
+    pub fn packs(&self) -> &[PackRow] {
+        &self.packs
+    }
+
+    /// Whether the facts of this pack are in.
+    #[must_use]
+    pub fn has_pack(&self, pack: &PackId) -> bool {
+        self.known.contains_key(pack)
+    }
+
+    /// Adds all facts of a pack; a pack that is in already is passed over. Call `sort` after the last one.
+    pub fn add_pack(
+        &mut self,
+        pack: PackId,
+        stored_len: u64,
+        kind: PackKind,
+        chunks: impl Iterator<Item = Placed>,
+    ) {
+        if self.has_pack(&pack) {
+            return;
+        }
+        let number = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
+        let stored_len = u32::try_from(stored_len).unwrap_or(u32::MAX);
+        self.packs.push(PackRow { pack, stored_len, kind: kind as u8 });
+        self.known.insert(pack, number);
+        self.rows.extend(chunks.map(|(id, location)| encode_row(&id, number, &location)));
+    }
+
+    /// Adds what the whole frames of a pack say of themselves, computing the ids: for a pack without a sound directory.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn add_frames(
+        &mut self,
+        backend: &dyn Backend,
+        pack: PackId,
+        repository: RepositoryId,
+    ) -> Result<()> {
+        let keys = IdKeys::plain();
+        let file = match PackFile::open(backend, pack, repository) {
+            Ok(file) => file,
+            Err(error) if error.is_damage() => return self.add_frames_of_any_kind(backend, pack, &keys),
+            Err(error) => return Err(error),
+        };
+        let kind = file.kind();
+        self.add_walked(&file, kind, &keys)
+    }
+
+    /// The header is gone, and with it the kind: frames fit only one of them.
+    fn add_frames_of_any_kind(&mut self, backend: &dyn Backend, pack: PackId, keys: &IdKeys) -> Result<()> {
+        for kind in [PackKind::Data, PackKind::Tree] {
+            let file = PackFile::open_damaged(backend, pack, kind)?;
+            if file.next_frame(0)?.is_some() {
+                return self.add_walked(&file, kind, keys);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_walked(&mut self, file: &PackFile, kind: PackKind, keys: &IdKeys) -> Result<()> {
+        let mut placed = Vec::new();
+        let mut offset = 0;
+        while let Some(walked) = file.next_frame(offset)? {
+            for chunk in walked.frame.chunks() {
+                let Some(plain) = walked.frame.bytes(chunk) else { continue };
+                let location = Location {
+                    pack: file.id(),
+                    frame_offset: walked.offset,
+                    frame_stored_len: walked.stored_len,
+                    offset: chunk.offset,
+                    len: chunk.len,
+                    kind: chunk.kind,
+                };
+                placed.push((keys.chunk_id(chunk.kind, plain), location));
+            }
+            offset = u64::from(walked.offset) + 1 + u64::from(walked.stored_len);
+        }
+        self.add_pack(file.id(), file.len(), kind, placed.into_iter());
+        Ok(())
+    }
+
+    /// Puts packs and facts into the order of a segment `[SEG-3]`.
+    pub fn sort(&mut self) {
+        let mut order: Vec<u32> = (0..u32::try_from(self.packs.len()).unwrap_or(u32::MAX)).collect();
+        order.sort_unstable_by_key(|number| self.packs.get(*number as usize).map(|row| row.pack));
+        let mut renumbered = vec![0u32; order.len()];
+        for (new, old) in order.iter().enumerate() {
+            if let Some(slot) = renumbered.get_mut(*old as usize) {
+                *slot = u32::try_from(new).unwrap_or(u32::MAX);
+            }
+        }
+        for row in &mut self.rows {
+            let old = u32::from_le_bytes(array(&row[33..]));
+            let new = renumbered.get(old as usize).copied().unwrap_or(old);
+            row[33..37].copy_from_slice(&new.to_le_bytes());
+        }
+        self.packs.sort_unstable_by_key(|row| row.pack);
+        self.known = self.packs.iter().map(|row| row.pack).zip(0..).collect();
+        self.rows.sort_unstable_by_key(order_of);
+        self.rows.dedup();
+    }
+
+    /// Adds the locations of a chunk to `found`. The facts must be sorted.
+    pub fn find(&self, id: &ChunkId, found: &mut Vec<Location>) {
+        find_in_rows(&self.rows, &self.packs, id, found);
+    }
+
+    /// The bytes of a segment with these facts, which must be sorted.
+    #[must_use]
+    pub fn encode_segment(&self, repository: RepositoryId) -> Vec<u8> {
+        let header = SegmentHeader {
+            packs: self.packs.clone(),
+            fact_count: self.rows.len() as u64,
+            first_ids: self
+                .rows
+                .chunks(FACTS_PER_BLOCK)
+                .filter_map(|block| block.first().map(id_of))
+                .collect(),
+            fields: Vec::new(),
+        };
+        let body = codec::encode(&header);
+        let head = Header { kind: 0, outer_len: 0, body_len: body.len() as u64, repository };
+        let mut bytes = Vec::with_capacity(body.len() + 512 + self.rows.len() * (FACT_LEN + 1));
+        bytes.extend_from_slice(&head.encode(Magic::Segment));
+        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(&id::checksum_128(&[&body]));
+        for block in self.rows.chunks(FACTS_PER_BLOCK) {
+            let rows = block.as_flattened();
+            bytes.extend_from_slice(rows);
+            bytes.extend_from_slice(&id::checksum_128(&[rows]));
+        }
+        bytes
+    }
+
+    /// All facts.
+    pub fn iter(&self) -> impl Iterator<Item = Placed> + '_ {
+        self.rows.iter().filter_map(|row| decode_row(row, &self.packs))
+    }
+}
+
+fn encode_row(id: &ChunkId, pack: u32, location: &Location) -> Row {
+    let mut row = [0; FACT_LEN];
+    row[0..32].copy_from_slice(id.as_bytes());
+    row[32] = location.kind.number();
+    row[33..37].copy_from_slice(&pack.to_le_bytes());
+    row[37..41].copy_from_slice(&location.frame_offset.to_le_bytes());
+    row[41..45].copy_from_slice(&location.frame_stored_len.to_le_bytes());
+    row[45..49].copy_from_slice(&location.offset.to_le_bytes());
+    row[49..53].copy_from_slice(&location.len.to_le_bytes());
+    row
+}
+
+/// A stored fact as chunk and location; nothing if it names no pack or kind.
+pub(super) fn decode_row(row: &Row, packs: &[PackRow]) -> Option<Placed> {
+    let pack = packs.get(u32::from_le_bytes(array(&row[33..])) as usize)?;
+    let location = Location {
+        pack: pack.pack,
+        frame_offset: u32::from_le_bytes(array(&row[37..])),
+        frame_stored_len: u32::from_le_bytes(array(&row[41..])),
+        offset: u32::from_le_bytes(array(&row[45..])),
+        len: u32::from_le_bytes(array(&row[49..])),
+        kind: ChunkKind::from_number(row[32])?,
+    };
+    Some((id_of(row), location))
+}
+
+pub(super) fn id_of(row: &Row) -> ChunkId {
+    ChunkId::from_bytes(array(row))
+}
+
+/// What facts are sorted by `[SEG-3]`.
+pub(super) fn order_of(row: &Row) -> ([u8; 32], u32, u32, u32) {
+    let number = |at: usize| u32::from_le_bytes(array(&row[at..]));
+    (array(row), number(33), number(37), number(45))
+}
+
+/// Adds the locations of a chunk among sorted rows.
+pub(super) fn find_in_rows(rows: &[Row], packs: &[PackRow], id: &ChunkId, found: &mut Vec<Location>) {
+    let start = rows.partition_point(|row| row[..32] < id.as_bytes()[..]);
+    let same = rows.iter().skip(start).take_while(|row| row[..32] == id.as_bytes()[..]);
+    found.extend(same.filter_map(|row| Some(decode_row(row, packs)?.1)));
+}

@@ -1,0 +1,343 @@
+//! The compression unit: some chunks, compressed together, explaining itself.
+//!
+//! Plain bytes of a frame: count | (kind, length) of each chunk | the chunks. [`Compressor::seal`] decodes what it has
+//! just encoded and computes every id again before it lets go of it: a flipped bit or a fault of the encoder must not reach
+//! the disk.
+
+use crate::error::Corruption;
+use crate::header::array;
+use crate::id::{self, ChunkId, ChunkKind, IdKeys};
+use crate::pack::{
+    FRAME_HEADER_LEN, FRAME_MAGIC, MAX_CHUNK_LEN, MAX_FRAME_CHUNKS, MAX_FRAME_LEN, PackKind, aligned,
+};
+
+const TABLE_ROW_LEN: usize = 5;
+const RAW: u8 = 0;
+const ZSTD: u8 = 1;
+
+/// How frames are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    Off,
+    /// By zstd at this level, 1 to 19.
+    Level(i32),
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self::Level(3)
+    }
+}
+
+/// A chunk in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameChunk {
+    /// What it is.
+    pub kind: ChunkKind,
+    /// Where it stands in the plain bytes.
+    pub offset: u32,
+    /// Its length.
+    pub len: u32,
+}
+
+/// Chunks being gathered for one frame.
+#[derive(Default)]
+pub struct FrameBuilder {
+    ids: Vec<(ChunkId, ChunkKind, u32)>,
+    bytes: Vec<u8>,
+}
+
+impl FrameBuilder {
+    /// Adds a chunk. The caller keeps the limits: see [`FrameBuilder::has_room_for`].
+    pub fn push(&mut self, kind: ChunkKind, id: ChunkId, plain: &[u8]) {
+        let len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
+        self.ids.push((id, kind, len));
+        self.bytes.extend_from_slice(plain);
+    }
+
+    /// Whether a chunk of this length can be added without breaking a limit.
+    #[must_use]
+    pub fn has_room_for(&self, len: usize) -> bool {
+        self.ids.len() < MAX_FRAME_CHUNKS && self.bytes.len() + len <= 2 * MAX_CHUNK_LEN
+    }
+
+    /// The bytes of the chunks gathered so far.
+    #[must_use]
+    pub fn chunk_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there is no chunk yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    fn plain(&self) -> Vec<u8> {
+        let mut plain = Vec::with_capacity(4 + TABLE_ROW_LEN * self.ids.len() + self.bytes.len());
+        plain.extend_from_slice(&u32::try_from(self.ids.len()).unwrap_or(u32::MAX).to_le_bytes());
+        for (_, kind, len) in &self.ids {
+            plain.push(kind.number());
+            plain.extend_from_slice(&len.to_le_bytes());
+        }
+        plain.extend_from_slice(&self.bytes);
+        plain
+    }
+}
+
+/// A frame ready to be laid into a pack: compressed, and verified.
+pub struct SealedFrame {
+    pub(super) codec: u8,
+    pub(super) plain_len: u32,
+    pub(super) stored: Vec<u8>,
+    pub(super) chunks: Vec<(ChunkId, FrameChunk)>,
+}
+
+impl SealedFrame {
+    /// How many bytes it takes in a pack.
+    #[must_use]
+    pub fn len_in_pack(&self) -> u64 {
+        aligned((FRAME_HEADER_LEN + self.stored.len()) as u64)
+    }
+
+    /// How many chunks it has.
+    #[must_use]
+    pub fn chunk_count(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// The header of this frame as the `number`th of its pack.
+    pub(super) fn header(&self, number: u32) -> [u8; FRAME_HEADER_LEN] {
+        let mut header = [0; FRAME_HEADER_LEN];
+        header[0..4].copy_from_slice(&FRAME_MAGIC);
+        header[4..8].copy_from_slice(&number.to_le_bytes());
+        header[8] = self.codec;
+        header[12..16].copy_from_slice(&self.plain_len.to_le_bytes());
+        header[16..20].copy_from_slice(&u32::try_from(self.stored.len()).unwrap_or(u32::MAX).to_le_bytes());
+        let checksum = id::checksum_64(&[&header[..24], &self.stored]);
+        header[24..32].copy_from_slice(&checksum);
+        header
+    }
+}
+
+/// Why a frame was not sealed: the machine, not the user, is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// zstd failed.
+    #[error("compression failed")]
+    Compression(#[source] std::io::Error),
+    /// What was compressed does not decode to what went in.
+    #[error(
+        "a frame did not come back from compression as it went in: this machine's memory or processor is faulty"
+    )]
+    NotReproduced(#[source] Corruption),
+}
+
+/// Compresses frames, one thread's worth of state.
+pub struct Compressor {
+    keys: IdKeys,
+    encoder: Option<zstd::bulk::Compressor<'static>>,
+    probe: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl Compressor {
+    /// A compressor for chunks named by `keys`.
+    ///
+    /// # Errors
+    /// Memory for zstd could not be had.
+    pub fn new(compression: Compression, keys: IdKeys) -> Result<Self, FrameError> {
+        let at = |level| zstd::bulk::Compressor::new(level).map_err(FrameError::Compression);
+        let (encoder, probe) = match compression {
+            Compression::Off => (None, None),
+            Compression::Level(level) => {
+                // Up to level 3 zstd gives up on random bytes at 3 GB/s; above, a try at level 1 is cheaper.
+                (Some(at(level)?), if level > 3 { Some(at(1)?) } else { None })
+            }
+        };
+        Ok(Self { keys, encoder, probe })
+    }
+
+    /// Compresses the gathered chunks, decodes the result, and computes all ids again.
+    ///
+    /// # Errors
+    /// See [`FrameError`].
+    pub fn seal(&mut self, builder: &FrameBuilder) -> Result<SealedFrame, FrameError> {
+        let plain = builder.plain();
+        let compressed = self.compress(&plain)?;
+        let (codec, stored) = match compressed {
+            Some(stored) => (ZSTD, stored),
+            None => (RAW, plain.clone()),
+        };
+        let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
+        let chunks = self.verify(builder, codec, plain_len, &stored).map_err(FrameError::NotReproduced)?;
+        Ok(SealedFrame { codec, plain_len, stored, chunks })
+    }
+
+    /// The compressed bytes, if they save at least 1/16.
+    fn compress(&mut self, plain: &[u8]) -> Result<Option<Vec<u8>>, FrameError> {
+        let saves = |stored: &Vec<u8>| stored.len() <= plain.len() - plain.len() / 16;
+        if let Some(probe) = &mut self.probe {
+            let stored = probe.compress(plain).map_err(FrameError::Compression)?;
+            if !saves(&stored) {
+                return Ok(None);
+            }
+        }
+        let Some(encoder) = &mut self.encoder else { return Ok(None) };
+        let stored = encoder.compress(plain).map_err(FrameError::Compression)?;
+        Ok(saves(&stored).then_some(stored))
+    }
+
+    fn verify(
+        &self,
+        builder: &FrameBuilder,
+        codec: u8,
+        plain_len: u32,
+        stored: &[u8],
+    ) -> Result<Vec<(ChunkId, FrameChunk)>, Corruption> {
+        let frame = Frame::from_stored(codec, plain_len, stored.to_vec(), None)?;
+        if frame.chunks.len() != builder.ids.len() {
+            return Err(Corruption::rule("FRAME-5", "the number of chunks differs"));
+        }
+        let mut chunks = Vec::with_capacity(builder.ids.len());
+        for (chunk, (id, kind, _)) in frame.chunks.iter().zip(&builder.ids) {
+            let plain = frame.bytes(chunk).ok_or(Corruption::rule("FRAME-5", "a chunk is out of bounds"))?;
+            if chunk.kind != *kind || self.keys.chunk_id(*kind, plain) != *id {
+                return Err(Corruption::WrongChunk { kind: *kind, id: *id });
+            }
+            chunks.push((*id, *chunk));
+        }
+        Ok(chunks)
+    }
+}
+
+/// A frame decoded: its plain bytes, and where its chunks stand in them.
+#[derive(Debug)]
+pub struct Frame {
+    plain: Vec<u8>,
+    chunks: Vec<FrameChunk>,
+}
+
+impl Frame {
+    /// Its chunks, in order.
+    #[must_use]
+    pub fn chunks(&self) -> &[FrameChunk] {
+        &self.chunks
+    }
+
+    /// The bytes of one of its chunks.
+    #[must_use]
+    pub fn bytes(&self, chunk: &FrameChunk) -> Option<&[u8]> {
+        let start = chunk.offset as usize;
+        self.plain.get(start..start.checked_add(chunk.len as usize)?)
+    }
+
+    /// The length of its plain bytes.
+    #[must_use]
+    pub fn plain_len(&self) -> usize {
+        self.plain.len()
+    }
+
+    /// Decodes stored bytes and checks `[FRAME-4]` and `[FRAME-5]`.
+    fn from_stored(
+        codec: u8,
+        plain_len: u32,
+        stored: Vec<u8>,
+        pack: Option<PackKind>,
+    ) -> Result<Self, Corruption> {
+        let len = plain_len as usize;
+        let plain = match codec {
+            RAW => stored,
+            ZSTD => {
+                let stated = zstd::zstd_safe::get_frame_content_size(&stored);
+                if !matches!(stated, Ok(Some(stated)) if stated == u64::from(plain_len)) {
+                    return Err(Corruption::rule(
+                        "FRAME-4",
+                        "a zstd frame states another size than its header",
+                    ));
+                }
+                zstd::bulk::decompress(&stored, len)
+                    .map_err(|_| Corruption::rule("FRAME-4", "a zstd frame cannot be decompressed"))?
+            }
+            _ => return Err(Corruption::rule("FRAME-4", "its codec is unknown")),
+        };
+        if plain.len() != len {
+            return Err(Corruption::rule("FRAME-4", "a frame does not decode to its length"));
+        }
+        let chunks = parse_table(&plain, pack)?;
+        Ok(Self { plain, chunks })
+    }
+}
+
+fn parse_table(plain: &[u8], pack: Option<PackKind>) -> Result<Vec<FrameChunk>, Corruption> {
+    const BROKEN: Corruption = Corruption::rule("FRAME-5", "the table of chunks in a frame is not possible");
+    let count = u32::from_le_bytes(*plain.first_chunk::<4>().ok_or(BROKEN)?) as usize;
+    if count == 0 || count > MAX_FRAME_CHUNKS {
+        return Err(BROKEN);
+    }
+    let table = plain.get(4..4 + TABLE_ROW_LEN * count).ok_or(BROKEN)?;
+    let mut offset = 4 + TABLE_ROW_LEN * count;
+    let mut chunks = Vec::with_capacity(count);
+    for row in table.chunks_exact(TABLE_ROW_LEN) {
+        let kind = ChunkKind::from_number(row[0]).ok_or(BROKEN)?;
+        let len = u32::from_le_bytes(array(&row[1..]));
+        if len == 0 || len as usize > MAX_CHUNK_LEN || pack.is_some_and(|pack| pack != PackKind::of(kind)) {
+            return Err(BROKEN);
+        }
+        chunks.push(FrameChunk { kind, offset: u32::try_from(offset).map_err(|_| BROKEN)?, len });
+        offset += len as usize;
+    }
+    if offset == plain.len() { Ok(chunks) } else { Err(BROKEN) }
+}
+
+/// What a frame's header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FrameHeader {
+    pub number: u32,
+    pub codec: u8,
+    pub plain_len: u32,
+    pub stored_len: u32,
+    checksum: [u8; 8],
+}
+
+impl FrameHeader {
+    /// Reads a header and checks what can be seen in it alone.
+    pub(super) fn decode(bytes: &[u8; FRAME_HEADER_LEN]) -> Result<Self, Corruption> {
+        if bytes[0..4] != FRAME_MAGIC {
+            return Err(Corruption::WrongMagic { part: "frame" });
+        }
+        let header = Self {
+            number: u32::from_le_bytes(array(&bytes[4..8])),
+            codec: bytes[8],
+            plain_len: u32::from_le_bytes(array(&bytes[12..16])),
+            stored_len: u32::from_le_bytes(array(&bytes[16..20])),
+            checksum: array(&bytes[24..32]),
+        };
+        if header.plain_len as usize > MAX_FRAME_LEN || header.stored_len > header.plain_len {
+            return Err(Corruption::rule("FRAME-3", "the lengths of a frame are not possible"));
+        }
+        if bytes[9..12].iter().chain(&bytes[20..24]).any(|byte| *byte != 0) {
+            return Err(Corruption::rule("FRAME-7", "a reserved byte of a frame is set"));
+        }
+        Ok(header)
+    }
+}
+
+/// Decodes a frame from its header and stored bytes, and checks its checksum `[FRAME-2]` and all but the ids.
+///
+/// # Errors
+/// Names the rule it breaks.
+pub fn decode_frame(
+    header: &[u8; FRAME_HEADER_LEN],
+    stored: Vec<u8>,
+    pack: Option<PackKind>,
+) -> Result<Frame, Corruption> {
+    let parsed = FrameHeader::decode(header)?;
+    if parsed.stored_len as usize != stored.len() {
+        return Err(Corruption::rule("FRAME-3", "a frame has another length than the index says"));
+    }
+    if parsed.checksum != id::checksum_64(&[&header[..24], &stored]) {
+        return Err(Corruption::WrongChecksum { part: "frame" });
+    }
+    Frame::from_stored(parsed.codec, parsed.plain_len, stored, pack)
+}

@@ -1,0 +1,288 @@
+//! A repository: open it, read chunks from it, write chunks and publish snapshots into it.
+//!
+//! The order of durability lives here and nowhere else (`spec/durability.md`): packs, then the segment that names them, then the
+//! snapshot, then the acknowledgement. `config` has what the repository says of itself, `record` the statements
+//! about it, `reader` the way from ids to bytes, `writer` the way back.
+
+mod config;
+mod object;
+mod reader;
+mod record;
+mod writer;
+
+pub use config::{Config, CopyInfo, InitOptions};
+pub use reader::Reader;
+pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
+pub use writer::{DataBatch, WriteOptions, Writer, Written};
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+
+use crate::backend::{Backend, Listed, read_whole};
+use crate::codec;
+use crate::error::{Corruption, Error, Result};
+use crate::header::{HEADER_LEN, MAX_OBJECT_LEN, Magic, decode_object};
+use crate::id::{self, IdKeys, PackId, RecordId, RepositoryId, SegmentId, SnapshotId};
+use crate::index::{Index, PresentPacks, Problems, is_vanished};
+use crate::snapshot::Snapshot;
+
+/// The folders of a repository, in the order they are made.
+const FOLDERS: [&str; 9] =
+    ["packs", "index", "snapshots", "records", "features", "keys", "sessions", "marks", "tmp"];
+/// How often a reader lists again because names vanished meanwhile.
+const LISTING_TRIES: usize = 10;
+/// The longest object file.
+const MAX_OBJECT_FILE: u64 = MAX_OBJECT_LEN + HEADER_LEN as u64 + 32;
+
+/// An open repository.
+pub struct Repository {
+    backend: Arc<dyn Backend>,
+    id: RepositoryId,
+    config: Config,
+    copy: CopyInfo,
+    keys: IdKeys,
+    writable: Result<(), String>,
+    problems: Problems,
+}
+
+impl Repository {
+    /// Makes a new repository. The place must be empty or not exist; what an interrupted `init` left is taken over.
+    ///
+    /// # Errors
+    /// `NotEmpty`, an impossible chunker, or any error of the medium.
+    pub fn init(backend: &dyn Backend, options: &InitOptions) -> Result<RepositoryId> {
+        config::init(backend, options)
+    }
+
+    /// Opens a repository: reads `config`, `copy`, `features` and `records`.
+    ///
+    /// # Errors
+    /// `NoRepository`; damage to both copies of `config`; a feature that is unknown; any error of the medium.
+    pub fn open(backend: Arc<dyn Backend>) -> Result<Self> {
+        let mut problems = Vec::new();
+        let (id, config) = config::read_config(&*backend, &mut problems)?;
+        let copy = config::read_copy(&*backend, id, &mut problems)?;
+        let mut writable = config::check_features(&*backend)?;
+        let repository =
+            Self { backend, id, config, copy, keys: IdKeys::plain(), writable: Ok(()), problems: Vec::new() };
+        for (record, read) in repository.records()? {
+            match read {
+                Ok(read)
+                    if read.outer.must_understand
+                        && !read.is_known()
+                        && read.speaks_of(repository.copy.copy) =>
+                {
+                    writable = Err(format!("record {record}"));
+                }
+                Ok(_) => {}
+                Err(error) => problems.push(error),
+            }
+        }
+        Ok(Self { writable, problems, ..repository })
+    }
+
+    /// The repository's id, shared by all its copies.
+    #[must_use]
+    pub fn id(&self) -> RepositoryId {
+        self.id
+    }
+
+    /// What all copies share.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What is this copy's own.
+    #[must_use]
+    pub fn copy(&self) -> &CopyInfo {
+        &self.copy
+    }
+
+    /// The medium it lies on.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// The keys that name its chunks.
+    #[must_use]
+    pub fn keys(&self) -> &IdKeys {
+        &self.keys
+    }
+
+    /// What was found damaged on opening, though something else stood in for it.
+    #[must_use]
+    pub fn problems(&self) -> &[Error] {
+        &self.problems
+    }
+
+    /// The ids of all snapshots, ascending.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn snapshot_ids(&self) -> Result<Vec<SnapshotId>> {
+        Ok(sorted(self.list("snapshots")?.iter().filter_map(|listed| SnapshotId::from_hex(&listed.name))))
+    }
+
+    /// Reads one snapshot, verified.
+    ///
+    /// # Errors
+    /// Damage; any error of the medium.
+    pub fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot> {
+        let name = format!("snapshots/{id}");
+        let bytes = self.read_named(&name, id.as_bytes())?;
+        let object = decode_object(&bytes, Magic::Snapshot, Some(self.id)).map_err(Error::damaged(&name))?;
+        let snapshot: Snapshot = codec::decode(object.body).map_err(Error::damaged(&name))?;
+        snapshot.validate().map_err(Error::damaged(&name))?;
+        if !object.outer.is_empty() {
+            return Err(Error::damaged(&name)(Corruption::TrailingBytes { len: object.outer.len() as u64 }));
+        }
+        Ok(snapshot)
+    }
+
+    /// Reads all snapshots, oldest first; damaged ones come first of all. One that vanished since the listing is passed over.
+    ///
+    /// # Errors
+    /// Any error of listing; those of single snapshots are in the list.
+    pub fn snapshots(&self) -> Result<Vec<(SnapshotId, Result<Snapshot>)>> {
+        let mut read: Vec<_> = self
+            .snapshot_ids()?
+            .into_iter()
+            .map(|id| (id, self.snapshot(&id)))
+            .filter(|(_, read)| !matches!(read, Err(error) if is_vanished(error)))
+            .collect();
+        read.sort_by_key(|(id, read)| (read.as_ref().ok().map(|snapshot| snapshot.start), *id));
+        Ok(read)
+    }
+
+    /// The records, in the order of their ids.
+    ///
+    /// # Errors
+    /// Any error of listing; those of single records are in the list.
+    pub fn records(&self) -> Result<Vec<(RecordId, Result<Record>)>> {
+        let ids = sorted(self.list("records")?.iter().filter_map(|listed| RecordId::from_hex(&listed.name)));
+        Ok(ids.into_iter().map(|id| (id, self.record(&id))).collect())
+    }
+
+    fn record(&self, id: &RecordId) -> Result<Record> {
+        let name = format!("records/{id}");
+        let bytes = self.read_named(&name, id.as_bytes())?;
+        Record::decode(&bytes, self.id).map_err(Error::damaged(&name))
+    }
+
+    /// The ids of all segments, ascending.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn segment_ids(&self) -> Result<Vec<SegmentId>> {
+        Ok(sorted(self.list("index")?.iter().filter_map(|listed| SegmentId::from_hex(&listed.name))))
+    }
+
+    /// The packs that are listed, and what the records say of them.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn present_packs(&self) -> Result<PresentPacks> {
+        let mut packs = HashMap::new();
+        for prefix in 0..=255u8 {
+            let folder = format!("packs/{prefix:02x}");
+            for listed in self.list(&folder)? {
+                let id =
+                    PackId::from_hex(&listed.name).filter(|id| id.as_bytes()[0] == prefix && listed.is_file);
+                packs.extend(id.map(|id| (id, listed.len)));
+            }
+        }
+        Ok(PresentPacks { packs, damaged: self.damaged_packs()? })
+    }
+
+    /// The packs that a record in force calls damaged in this copy.
+    fn damaged_packs(&self) -> Result<HashSet<PackId>> {
+        let records: Vec<_> =
+            self.records()?.into_iter().filter_map(|(id, read)| Some((id, read.ok()?))).collect();
+        let undone: HashSet<[u8; 32]> = records
+            .iter()
+            .filter(|(_, record)| {
+                record.outer.kind == record_kind::UNDONE && record.speaks_of(self.copy.copy)
+            })
+            .flat_map(|(_, record)| record.outer.ids.iter().copied())
+            .collect();
+        Ok(records
+            .iter()
+            .filter(|(id, record)| {
+                record.outer.kind == record_kind::PACK_DAMAGED
+                    && record.speaks_of(self.copy.copy)
+                    && !undone.contains(id.as_bytes())
+            })
+            .flat_map(|(_, record)| record.outer.ids.iter().map(|id| PackId::from_bytes(*id)))
+            .collect())
+    }
+
+    /// Loads the index and returns the way to the chunks. Lists segments, then packs; again if names vanish meanwhile.
+    ///
+    /// # Errors
+    /// Any error of the medium. Damage to the index is none: see [`Reader::problems`].
+    pub fn reader(&self) -> Result<Reader> {
+        let (index, problems) = self.load_index()?;
+        Ok(Reader::new(self.backend.clone(), self.id, self.keys.clone(), index, problems))
+    }
+
+    fn load_index(&self) -> Result<(Index, Problems)> {
+        let mut tries = 0;
+        loop {
+            let segments = self.segment_ids()?;
+            let present = self.present_packs()?;
+            match Index::load(&self.backend, self.id, &segments, present) {
+                Err(error) if is_vanished(&error) && tries < LISTING_TRIES => tries += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// Begins to write: cleans up after ended sessions, loads the index, and adopts whole packs that no segment names.
+    ///
+    /// # Errors
+    /// A feature or record that forbids writing; any error of the medium.
+    pub fn writer(&self, options: WriteOptions) -> Result<Writer> {
+        if let Err(name) = &self.writable {
+            return Err(Error::UnknownFeature { name: name.clone() });
+        }
+        let (index, problems) = self.load_index()?;
+        Writer::begin(self, index, &problems, options)
+    }
+
+    /// Publishes a record.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn publish_record(&self, record: &Record) -> Result<RecordId> {
+        let bytes = record.encode(self.id);
+        let id = RecordId::from_bytes(id::hash(&bytes));
+        object::publish(&*self.backend, &crate::session::Session::begin(), &format!("records/{id}"), &bytes)?;
+        Ok(id)
+    }
+
+    /// Lists a folder.
+    fn list(&self, folder: &str) -> Result<Vec<Listed>> {
+        self.backend.list(folder).map_err(Error::repository("list", folder))
+    }
+
+    /// Reads a file whose name is the hash of its bytes `[REPO-1]`.
+    fn read_named(&self, name: &str, hash: &[u8; 32]) -> Result<Vec<u8>> {
+        let bytes =
+            read_whole(&*self.backend, name, MAX_OBJECT_FILE).map_err(|error| match error.kind() {
+                io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                    Error::damaged(name)(Corruption::WrongHash)
+                }
+                _ => Error::repository("read", name)(error),
+            })?;
+        if id::hash(&bytes) == *hash { Ok(bytes) } else { Err(Error::damaged(name)(Corruption::WrongHash)) }
+    }
+}
+
+fn sorted<T: Ord>(ids: impl Iterator<Item = T>) -> Vec<T> {
+    let mut ids: Vec<T> = ids.collect();
+    ids.sort_unstable();
+    ids
+}

@@ -1,0 +1,181 @@
+//! From ids to bytes: every chunk is verified against its id before it leaves here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::backend::Backend;
+use crate::chunk::GetChunk;
+use crate::error::{Corruption, Error, Result};
+use crate::id::{ChunkId, ChunkKind, IdKeys, PackId, RepositoryId};
+use crate::index::{Index, Problems};
+use crate::pack::{Frame, FrameChunk, Location, PackFile, PackKind, pack_file_name};
+
+/// Plain bytes of frames kept, in each of two generations.
+const CACHED_BYTES: usize = 16 << 20;
+/// Packs kept open.
+const OPEN_PACKS: usize = 128;
+
+/// The way to the chunks of a repository, as it was listed when the reader was made.
+pub struct Reader {
+    backend: Arc<dyn Backend>,
+    repository: RepositoryId,
+    keys: IdKeys,
+    index: Index,
+    problems: Problems,
+    frames: Mutex<FrameCache>,
+    packs: Mutex<HashMap<PackId, Arc<PackFile>>>,
+}
+
+type FrameKey = (PackId, u32);
+
+#[derive(Default)]
+struct FrameCache {
+    young: HashMap<FrameKey, Arc<Frame>>,
+    young_bytes: usize,
+    old: HashMap<FrameKey, Arc<Frame>>,
+}
+
+impl FrameCache {
+    fn get(&mut self, key: FrameKey) -> Option<Arc<Frame>> {
+        if let Some(frame) = self.young.get(&key) {
+            return Some(frame.clone());
+        }
+        let frame = self.old.remove(&key)?;
+        self.put(key, frame.clone());
+        Some(frame)
+    }
+
+    fn put(&mut self, key: FrameKey, frame: Arc<Frame>) {
+        if self.young_bytes >= CACHED_BYTES {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+        self.young_bytes += frame.plain_len();
+        self.young.insert(key, frame);
+    }
+}
+
+impl Reader {
+    pub(super) fn new(
+        backend: Arc<dyn Backend>,
+        repository: RepositoryId,
+        keys: IdKeys,
+        index: Index,
+        problems: Problems,
+    ) -> Self {
+        Self { backend, repository, keys, index, problems, frames: Mutex::default(), packs: Mutex::default() }
+    }
+
+    /// What was damaged in the index, though packs stood in for it.
+    #[must_use]
+    pub fn problems(&self) -> &[Error] {
+        &self.problems
+    }
+
+    /// The index.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The keys that name chunks.
+    #[must_use]
+    pub fn keys(&self) -> &IdKeys {
+        &self.keys
+    }
+
+    /// The medium of the repository.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// Where a chunk lies: the first of its places.
+    ///
+    /// # Errors
+    /// `ChunkMissing`; any error of the medium.
+    pub fn locate(&self, kind: ChunkKind, id: &ChunkId) -> Result<Location> {
+        let found = self.index.locate_all(kind, id)?;
+        found.into_iter().next().ok_or(Error::ChunkMissing { kind, id: *id })
+    }
+
+    /// Reads and decodes the frame at a location. All is checked but the ids. Not cached.
+    ///
+    /// # Errors
+    /// Damage; any error of the medium.
+    pub fn frame(&self, location: &Location) -> Result<Arc<Frame>> {
+        let pack = self.open_pack(location)?;
+        Ok(Arc::new(pack.frame(location.frame_offset, location.frame_stored_len)?))
+    }
+
+    /// The bytes of a chunk in its frame, verified against its id.
+    ///
+    /// # Errors
+    /// Damage: the frame does not hold that chunk there.
+    pub fn chunk<'f>(
+        &self,
+        frame: &'f Frame,
+        location: &Location,
+        kind: ChunkKind,
+        id: &ChunkId,
+    ) -> Result<&'f [u8]> {
+        let plain = frame.bytes(&FrameChunk { kind, offset: location.offset, len: location.len });
+        match plain {
+            Some(plain) if self.keys.chunk_id(kind, plain) == *id => Ok(plain),
+            _ => {
+                Err(Error::damaged(&pack_file_name(&location.pack))(Corruption::WrongChunk { kind, id: *id }))
+            }
+        }
+    }
+
+    fn cached_frame(&self, location: &Location) -> Result<Arc<Frame>> {
+        let key = (location.pack, location.frame_offset);
+        if let Some(frame) = self.frames.lock().ok().and_then(|mut frames| frames.get(key)) {
+            return Ok(frame);
+        }
+        let frame = self.frame(location)?;
+        if let Ok(mut frames) = self.frames.lock() {
+            frames.put(key, frame.clone());
+        }
+        Ok(frame)
+    }
+
+    fn open_pack(&self, location: &Location) -> Result<Arc<PackFile>> {
+        let open = |packs: &HashMap<_, _>| packs.get(&location.pack).cloned();
+        if let Some(pack) = self.packs.lock().ok().and_then(|packs| open(&packs)) {
+            return Ok(pack);
+        }
+        let opened = match PackFile::open(&*self.backend, location.pack, self.repository) {
+            // Its frames speak for themselves.
+            Err(Error::Damaged { .. }) => {
+                PackFile::open_damaged(&*self.backend, location.pack, PackKind::of(location.kind))
+            }
+            other => other,
+        };
+        let pack = Arc::new(opened?);
+        if let Ok(mut packs) = self.packs.lock() {
+            if packs.len() >= OPEN_PACKS {
+                packs.clear();
+            }
+            packs.insert(location.pack, pack.clone());
+        }
+        Ok(pack)
+    }
+}
+
+impl GetChunk for Reader {
+    /// Tries each place where the chunk lies until one has it whole.
+    fn get(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
+        let mut failure = Error::ChunkMissing { kind, id: *id };
+        for location in self.index.locate_all(kind, id)? {
+            let read = self
+                .cached_frame(&location)
+                .and_then(|frame| Ok(self.chunk(&frame, &location, kind, id)?.to_vec()));
+            match read {
+                Ok(plain) => return Ok(plain),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+}

@@ -1,0 +1,103 @@
+//! Write-once statements about snapshots, keys and packs: `spec/format.md` §10.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+use crate::error::Corruption;
+use crate::header::{Magic, decode_object, encode_object};
+use crate::id::{CopyId, RepositoryId};
+use crate::snapshot::{Field, Time, validate_fields};
+
+/// The kinds of records.
+pub mod record_kind {
+    /// Snapshots are forgotten.
+    pub const FORGOTTEN: u32 = 1;
+    /// Records are undone.
+    pub const UNDONE: u32 = 2;
+    /// Snapshots are held.
+    pub const HELD: u32 = 3;
+    /// Snapshots are no longer held.
+    pub const NO_LONGER_HELD: u32 = 4;
+    /// Keys are removed.
+    pub const KEY_REMOVED: u32 = 5;
+    /// Packs are damaged.
+    pub const PACK_DAMAGED: u32 = 6;
+}
+
+/// A statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// What can be read without a key.
+    pub outer: RecordOuter,
+    /// The rest.
+    pub body: RecordBody,
+}
+
+/// What a keyless mirror can follow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordOuter {
+    /// One of [`record_kind`].
+    pub kind: u32,
+    /// Whether a program that does not know the kind must not write.
+    pub must_understand: bool,
+    /// Of which copies it speaks.
+    pub scope: Scope,
+    /// Of what it speaks.
+    pub ids: Vec<[u8; 32]>,
+}
+
+/// Of which copies a record speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// All.
+    AllCopies,
+    /// This one, wherever the record lies.
+    Copy(CopyId),
+}
+
+/// The rest of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordBody {
+    /// When it was made.
+    pub created: Time,
+    /// On which host.
+    pub host: String,
+    /// Why.
+    pub reason: String,
+    /// Further fields, tags ascending.
+    pub fields: Vec<Field>,
+}
+
+impl Record {
+    /// The bytes of its file.
+    #[must_use]
+    pub fn encode(&self, repository: RepositoryId) -> Vec<u8> {
+        encode_object(Magic::Record, repository, &codec::encode(&self.outer), &codec::encode(&self.body))
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// Names the rule that the bytes break.
+    pub fn decode(bytes: &[u8], repository: RepositoryId) -> Result<Self, Corruption> {
+        let object = decode_object(bytes, Magic::Record, Some(repository))?;
+        let record = Self { outer: codec::decode(object.outer)?, body: codec::decode(object.body)? };
+        validate_fields(&record.body.fields, &[])?;
+        Ok(record)
+    }
+
+    /// Whether this program knows what the record means `[REC-1]`.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        matches!(self.outer.kind, record_kind::UNDONE | record_kind::PACK_DAMAGED)
+    }
+
+    /// Whether the record speaks of this copy `[REC-2]`.
+    #[must_use]
+    pub fn speaks_of(&self, copy: CopyId) -> bool {
+        match self.outer.scope {
+            Scope::AllCopies => true,
+            Scope::Copy(other) => other == copy,
+        }
+    }
+}

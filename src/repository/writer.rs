@@ -1,0 +1,423 @@
+//! From chunks to published packs, segments and snapshots.
+//!
+//! Threads: any number of callers `put`; a few compress and verify frames; one lays them into packs and publishes packs and
+//! segments. Channels are short, so memory is bounded by a few frames per thread. `dedup` decides what is new,
+//! `packer` is the publishing thread, `segments` publishes and merges segments.
+//!
+//! Nothing is acknowledged before [`Writer::finish`] and the publishing of a snapshot have returned `[DUR-1]`.
+
+mod dedup;
+mod dry;
+mod packer;
+mod segments;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::backend::Backend;
+use crate::chunk::PutChunk;
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
+use crate::header::{Magic, encode_object};
+use crate::id::{self, ChunkId, ChunkKind, IdKeys, PackId, RepositoryId, SnapshotId};
+use crate::index::{ChunkCache, Facts, Index, Problems};
+use crate::pack::{
+    Compression, Compressor, FrameBuilder, MAX_CHUNK_LEN, MAX_PACK_LEN, PackKind, SealedFrame,
+};
+use crate::repository::{Repository, object};
+use crate::session::Session;
+use crate::snapshot::Snapshot;
+
+use dedup::Claims;
+
+/// A data frame is closed at so many bytes of chunks.
+const DATA_FRAME_LEN: usize = 1 << 20;
+/// A tree frame is closed at so many: trees are read one at a time.
+const TREE_FRAME_LEN: usize = 128 << 10;
+/// Frames waiting for a thread.
+const WAITING_FRAMES: usize = 2;
+
+/// How a writer writes.
+pub struct WriteOptions {
+    /// How frames are compressed.
+    pub compression: Compression,
+    /// Where packs are closed, in bytes; at most `MAX_PACK_LEN`.
+    pub pack_len: u64,
+    /// The folder of the redb cache of this repository, if there may be one.
+    pub cache_folder: Option<PathBuf>,
+    /// Do everything but write: sizes are true, nothing is stored.
+    pub dry_run: bool,
+    /// Hears of packs published, adopted, and so on.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// The length of packs unless the user says otherwise.
+pub const DEFAULT_PACK_LEN: u64 = 64 << 20;
+
+impl WriteOptions {
+    /// The defaults, with this observer.
+    #[must_use]
+    pub fn new(observer: Arc<dyn Observer>) -> Self {
+        Self {
+            compression: Compression::default(),
+            pack_len: DEFAULT_PACK_LEN,
+            cache_folder: None,
+            dry_run: false,
+            observer,
+        }
+    }
+}
+
+/// What a run has written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Chunks that were new.
+    pub chunks: u64,
+    /// Their plain bytes.
+    pub plain_bytes: u64,
+    /// Bytes of the packs and segments published.
+    pub stored_bytes: u64,
+}
+
+/// A run that writes.
+pub struct Writer {
+    shared: Arc<Shared>,
+    open_trees: Mutex<FrameBuilder>,
+    open_data: Mutex<FrameBuilder>,
+    jobs: Option<Sender<Job>>,
+    compressors: Vec<JoinHandle<()>>,
+    packer: Option<JoinHandle<Facts>>,
+}
+
+/// Chunks for the compressors.
+type Job = (PackKind, FrameBuilder);
+
+/// What all threads of a run share.
+struct Shared {
+    backend: Arc<dyn Backend>,
+    repository: RepositoryId,
+    keys: IdKeys,
+    session: Session,
+    observer: Arc<dyn Observer>,
+    dry_run: bool,
+    pack_len: u64,
+    index: RwLock<Index>,
+    cache: RwLock<Option<ChunkCache>>,
+    claims: Claims,
+    used_packs: Mutex<HashSet<PackId>>,
+    failure: Mutex<Option<Error>>,
+    chunks: AtomicU64,
+    plain_bytes: AtomicU64,
+    stored_bytes: AtomicU64,
+}
+
+impl Shared {
+    /// Keeps the first failure of any thread: later ones follow from it.
+    fn fail(&self, error: Error) {
+        if let Ok(mut failure) = self.failure.lock() {
+            failure.get_or_insert(error);
+        }
+    }
+
+    fn take_failure(&self) -> Option<Error> {
+        self.failure.lock().ok()?.take()
+    }
+
+    fn published(&self, file: &str, len: u64) {
+        self.stored_bytes.fetch_add(len, Ordering::Relaxed);
+        self.observer.event(&Event::Published { file, len });
+    }
+
+    fn uses(&self, pack: PackId) {
+        if let Ok(mut packs) = self.used_packs.lock() {
+            packs.insert(pack);
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn begin(
+        repository: &Repository,
+        index: Index,
+        problems: &Problems,
+        options: WriteOptions,
+    ) -> Result<Self> {
+        let backend: Arc<dyn Backend> = if options.dry_run {
+            Arc::new(dry::DryRun(repository.backend().clone()))
+        } else {
+            repository.backend().clone()
+        };
+        for problem in problems {
+            let text = format!("{problem}: its facts are read from the packs instead");
+            options.observer.event(&Event::Notice { path: std::path::Path::new(""), text: &text });
+        }
+        if !options.dry_run {
+            segments::clean_up(&*backend)?;
+        }
+        let mut index = index;
+        let adopted = segments::adopt(&*backend, repository.id(), &mut index, &*options.observer)?;
+        let cache = options.cache_folder.as_deref().and_then(|folder| {
+            ChunkCache::open(folder, &index).inspect_err(|error| notice(&*options.observer, error)).ok()
+        });
+        let shared = Arc::new(Shared {
+            backend,
+            repository: repository.id(),
+            keys: repository.keys().clone(),
+            session: Session::begin(),
+            observer: options.observer,
+            dry_run: options.dry_run,
+            pack_len: options.pack_len.min(MAX_PACK_LEN),
+            index: RwLock::new(index),
+            cache: RwLock::new(cache),
+            claims: Claims::default(),
+            used_packs: Mutex::default(),
+            failure: Mutex::new(None),
+            chunks: AtomicU64::new(0),
+            plain_bytes: AtomicU64::new(0),
+            stored_bytes: AtomicU64::new(0),
+        });
+        Ok(Self::spawn(shared, options.compression, adopted))
+    }
+
+    fn spawn(shared: Arc<Shared>, compression: Compression, adopted: Facts) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let (jobs, waiting_jobs) = bounded::<Job>(WAITING_FRAMES);
+        let (frames, waiting_frames) = bounded::<(PackKind, SealedFrame)>(WAITING_FRAMES);
+        let compressors = (0..threads)
+            .map(|_| {
+                let (shared, jobs, frames) = (shared.clone(), waiting_jobs.clone(), frames.clone());
+                std::thread::spawn(move || compress(&shared, compression, &jobs, &frames))
+            })
+            .collect();
+        let packer = {
+            let shared = shared.clone();
+            std::thread::spawn(move || packer::run(&shared, &waiting_frames, adopted))
+        };
+        Self {
+            shared,
+            open_trees: Mutex::default(),
+            open_data: Mutex::default(),
+            jobs: Some(jobs),
+            compressors,
+            packer: Some(packer),
+        }
+    }
+
+    /// Whether all these packs are present in this run's listing, and none recorded as damaged.
+    #[must_use]
+    pub fn has_packs<'a>(&self, mut packs: impl Iterator<Item = &'a PackId>) -> bool {
+        self.shared.index.read().is_ok_and(|index| packs.all(|pack| index.is_sound_pack(pack)))
+    }
+
+    /// Whether a chunk is present; its pack counts as used by this run.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn has_chunk(&self, kind: ChunkKind, id: &ChunkId) -> Result<bool> {
+        dedup::is_stored(&self.shared, kind, id)
+    }
+
+    /// Counts packs as used by this run without asking for single chunks.
+    pub fn use_packs(&self, packs: impl Iterator<Item = PackId>) {
+        if let Ok(mut used) = self.shared.used_packs.lock() {
+            used.extend(packs);
+        }
+    }
+
+    /// The packs that hold chunks which this run wrote or found again. Whole only after `finish`.
+    #[must_use]
+    pub fn used_packs(&self) -> Vec<PackId> {
+        self.shared.used_packs.lock().map(|packs| packs.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// A gatherer of data chunks for one thread, so that neighbouring files share a frame.
+    #[must_use]
+    pub fn batch(&self) -> DataBatch<'_> {
+        DataBatch { writer: self, open: FrameBuilder::default() }
+    }
+
+    /// What has been written so far.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Written {
+            chunks: load(&self.shared.chunks),
+            plain_bytes: load(&self.shared.plain_bytes),
+            stored_bytes: load(&self.shared.stored_bytes),
+        }
+    }
+
+    /// Publishes all packs and then the segment that names them. On return every chunk that was put is durable.
+    ///
+    /// # Errors
+    /// The first error of any thread; then nothing that was put may be referred to.
+    pub fn finish(&mut self) -> Result<Written> {
+        self.flush(PackKind::Tree, &self.open_trees)?;
+        self.flush(PackKind::Data, &self.open_data)?;
+        let facts = self.join()?;
+        segments::publish_last(&self.shared, facts)?;
+        Ok(self.written())
+    }
+
+    /// Publishes a snapshot of chunks that are durable. On return the snapshot is.
+    ///
+    /// # Errors
+    /// Any error of the medium; `Usage` if `finish` has not returned before.
+    pub fn publish_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId> {
+        if self.packer.is_some() {
+            return Err(Error::Usage("a snapshot is published after its chunks".into()));
+        }
+        snapshot.validate().map_err(Error::damaged("a snapshot to be written"))?;
+        let bytes = encode_object(Magic::Snapshot, self.shared.repository, &[], &codec::encode(snapshot));
+        let id = SnapshotId::from_bytes(id::hash(&bytes));
+        let name = format!("snapshots/{id}");
+        object::publish(&*self.shared.backend, &self.shared.session, &name, &bytes)?;
+        self.shared.published(&name, bytes.len() as u64);
+        Ok(id)
+    }
+
+    /// Brings the index into order where many small segments lie: after the acknowledgement, since nothing waits for it.
+    ///
+    /// # Errors
+    /// Any error of the medium; the snapshot is safe all the same.
+    pub fn merge_segments(&self) -> Result<()> {
+        segments::merge_small(&self.shared)
+    }
+
+    fn join(&mut self) -> Result<Facts> {
+        self.jobs = None;
+        let mut panicked = false;
+        for compressor in self.compressors.drain(..) {
+            panicked |= compressor.join().is_err();
+        }
+        let facts = self.packer.take().map(JoinHandle::join);
+        match (self.shared.take_failure(), facts) {
+            (Some(error), _) => Err(error),
+            (None, Some(Ok(facts))) if !panicked => Ok(facts),
+            _ => Err(Error::Usage("a thread of the writer failed".into())),
+        }
+    }
+
+    /// Takes a chunk that was claimed and sends its frame on when it is full.
+    fn gather(
+        &self,
+        kind: PackKind,
+        open: &mut FrameBuilder,
+        chunk: (ChunkKind, ChunkId, &[u8]),
+    ) -> Result<()> {
+        let (chunk_kind, id, plain) = chunk;
+        self.shared.chunks.fetch_add(1, Ordering::Relaxed);
+        self.shared.plain_bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
+        self.shared.observer.event(&Event::ChunkAdded { plain_len: plain.len() as u64 });
+        if !open.has_room_for(plain.len()) {
+            self.send(kind, open)?;
+        }
+        open.push(chunk_kind, id, plain);
+        let full = if kind == PackKind::Tree { TREE_FRAME_LEN } else { DATA_FRAME_LEN };
+        if open.chunk_bytes() >= full { self.send(kind, open) } else { Ok(()) }
+    }
+
+    fn send(&self, kind: PackKind, open: &mut FrameBuilder) -> Result<()> {
+        if open.is_empty() {
+            return Ok(());
+        }
+        let job = (kind, std::mem::take(open));
+        match self.jobs.as_ref().map(|jobs| jobs.send(job)) {
+            Some(Ok(())) => Ok(()),
+            _ => Err(self.shared.take_failure().unwrap_or(Error::Interrupted)),
+        }
+    }
+
+    fn flush(&self, kind: PackKind, open: &Mutex<FrameBuilder>) -> Result<()> {
+        match open.lock() {
+            Ok(mut open) => self.send(kind, &mut open),
+            Err(_) => Err(Error::Usage("a thread of the writer failed".into())),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // A run that is given up: the threads end, and unfinished packs are removed.
+        self.shared.fail(Error::Interrupted);
+        let _ = self.join();
+    }
+}
+
+impl PutChunk for Writer {
+    fn put(&self, kind: ChunkKind, plain: &[u8]) -> Result<ChunkId> {
+        let Some(id) = dedup::claim(&self.shared, kind, plain)? else {
+            return Ok(self.shared.keys.chunk_id(kind, plain));
+        };
+        let pack = PackKind::of(kind);
+        let open = if pack == PackKind::Tree { &self.open_trees } else { &self.open_data };
+        match open.lock() {
+            Ok(mut open) => self.gather(pack, &mut open, (kind, id, plain))?,
+            Err(_) => return Err(Error::Usage("a thread of the writer failed".into())),
+        }
+        Ok(id)
+    }
+}
+
+/// Gathers the data chunks of one thread.
+pub struct DataBatch<'a> {
+    writer: &'a Writer,
+    open: FrameBuilder,
+}
+
+impl DataBatch<'_> {
+    /// Stores a data chunk unless it is stored already.
+    ///
+    /// # Errors
+    /// Any error of the repository.
+    pub fn put(&mut self, plain: &[u8]) -> Result<ChunkId> {
+        debug_assert!(plain.len() <= MAX_CHUNK_LEN);
+        let id = self.writer.shared.keys.chunk_id(ChunkKind::Data, plain);
+        if dedup::claim_id(&self.writer.shared, ChunkKind::Data, id)? {
+            self.writer.gather(PackKind::Data, &mut self.open, (ChunkKind::Data, id, plain))?;
+        }
+        Ok(id)
+    }
+
+    /// Sends what is gathered on. Must be called at the end.
+    ///
+    /// # Errors
+    /// Any error of the repository.
+    pub fn flush(&mut self) -> Result<()> {
+        self.writer.send(PackKind::Data, &mut self.open)
+    }
+}
+
+/// A compressing thread.
+fn compress(
+    shared: &Shared,
+    compression: Compression,
+    jobs: &Receiver<Job>,
+    frames: &Sender<(PackKind, SealedFrame)>,
+) {
+    let sealed = |error| Error::Frame { source: error };
+    let mut compressor = match Compressor::new(compression, shared.keys.clone()) {
+        Ok(compressor) => compressor,
+        Err(error) => return shared.fail(sealed(error)),
+    };
+    for (kind, builder) in jobs {
+        match compressor.seal(&builder) {
+            Ok(frame) => {
+                if frames.send((kind, frame)).is_err() {
+                    return;
+                }
+            }
+            Err(error) => return shared.fail(sealed(error)),
+        }
+    }
+}
+
+fn notice(observer: &dyn Observer, error: &Error) {
+    observer.event(&Event::Notice { path: std::path::Path::new(""), text: &error.to_string() });
+}

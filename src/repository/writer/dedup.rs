@@ -1,0 +1,89 @@
+//! Which chunks are new: not in the repository, and not put by another thread of this run.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, ChunkKind};
+use crate::index::ChunkCache;
+use crate::pack::Location;
+use crate::repository::writer::{Shared, notice};
+
+const SHARDS: usize = 16;
+
+/// The chunks that this run has put and that no segment names yet.
+#[derive(Default)]
+pub(super) struct Claims([Mutex<HashSet<ChunkId>>; SHARDS]);
+
+impl Claims {
+    fn shard(&self, id: &ChunkId) -> &Mutex<HashSet<ChunkId>> {
+        &self.0[usize::from(id.as_bytes()[0]) % SHARDS]
+    }
+
+    fn has(&self, id: &ChunkId) -> bool {
+        self.shard(id).lock().is_ok_and(|claims| claims.contains(id))
+    }
+
+    /// Whether the chunk was not claimed before.
+    fn insert(&self, id: ChunkId) -> bool {
+        self.shard(&id).lock().is_ok_and(|mut claims| claims.insert(id))
+    }
+
+    /// A segment names these chunks now.
+    pub(super) fn release(&self, ids: impl Iterator<Item = ChunkId>) {
+        for id in ids {
+            if let Ok(mut claims) = self.shard(&id).lock() {
+                claims.remove(&id);
+            }
+        }
+    }
+}
+
+/// The id of a chunk if it is new, and then it is the caller's to store.
+pub(super) fn claim(shared: &Shared, kind: ChunkKind, plain: &[u8]) -> Result<Option<ChunkId>> {
+    let id = shared.keys.chunk_id(kind, plain);
+    Ok(claim_id(shared, kind, id)?.then_some(id))
+}
+
+/// Whether a chunk is new, and then it is the caller's to store.
+pub(super) fn claim_id(shared: &Shared, kind: ChunkKind, id: ChunkId) -> Result<bool> {
+    if shared.claims.has(&id) || is_stored(shared, kind, &id)? {
+        return Ok(false);
+    }
+    Ok(shared.claims.insert(id))
+}
+
+/// Whether a chunk is present in a sound pack; the pack counts as used.
+pub(super) fn is_stored(shared: &Shared, kind: ChunkKind, id: &ChunkId) -> Result<bool> {
+    let found = find(shared, kind, id)?;
+    if let Some(location) = &found {
+        shared.uses(location.pack);
+    }
+    Ok(found.is_some())
+}
+
+fn find(shared: &Shared, kind: ChunkKind, id: &ChunkId) -> Result<Option<Location>> {
+    let index = shared.index.read().map_err(|_| Error::Usage("a thread of the writer failed".into()))?;
+    match ask_cache(shared, id) {
+        // The cache may know a pack that is gone, or one of several places: only a sound pack counts.
+        Some(Some(location)) if location.kind == kind && index.is_sound_pack(&location.pack) => {
+            Ok(Some(location))
+        }
+        Some(None) => Ok(index.locate_uncovered(kind, id)),
+        Some(Some(_)) | None => index.locate_sound(kind, id),
+    }
+}
+
+/// What the cache says; nothing without a cache, which is thrown away at the first doubt.
+fn ask_cache(shared: &Shared, id: &ChunkId) -> Option<Option<Location>> {
+    let answer = shared.cache.read().ok()?.as_ref()?.get(id);
+    match answer {
+        Ok(answer) => Some(answer),
+        Err(error) => {
+            notice(&*shared.observer, &error);
+            let cache = shared.cache.write().ok().and_then(|mut cache| cache.take());
+            cache.map(ChunkCache::throw_away);
+            None
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The publishing thread: lays frames into packs, one open pack per kind, and publishes full packs and segments.
+
+use crossbeam_channel::Receiver;
+
+use crate::error::Result;
+use crate::index::Facts;
+use crate::pack::{PackKind, PackWriter, SealedFrame, pack_file_name};
+use crate::repository::writer::{Shared, segments};
+
+/// So many facts are published as a segment of their own, so that memory does not grow with a first snapshot.
+const FACTS_IN_MEMORY: usize = 400_000;
+
+/// Runs until no more frames come, and returns the facts that no segment has yet. After a failure
+/// it takes frames and drops them, so that nobody waits for it.
+pub(super) fn run(shared: &Shared, frames: &Receiver<(PackKind, SealedFrame)>, adopted: Facts) -> Facts {
+    let mut packer = Packer { shared, data: None, trees: None, facts: adopted };
+    let mut outcome = Ok(());
+    for (kind, frame) in frames {
+        outcome = packer.add(kind, &frame);
+        if outcome.is_err() {
+            break;
+        }
+    }
+    let failed = shared.failure.lock().map_or(true, |failure| failure.is_some());
+    if outcome.is_ok() && !failed {
+        outcome = packer.close(PackKind::Data).and_then(|()| packer.close(PackKind::Tree));
+    }
+    if let Err(error) = outcome {
+        shared.fail(error);
+    }
+    packer.facts
+}
+
+struct Packer<'a> {
+    shared: &'a Shared,
+    data: Option<PackWriter>,
+    trees: Option<PackWriter>,
+    facts: Facts,
+}
+
+impl Packer<'_> {
+    fn open(&mut self, kind: PackKind) -> &mut Option<PackWriter> {
+        match kind {
+            PackKind::Data => &mut self.data,
+            PackKind::Tree => &mut self.trees,
+        }
+    }
+
+    fn add(&mut self, kind: PackKind, frame: &SealedFrame) -> Result<()> {
+        if self.open(kind).as_ref().is_some_and(|pack| !pack.has_room_for(frame)) {
+            self.close(kind)?;
+        }
+        let shared = self.shared;
+        let open = self.open(kind);
+        let pack = match open {
+            Some(pack) => pack,
+            None => {
+                let temporary = shared.session.temporary();
+                open.insert(PackWriter::new(&*shared.backend, &temporary, kind, shared.repository)?)
+            }
+        };
+        pack.add(frame)?;
+        if pack.len() >= shared.pack_len { self.close(kind) } else { Ok(()) }
+    }
+
+    fn close(&mut self, kind: PackKind) -> Result<()> {
+        let Some(pack) = self.open(kind).take() else { return Ok(()) };
+        let pack = pack.finish()?;
+        self.shared.published(&pack_file_name(&pack.id), pack.stored_len);
+        self.shared.uses(pack.id);
+        self.facts.add_pack(pack.id, pack.stored_len, pack.kind, pack.chunks.into_iter());
+        if self.facts.len() >= FACTS_IN_MEMORY && !self.shared.dry_run {
+            segments::publish(self.shared, std::mem::take(&mut self.facts))?;
+        }
+        Ok(())
+    }
+}

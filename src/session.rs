@@ -1,0 +1,90 @@
+//! Who is writing: the names of temporary files carry the session, so that only those of ended sessions are cleaned up.
+//!
+//! A session is `<host>-<boot>-<process>-<start>-<random>`, `spec/format.md` §2. Nothing but this host can tell whether
+//! one of its processes is alive, so the files of other hosts are left alone.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::id;
+
+/// A running session of this program.
+pub struct Session {
+    name: String,
+    next: AtomicU64,
+}
+
+impl Session {
+    /// A new session of this process.
+    #[must_use]
+    pub fn begin() -> Self {
+        let pid = std::process::id();
+        let start = start_ticks(pid).unwrap_or(0);
+        let random = u32::from_le_bytes(random());
+        Self { name: format!("{}-{pid}-{start}-{random:08x}", host_and_boot()), next: AtomicU64::new(0) }
+    }
+
+    /// The name of a new temporary file, `tmp/` included.
+    #[must_use]
+    pub fn temporary(&self) -> String {
+        format!("tmp/{}-{}", self.name, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Whether a file in `tmp/` was left by a session of this host that has ended.
+#[must_use]
+pub fn is_left_over(name: &str) -> bool {
+    let Some(rest) = name.get(..8).and_then(|host| name.strip_prefix(host)) else { return false };
+    let here = host_and_boot();
+    let Some((host, boot)) = here.split_once('-') else { return false };
+    let parts: Vec<&str> = rest.trim_start_matches('-').split('-').collect();
+    let [found_boot, pid, start, _random, _number] = parts[..] else { return false };
+    if name.get(..8) != Some(host) {
+        return false;
+    }
+    let (Ok(pid), Ok(start)) = (pid.parse::<u32>(), start.parse::<u64>()) else { return false };
+    found_boot != boot || start_ticks(pid) != Some(start)
+}
+
+/// Random bytes from the system.
+#[must_use]
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        // The only error there is, an interruption, is over after the first moments of a boot.
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
+    }
+    bytes
+}
+
+/// The machine's id, or nothing.
+#[must_use]
+pub fn machine_id() -> Vec<u8> {
+    fs::read("/etc/machine-id").map(|bytes| bytes.trim_ascii().to_vec()).unwrap_or_default()
+}
+
+fn host_and_boot() -> String {
+    let short = |bytes: &[u8]| {
+        let [a, b, c, d, ..] = id::checksum_64(&[bytes]);
+        format!("{:08x}", u32::from_be_bytes([a, b, c, d]))
+    };
+    // Without a machine id (containers), the host's name must do.
+    let mut machine = machine_id();
+    if machine.is_empty() {
+        machine = rustix::system::uname().nodename().to_bytes().to_vec();
+    }
+    let boot = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    format!("{}-{}", short(&machine), short(boot.trim_ascii()))
+}
+
+/// When a process was started, in clock ticks since boot: tells a process from a later one of the same number.
+fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = fs::read(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+    // The program's name is in parentheses and may hold anything: count fields after the last one.
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let fields = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
+    fields.split(' ').nth(19)?.parse().ok()
+}
