@@ -1,0 +1,166 @@
+//! File systems of their own, on a file through a loop device or in memory: to be filled up, shut down in the middle,
+//! pulled out. Unmounted and detached on drop, also after a panic.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::scratch::Scratch;
+
+/// Which file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileSystem {
+    /// ext4 with a journal.
+    Ext4,
+    /// XFS; 300 MB at least.
+    Xfs,
+    /// btrfs; 110 MB at least.
+    Btrfs,
+    /// exFAT over FUSE, as external drives have it: no links, modes, owners, xattrs or holes.
+    Exfat,
+    /// In memory.
+    Tmpfs,
+}
+
+/// A mounted file system, empty at first.
+#[derive(Debug)]
+pub struct Mount {
+    kind: FileSystem,
+    size_mb: u64,
+    /// The loop device, unless the file system is in memory.
+    device: Option<String>,
+    mounted: bool,
+    scratch: Scratch,
+}
+
+impl Mount {
+    /// Makes and mounts a file system of so many megabytes.
+    ///
+    /// # Panics
+    /// When a tool is not installed or anything fails: `.ci/run` installs them, and a test must not pass without.
+    pub fn new(kind: FileSystem, size_mb: u64) -> Self {
+        let scratch = Scratch::new();
+        scratch.dir("mnt");
+        let mut mount = Self { kind, size_mb, device: None, mounted: false, scratch };
+        if kind != FileSystem::Tmpfs {
+            let image = mount.scratch.join("image");
+            let file = std::fs::File::create(&image).expect("cannot create an image");
+            file.set_len(size_mb << 20).expect("cannot size an image");
+            let (program, options): (&str, &[&str]) = match kind {
+                FileSystem::Ext4 => ("mkfs.ext4", &["-q", "-F", "-E", "nodiscard"]),
+                FileSystem::Xfs => ("mkfs.xfs", &["-q", "-f", "-K"]),
+                FileSystem::Btrfs => ("mkfs.btrfs", &["-q", "-f", "-K"]),
+                FileSystem::Exfat | FileSystem::Tmpfs => ("mkfs.exfat", &[]),
+            };
+            run(Command::new(program).args(options).arg(&image));
+            let device = run(Command::new("losetup").args(["--find", "--show"]).arg(&image));
+            mount.device = Some(device.trim().to_owned());
+        }
+        mount.mount();
+        mount
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> PathBuf {
+        self.scratch.join("mnt")
+    }
+
+    /// A path on it.
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// How many bytes are free.
+    pub fn free_bytes(&self) -> u64 {
+        let stat = rustix::fs::statvfs(self.path()).expect("cannot ask for free space");
+        stat.f_bavail * stat.f_frsize
+    }
+
+    /// Shuts it down (ext4 and XFS): from now on every access fails with EIO, as after a drive is pulled. With
+    /// `flush_log`, what the journal holds is written before. [`Mount::remount`] is the reboot after it.
+    pub fn shutdown(&self, flush_log: bool) {
+        assert!(matches!(self.kind, FileSystem::Ext4 | FileSystem::Xfs), "{:?} has no shutdown", self.kind);
+        let action = if flush_log { "shutdown -f" } else { "shutdown" };
+        // -F: ext4 is foreign to xfs_io and understands the call all the same.
+        run(Command::new("xfs_io").args(["-F", "-x", "-c", action]).arg(self.path()));
+    }
+
+    /// Unmounts it, as an unplugged drive: the mount point is an empty folder then.
+    pub fn unmount(&mut self) {
+        if self.mounted {
+            run(Command::new("umount").arg(self.path()));
+            self.mounted = false;
+        }
+    }
+
+    /// Unmounts it if it is mounted, and mounts it again: nothing is left in the page cache. Not for tmpfs, which
+    /// would be empty.
+    pub fn remount(&mut self) {
+        assert!(self.kind != FileSystem::Tmpfs, "a tmpfs forgets everything");
+        self.unmount();
+        self.mount();
+    }
+
+    /// Makes it read-only or writable again.
+    pub fn set_read_only(&self, read_only: bool) {
+        let options = if read_only { "remount,ro" } else { "remount,rw" };
+        run(Command::new("mount").args(["-o", options]).arg(self.path()));
+    }
+
+    fn mount(&mut self) {
+        let at = self.path();
+        let device = self.device.as_deref().unwrap_or("vault-test");
+        match self.kind {
+            FileSystem::Exfat => run(Command::new("mount.exfat-fuse").arg(device).arg(at)),
+            FileSystem::Tmpfs => {
+                let size = format!("size={}m", self.size_mb);
+                run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, device]).arg(at))
+            }
+            FileSystem::Ext4 | FileSystem::Xfs | FileSystem::Btrfs => {
+                run(Command::new("mount").arg(device).arg(at))
+            }
+        };
+        self.mounted = true;
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let mut failures = Vec::new();
+        if self.mounted {
+            let path = self.path();
+            // Lazily if something still has a file open, for the machine is not to fill up with mounts.
+            let unmount = try_run(Command::new("umount").arg(&path));
+            failures.extend(unmount.err().map(|error| {
+                let lazy = try_run(Command::new("umount").arg("--lazy").arg(&path));
+                format!("{error}; lazily: {lazy:?}")
+            }));
+        }
+        if let Some(device) = &self.device {
+            failures.extend(try_run(Command::new("losetup").args(["--detach", device])).err());
+        }
+        if !failures.is_empty() {
+            // A panic while panicking would abort the run and hide the first one.
+            assert!(std::thread::panicking(), "{failures:?}");
+            eprintln!("{failures:?}");
+        }
+    }
+}
+
+/// Runs a program of the system and returns its stdout.
+///
+/// # Panics
+/// When it is not installed or fails.
+pub fn run(command: &mut Command) -> String {
+    try_run(command).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn try_run(command: &mut Command) -> Result<String, String> {
+    let program = OsStr::to_string_lossy(command.get_program()).into_owned();
+    let output = command.output().map_err(|error| format!("{program} is not installed? {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Err(format!("{command:?}: {}\n{stdout}{stderr}", output.status))
+}
