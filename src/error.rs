@@ -106,6 +106,9 @@ pub enum Error {
         /// What was looked for.
         what: String,
     },
+    /// A file changed each time it was read: what was stored is a mixture of states.
+    #[error("it changed while it was read: it is saved as it was read")]
+    ChangedWhileRead,
     /// A frame could not be made.
     #[error("cannot make a frame")]
     Frame {

@@ -1,6 +1,7 @@
 //! vault: a content-addressed snapshot store.
 
 pub mod backend;
+pub mod backup;
 pub mod chunk;
 pub mod codec;
 pub mod error;
@@ -9,6 +10,9 @@ pub mod header;
 pub mod id;
 pub mod index;
 pub mod pack;
+pub mod pattern;
+pub mod rate;
 pub mod repository;
 pub mod session;
 pub mod snapshot;
+pub mod source;

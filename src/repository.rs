@@ -13,7 +13,7 @@ mod writer;
 pub use config::{Config, CopyInfo, InitOptions};
 pub use reader::Reader;
 pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
-pub use writer::{DataBatch, WriteOptions, Writer, Written};
+pub use writer::{DEFAULT_PACK_LEN, DataBatch, WriteOptions, Writer, Written};
 
 use std::collections::{HashMap, HashSet};
 use std::io;

@@ -1,0 +1,167 @@
+//! The thread that takes entries in the order of the walk and builds the trees, bottom up, without recursion.
+
+use std::collections::BTreeSet;
+
+use crossbeam_channel::Receiver;
+
+use crate::backup::place::Placed;
+use crate::backup::read::{Answer, Made, implied};
+use crate::backup::state::{LocalState, Recorder};
+use crate::backup::{Shared, source_record};
+use crate::chunk::PutChunk;
+use crate::codec::Bytes;
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, ChunkKind};
+use crate::snapshot::list::ListWriter;
+use crate::snapshot::tree::TreeWriter;
+use crate::snapshot::{Content, Entry, Kind, Meta, Piece, Source};
+
+/// The notes are cut into chunks of this length.
+const NOTE_CHUNK_LEN: usize = 256 << 10;
+
+/// The users and groups that occur in a source.
+#[derive(Default)]
+pub(super) struct Numbers {
+    pub users: BTreeSet<u32>,
+    pub groups: BTreeSet<u32>,
+}
+
+/// The trees of a run.
+pub(super) struct Assembled {
+    pub root: Entry,
+    pub sources: Vec<Source>,
+}
+
+struct Assembler<'a> {
+    put: &'a dyn PutChunk,
+    /// The directories that are open, the root first.
+    open: Vec<(Entry, TreeWriter<'a>)>,
+    /// The root, where a source is the root itself.
+    root: Option<Entry>,
+    numbers: Vec<Numbers>,
+    source: usize,
+    recorder: Recorder<'a>,
+}
+
+/// Assembles all groups, in order.
+pub(super) fn run(
+    shared: &Shared<'_>,
+    state: &LocalState,
+    sources: &[Placed],
+    answers: &Receiver<Answer>,
+) -> Result<Assembled> {
+    let put: &dyn PutChunk = shared.writer;
+    let source_is_root = sources.iter().any(|source| source.stored_at.is_empty());
+    let mut assembler = Assembler {
+        put,
+        open: Vec::new(),
+        root: None,
+        numbers: sources.iter().map(|_| Numbers::default()).collect(),
+        source: 0,
+        recorder: state.recorder(),
+    };
+    if !source_is_root {
+        assembler.open.push((implied(Vec::new()), TreeWriter::new(put)));
+    }
+    for answer in answers {
+        // A reading thread that failed has said why to the writer.
+        let group = answer.recv().unwrap_or(Err(Error::Interrupted))?;
+        group.into_iter().try_for_each(|made| assembler.take(made))?;
+    }
+    if !source_is_root {
+        assembler.leave()?;
+    }
+    let Assembler { root, numbers, recorder, .. } = assembler;
+    recorder.finish();
+    let root = root.ok_or(Error::Interrupted)?;
+    let origin = origin();
+    let sources = sources
+        .iter()
+        .zip(&numbers)
+        .map(|(placed, numbers)| source_record(placed, &origin, numbers))
+        .collect();
+    Ok(Assembled { root, sources })
+}
+
+fn origin() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+impl Assembler<'_> {
+    fn take(&mut self, made: Made) -> Result<()> {
+        match made {
+            Made::Source(number) => self.source = number,
+            Made::Enter(entry) => {
+                self.note_numbers(&entry);
+                self.open.push((entry, TreeWriter::new(self.put)));
+            }
+            Made::Leave => self.leave()?,
+            Made::Entry(entry, remembered) => {
+                self.note_numbers(&entry);
+                if let Some(remembered) = remembered {
+                    self.recorder.record(&remembered);
+                }
+                self.add(entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        let Some((mut entry, tree)) = self.open.pop() else { return Ok(()) };
+        let node = tree.finish()?;
+        entry.kind = match entry.kind {
+            Kind::Implied(_) => Kind::Implied(node),
+            _ => Kind::Directory(node),
+        };
+        self.add(entry)
+    }
+
+    fn add(&mut self, mut entry: Entry) -> Result<()> {
+        match self.open.last_mut() {
+            Some((_, tree)) => tree.push(entry),
+            None => {
+                entry.name = Bytes::default();
+                self.root = Some(entry);
+                Ok(())
+            }
+        }
+    }
+
+    fn note_numbers(&mut self, entry: &Entry) {
+        if matches!(entry.kind, Kind::Implied(_) | Kind::LeftOut(..)) {
+            return;
+        }
+        if let Some(numbers) = self.numbers.get_mut(self.source) {
+            numbers.users.insert(entry.meta.uid);
+            numbers.groups.insert(entry.meta.gid);
+        }
+    }
+}
+
+/// Writes the notes of a snapshot: what could not be read, and the rules. None if there are none.
+pub(super) fn write_notes(shared: &Shared<'_>, rules: &[String]) -> Result<Option<ChunkId>> {
+    let errors = shared.tally.noted.lock().map(|noted| noted.clone()).unwrap_or_default();
+    let mut tree = TreeWriter::new(shared.writer);
+    let mut any = false;
+    for (name, lines) in [("errors", errors.as_slice()), ("rules", rules)] {
+        if lines.is_empty() {
+            continue;
+        }
+        any = true;
+        let text = lines.iter().flat_map(|line| [line.as_bytes(), b"\n"]).collect::<Vec<_>>().concat();
+        let mut list = ListWriter::new(shared.writer);
+        for chunk in text.chunks(NOTE_CHUNK_LEN) {
+            let id = shared.writer.put(ChunkKind::Data, chunk)?;
+            list.push(Piece::Data(id, u32::try_from(chunk.len()).unwrap_or(u32::MAX)))?;
+        }
+        let content: Content = list.finish()?;
+        tree.push(Entry {
+            name: Bytes(name.into()),
+            kind: Kind::File(text.len() as u64, content),
+            meta: Meta { mode: 0o600, ..Meta::default() },
+            fields: Vec::new(),
+        })?;
+    }
+    if any { tree.finish().map(Some) } else { Ok(None) }
+}

@@ -1,0 +1,153 @@
+//! The bytes of one file: read into a private buffer, cut, hashed, stored. Never through a map of the source: a file that changes
+//! between chunker, hasher and compressor would be stored under an id it does not have.
+
+use std::io;
+
+use crate::backup::{Shared, Tally};
+use crate::chunk::Chunker;
+use crate::error::Result;
+use crate::event::Event;
+use crate::repository::DataBatch;
+use crate::snapshot::list::ListWriter;
+use crate::snapshot::{Content, Piece};
+use crate::source::SourceFile;
+
+/// Files up to this length are kept in their entry `[ENTRY-4]`.
+pub(super) const INLINE_LEN: u64 = 512;
+/// The buffer has room for so many of the longest chunks, so that it is rarely moved.
+const BUFFER_CHUNKS: usize = 3;
+
+/// Why a content was not stored.
+pub(super) enum Failure {
+    /// The source could not be read.
+    Source(io::Error),
+    /// The repository could not be written.
+    Repository(crate::error::Error),
+    /// The user asked to stop.
+    Stopped,
+}
+
+impl From<crate::error::Error> for Failure {
+    fn from(error: crate::error::Error) -> Self {
+        Self::Repository(error)
+    }
+}
+
+/// A thread's buffer and gatherer.
+pub(super) struct ContentWriter<'a> {
+    shared: &'a Shared<'a>,
+    batch: DataBatch<'a>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> ContentWriter<'a> {
+    pub(super) fn new(shared: &'a Shared<'a>) -> Self {
+        let len = shared.chunker.params().max_len as usize * BUFFER_CHUNKS;
+        Self { shared, batch: shared.writer.batch(), buffer: vec![0; len] }
+    }
+
+    /// Sends what is gathered on.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        self.batch.flush()
+    }
+
+    /// Stores the content of a file that had `size` bytes when it was opened. Returns how many it turned out to have.
+    pub(super) fn store_file(&mut self, file: &SourceFile, size: u64) -> Result<(u64, Content), Failure> {
+        if size <= INLINE_LEN {
+            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+            let len = fill(&mut bytes, |buffer, done| file.read_at(buffer, done)).map_err(Failure::Source)?;
+            bytes.truncate(len);
+            self.advance(len as u64);
+            return Ok((len as u64, Content::Inline(bytes.into())));
+        }
+        let mut list = ListWriter::new(self.shared.writer);
+        let mut end = 0;
+        for extent in file.extents(size).map_err(Failure::Source)? {
+            let extent = extent.map_err(Failure::Source)?;
+            list.push(Piece::Hole(extent.start.saturating_sub(end)))?;
+            let mut at = extent.start;
+            let stored = self.store_stream(&mut list, extent.end - extent.start, &mut |buffer| {
+                let len = file.read_at(buffer, at)?;
+                at += len as u64;
+                Ok(len)
+            })?;
+            end = extent.start + stored;
+            if stored < extent.end - extent.start {
+                // The file became shorter; its length says so.
+                return Ok((end, list.finish()?));
+            }
+        }
+        list.push(Piece::Hole(size.saturating_sub(end)))?;
+        Ok((size, list.finish()?))
+    }
+
+    /// Stores a stream to its end.
+    pub(super) fn store_reader(&mut self, reader: &mut dyn io::Read) -> Result<(u64, Content), Failure> {
+        let mut list = ListWriter::new(self.shared.writer);
+        let len = self.store_stream(&mut list, u64::MAX, &mut |buffer| loop {
+            match reader.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        })?;
+        Ok((len, list.finish()?))
+    }
+
+    /// Cuts and stores up to `len` bytes of a stream of its own; less if it ends before. Returns how many.
+    fn store_stream(
+        &mut self,
+        list: &mut ListWriter<'_>,
+        len: u64,
+        read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
+    ) -> Result<u64, Failure> {
+        let max = self.shared.chunker.params().max_len as usize;
+        let chunker: Chunker = self.shared.chunker.clone();
+        let (mut start, mut end) = (0, 0);
+        let (mut read_total, mut stored, mut ended) = (0u64, 0u64, false);
+        loop {
+            if end - start < max && !ended {
+                self.buffer.copy_within(start..end, 0);
+                (start, end) = (0, end - start);
+                let room = usize::try_from(len - read_total).map_or(usize::MAX, |rest| rest);
+                let limit = self.buffer.len().min(end.saturating_add(room));
+                let got =
+                    fill(&mut self.buffer[end..limit], |buffer, _| read(buffer)).map_err(Failure::Source)?;
+                if let Some(rate) = &self.shared.rate {
+                    rate.pass(got as u64);
+                }
+                ended = got < limit - end || read_total + got as u64 == len;
+                end += got;
+                read_total += got as u64;
+            }
+            if start == end {
+                return Ok(stored);
+            }
+            if self.shared.stopped() {
+                return Err(Failure::Stopped);
+            }
+            let cut = chunker.cut(&self.buffer[start..end]);
+            let id = self.batch.put(&self.buffer[start..start + cut])?;
+            list.push(Piece::Data(id, u32::try_from(cut).unwrap_or(u32::MAX)))?;
+            self.advance(cut as u64);
+            start += cut;
+            stored += cut as u64;
+        }
+    }
+
+    fn advance(&self, bytes: u64) {
+        Tally::add(&self.shared.tally.bytes_read, bytes);
+        self.shared.observer.event(&Event::Advanced { bytes });
+    }
+}
+
+/// Reads until the buffer is full or the source ends.
+fn fill(buffer: &mut [u8], mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match read(&mut buffer[done..], done as u64)? {
+            0 => break,
+            len => done += len,
+        }
+    }
+    Ok(done)
+}

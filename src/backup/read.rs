@@ -1,0 +1,330 @@
+//! The threads that make entries whole: metadata, link targets, contents.
+//!
+//! A group's entries are neighbours in the walk, so their chunks share frames. What the local state knows is taken over unread.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::backup::content::{ContentWriter, Failure, INLINE_LEN};
+use crate::backup::state::{Key, LocalState, Lookup, Remembered, Stamp};
+use crate::backup::{Node, Shared, StreamSource, Tally, left_out_entry};
+use crate::chunk::PutChunk;
+use crate::codec::Bytes;
+use crate::error::{Error, Result};
+use crate::event::{Change, Event, Item};
+use crate::id::{ChunkId, ChunkKind, LinkGroup};
+use crate::snapshot::{Content, ENTRY_CHANGED_WHILE_READ, Entry, Field, Kind, Meta, Piece, Why, Xattr};
+use crate::source::{FileKind, FileSystem, Found, SourceFile, Stat};
+
+/// Values of extended attributes up to this length are kept in the entry `[ENTRY-4]`.
+const INLINE_XATTR_LEN: usize = 4096;
+/// Longer ones become chunks of this length.
+const XATTR_CHUNK_LEN: usize = 1 << 20;
+
+/// Neighbouring nodes, and where to send them when they are whole.
+pub(super) struct Group {
+    pub nodes: Vec<Node>,
+    pub reply: Sender<Result<Vec<Made>>>,
+}
+
+/// Where the answer to a group will come.
+pub(super) type Answer = Receiver<Result<Vec<Made>>>;
+
+/// A node made whole.
+pub(super) enum Made {
+    /// A directory begins; its content is not known yet.
+    Enter(Entry),
+    /// Any other entry, and what to remember of it.
+    Entry(Entry, Option<Remembered>),
+    /// The directory is done.
+    Leave,
+    /// From here on, entries belong to this source.
+    Source(usize),
+}
+
+/// A reading thread. Ends when no more groups come, or with the first error of the repository.
+pub(super) fn run(shared: &Shared<'_>, state: &LocalState, groups: &Receiver<Group>) {
+    let mut reader = Reader { shared, lookup: state.lookup(), contents: ContentWriter::new(shared) };
+    for group in groups {
+        let made = group.nodes.into_iter().map(|node| reader.make(node)).collect::<Result<Vec<_>>>();
+        let failed = made.is_err();
+        // Nobody waits for it if the assembler has given up; then the walk ends soon.
+        if group.reply.send(made).is_err() || failed {
+            return;
+        }
+    }
+    if let Err(error) = reader.contents.flush() {
+        // The writer keeps the error and `finish` returns it.
+        shared.notice(Path::new(""), &error.to_string());
+    }
+}
+
+struct Reader<'a> {
+    shared: &'a Shared<'a>,
+    lookup: Lookup<'a>,
+    contents: ContentWriter<'a>,
+}
+
+/// A file read once: its length, its content, and whether it changed meanwhile.
+struct ReadOnce {
+    len: u64,
+    content: Content,
+    stat: Stat,
+    raced: bool,
+}
+
+impl Reader<'_> {
+    fn make(&mut self, node: Node) -> Result<Made> {
+        Ok(match node {
+            Node::Implied(name) => Made::Enter(implied(name)),
+            Node::Enter(found, name) => {
+                Tally::add(&self.shared.tally.directories, 1);
+                let meta = self.meta(&found)?;
+                Made::Enter(Entry { name: Bytes(name), ..directory(meta) })
+            }
+            Node::Entry(found, name, file_system) => {
+                let (entry, remembered) = if found.stat.kind == FileKind::Regular {
+                    self.file(&found, name, &file_system)?
+                } else {
+                    (self.other(&found, name, &file_system)?, None)
+                };
+                if matches!(entry.kind, Kind::LeftOut(..)) {
+                    Tally::add(&self.shared.tally.left_out, 1);
+                }
+                Made::Entry(entry, remembered)
+            }
+            Node::Stream(name, stream) => Made::Entry(self.stream(name, stream)?, None),
+            Node::LeftOut(name, why, errno) => {
+                Tally::add(&self.shared.tally.left_out, 1);
+                Made::Entry(left_out_entry(name, why, errno), None)
+            }
+            Node::Leave => Made::Leave,
+            Node::Source(number) => Made::Source(number),
+        })
+    }
+
+    /// A regular file: as remembered, or read.
+    fn file(
+        &mut self,
+        found: &Found,
+        name: Vec<u8>,
+        file_system: &Arc<FileSystem>,
+    ) -> Result<(Entry, Option<Remembered>)> {
+        let path = found.path();
+        let stamp = Stamp::of(&found.stat, file_system);
+        let key = Key::of(&path);
+        let known = self.lookup.get(&key);
+        let knew = known.is_some();
+        if let Some(entry) = known.and_then(|known| known.entry_if_unchanged(&stamp, self.shared)) {
+            let entry = Entry { name: Bytes(name), ..entry };
+            self.done_file(&path, &entry, Change::Unchanged);
+            self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
+            return Ok((entry, None));
+        }
+        let before = self.shared.writer.written().chunks;
+        let read = match self.read_file(found) {
+            Ok(read) => read,
+            Err(Failure::Repository(error)) => return Err(error),
+            Err(Failure::Stopped) => return Ok((left_out_entry(name, Why::Interrupted, 0), None)),
+            Err(Failure::Source(error)) => return Ok((self.unreadable(name, &path, error), None)),
+        };
+        Tally::add(&self.shared.tally.files_read, 1);
+        let mut meta = self.meta_of(found, &path, &read.stat)?;
+        if read.stat.nlink > 1 {
+            meta.link_group = Some(self.link_group(&read.stat, file_system));
+        }
+        let mut entry =
+            Entry { name: Bytes(name), kind: Kind::File(read.len, read.content), meta, fields: Vec::new() };
+        if read.raced {
+            Tally::add(&self.shared.tally.raced, 1);
+            entry.fields.push(Field {
+                tag: ENTRY_CHANGED_WHILE_READ,
+                critical: false,
+                value: Bytes::default(),
+            });
+            self.shared.problem(&path, &Error::ChangedWhileRead);
+        }
+        // Without a memory of the file, chunks of its own say that it is new; small files have none to tell by.
+        let change = match (knew, self.shared.writer.written().chunks > before || read.len <= INLINE_LEN) {
+            (true, _) => Change::Changed,
+            (false, true) => Change::New,
+            (false, false) => Change::Unchanged,
+        };
+        self.done_file(&path, &entry, change);
+        let stamp = Stamp::of(&read.stat, file_system);
+        let remembered = Remembered {
+            key,
+            found: (!read.raced && stamp.is_settled(self.shared.start)).then(|| (stamp, entry.clone())),
+        };
+        Ok((entry, Some(remembered)))
+    }
+
+    /// Reads a file, and once more if it changed meanwhile.
+    fn read_file(&mut self, found: &Found) -> Result<ReadOnce, Failure> {
+        let mut again = None;
+        for _ in 0..2 {
+            let file = found.open().map_err(Failure::Source)?;
+            let once = self.read_once(&file)?;
+            if !once.raced {
+                return Ok(once);
+            }
+            again = Some(once);
+        }
+        again.ok_or_else(|| Failure::Source(io::ErrorKind::Other.into()))
+    }
+
+    fn read_once(&mut self, file: &SourceFile) -> Result<ReadOnce, Failure> {
+        let before = file.stat().map_err(Failure::Source)?;
+        let (len, content) = self.contents.store_file(file, before.size)?;
+        let stat = file.stat().map_err(Failure::Source)?;
+        let raced = len != before.size
+            || (before.size, before.mtime, before.ctime) != (stat.size, stat.mtime, stat.ctime);
+        Ok(ReadOnce { len, content, stat, raced })
+    }
+
+    fn done_file(&self, path: &Path, entry: &Entry, change: Change) {
+        let tally = &self.shared.tally;
+        Tally::add(&tally.files, 1);
+        Tally::add(&tally.bytes, entry.size());
+        Tally::add(
+            match change {
+                Change::New => &tally.new,
+                Change::Changed => &tally.changed,
+                _ => &tally.unchanged,
+            },
+            1,
+        );
+        self.shared.observer.event(&Event::Done { path, item: Item::File, change, bytes: entry.size() });
+    }
+
+    /// A symlink, FIFO, socket or device.
+    fn other(&self, found: &Found, name: Vec<u8>, file_system: &FileSystem) -> Result<Entry> {
+        let path = found.path();
+        let (major, minor) = (found.stat.rdev.major, found.stat.rdev.minor);
+        let kind = match found.stat.kind {
+            FileKind::Symlink => match found.link_target() {
+                Ok(target) => Kind::Symlink(Bytes(target)),
+                Err(error) => return Ok(self.unreadable(name, &path, error)),
+            },
+            FileKind::Fifo => Kind::Fifo,
+            FileKind::Socket => Kind::Socket,
+            FileKind::BlockDevice => Kind::BlockDevice(major, minor),
+            FileKind::CharDevice => Kind::CharDevice(major, minor),
+            FileKind::Regular | FileKind::Directory | FileKind::Unknown => {
+                return Ok(left_out_entry(name, Why::Unsupported, 0));
+            }
+        };
+        let mut meta = self.meta(found)?;
+        if found.stat.nlink > 1 {
+            meta.link_group = Some(self.link_group(&found.stat, file_system));
+        }
+        Tally::add(&self.shared.tally.others, 1);
+        self.shared.observer.event(&Event::Done {
+            path: &path,
+            item: Item::Other,
+            change: Change::New,
+            bytes: 0,
+        });
+        Ok(Entry { name: Bytes(name), kind, meta, fields: Vec::new() })
+    }
+
+    /// A stream as a file of this name.
+    fn stream(&mut self, name: Vec<u8>, stream: StreamSource) -> Result<Entry> {
+        let StreamSource { path, mut reader, finish } = stream;
+        let (len, content) = match self.contents.store_reader(&mut *reader) {
+            Ok(stored) => stored,
+            Err(Failure::Repository(error)) => return Err(error),
+            Err(Failure::Stopped) => return Ok(left_out_entry(name, Why::Interrupted, 0)),
+            Err(Failure::Source(source)) => {
+                let path = Path::new("standard input").to_owned();
+                return Err(Error::Path { action: "read", path, source });
+            }
+        };
+        // Half of a stream is not a backup of it: a command that failed fails the run.
+        finish()?;
+        let meta = Meta {
+            mode: 0o600,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            mtime: self.shared.start,
+            ..Meta::default()
+        };
+        let entry = Entry { name: Bytes(name), kind: Kind::File(len, content), meta, fields: Vec::new() };
+        self.done_file(Path::new(OsStr::from_bytes(&path)), &entry, Change::New);
+        Ok(entry)
+    }
+
+    fn link_group(&self, stat: &Stat, file_system: &FileSystem) -> LinkGroup {
+        self.shared.keys.link_group(file_system.mount.as_os_str().as_bytes(), stat.inode)
+    }
+
+    fn unreadable(&self, name: Vec<u8>, path: &Path, source: io::Error) -> Entry {
+        let errno = u32::try_from(source.raw_os_error().unwrap_or(0)).unwrap_or(0);
+        let why = if source.kind() == io::ErrorKind::NotFound { Why::Vanished } else { Why::Unreadable };
+        self.shared.problem(path, &Error::Path { action: "read", path: path.to_owned(), source });
+        left_out_entry(name, why, errno)
+    }
+
+    fn meta(&self, found: &Found) -> Result<Meta> {
+        self.meta_of(found, &found.path(), &found.stat)
+    }
+
+    /// The metadata of an entry. Attributes that cannot be read are a problem of their own; the entry is saved all the same.
+    fn meta_of(&self, found: &Found, path: &Path, stat: &Stat) -> Result<Meta> {
+        let xattrs = found.xattrs().unwrap_or_else(|source| {
+            self.shared.problem(
+                path,
+                &Error::Path { action: "read the extended attributes of", path: path.to_owned(), source },
+            );
+            Vec::new()
+        });
+        let xattrs = xattrs
+            .into_iter()
+            .map(|(name, value)| Ok(Xattr { name: Bytes(name), value: self.xattr_value(value)? }))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Meta {
+            mode: stat.mode,
+            uid: stat.uid,
+            gid: stat.gid,
+            mtime: stat.mtime,
+            btime: stat.btime,
+            xattrs,
+            link_group: None,
+        })
+    }
+
+    fn xattr_value(&self, value: Vec<u8>) -> Result<Content> {
+        if value.len() <= INLINE_XATTR_LEN {
+            return Ok(Content::Inline(Bytes(value)));
+        }
+        let put = |chunk: &[u8]| -> Result<Piece> {
+            let id: ChunkId = self.shared.writer.put(ChunkKind::Data, chunk)?;
+            Ok(Piece::Data(id, u32::try_from(chunk.len()).unwrap_or(u32::MAX)))
+        };
+        Ok(Content::Pieces(value.chunks(XATTR_CHUNK_LEN).map(put).collect::<Result<_>>()?))
+    }
+}
+
+/// The node of a directory that is not assembled yet: never stored.
+fn unknown_node() -> ChunkId {
+    ChunkId::from_bytes([0; 32])
+}
+
+fn directory(meta: Meta) -> Entry {
+    Entry { name: Bytes::default(), kind: Kind::Directory(unknown_node()), meta, fields: Vec::new() }
+}
+
+/// A directory above a source: only its name is known.
+pub(super) fn implied(name: Vec<u8>) -> Entry {
+    Entry {
+        name: Bytes(name),
+        kind: Kind::Implied(unknown_node()),
+        meta: Meta::default(),
+        fields: Vec::new(),
+    }
+}
