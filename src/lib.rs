@@ -7,4 +7,6 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod pack;
+pub mod pattern;
 pub mod snapshot;
+pub mod source;
