@@ -1,7 +1,6 @@
-//! The tests: one binary, a module per subject, over the public interface and the real program.
-//!
-//! They run on real file systems, as root: `.ci/run` installs what they need.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+//! The tests: one binary. They see the public API or the program, never the inside.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod source;
 mod support;
 mod tidy;

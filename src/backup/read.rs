@@ -168,7 +168,7 @@ impl Reader<'_> {
     fn read_file(&mut self, found: &Found) -> Result<ReadOnce, Failure> {
         let mut again = None;
         for _ in 0..2 {
-            let file = found.open().map_err(Failure::Source)?;
+            let file = open(found).map_err(Failure::Source)?;
             let once = self.read_once(&file)?;
             if !once.raced {
                 return Ok(once);
@@ -307,6 +307,14 @@ impl Reader<'_> {
             Ok(Piece::Data(id, u32::try_from(chunk.len()).unwrap_or(u32::MAX)))
         };
         Ok(Content::Pieces(value.chunks(XATTR_CHUNK_LEN).map(put).collect::<Result<_>>()?))
+    }
+}
+
+/// Opens a file, or the one that took its name since the walk saw it, as when an editor saves.
+fn open(found: &Found) -> io::Result<SourceFile> {
+    match found.open() {
+        Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => found.again()?.open(),
+        other => other,
     }
 }
 

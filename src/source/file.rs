@@ -1,0 +1,284 @@
+//! One entry of a source: its metadata is known ([`Found`]), its content, link target and attributes are read on demand.
+//!
+//! Everything is reached through the descriptor of its directory, never by its path and never through a symlink. A [`Found`] may be sent to
+//! another thread and outlive the walk.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{OFlags, SeekFrom};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::directory::{self, Directory};
+use super::stat::{self, FileKind, Stat};
+use crate::snapshot::MAX_TARGET_LEN;
+
+/// Names and values of extended attributes, by ascending name.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// An entry that the walk found.
+#[derive(Clone)]
+pub struct Found {
+    /// Its name; that of a source is the last one of its path, empty for `/`.
+    pub name: Vec<u8>,
+    /// Its metadata when it was found; of a directory, when it was opened.
+    pub stat: Stat,
+    /// The directory it is in.
+    pub(super) parent: Arc<Directory>,
+    /// Itself, if it is a directory.
+    pub(super) itself: Option<Arc<Directory>>,
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Found").field("path", &self.path()).field("stat", &self.stat).finish_non_exhaustive()
+    }
+}
+
+impl Found {
+    /// Its path, below the resolved path of the source. Put together on each call.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match &self.itself {
+            Some(directory) => directory.path(),
+            None => self.parent.path_of(&self.name),
+        }
+    }
+
+    /// Opens a regular file for reading, without moving its access time where that is permitted.
+    ///
+    /// # Errors
+    /// Any error of the system; `ESTALE` if another file is there now: see [`Found::again`].
+    pub fn open(&self) -> io::Result<SourceFile> {
+        if self.stat.kind != FileKind::Regular {
+            return Err(Errno::INVAL.into());
+        }
+        // O_NONBLOCK: a FIFO that took the place of the file must not hang us.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd =
+            directory::open_quietly(&*self.parent.descriptor()?, &self.name, flags).map_err(|error| {
+                // It is a symlink now.
+                if error.raw_os_error() == Some(libc::ELOOP) { Errno::STALE.into() } else { error }
+            })?;
+        let file = SourceFile { fd };
+        let now = file.stat()?;
+        if now.kind == FileKind::Regular && now.id() == self.stat.id() {
+            Ok(file)
+        } else {
+            Err(Errno::STALE.into())
+        }
+    }
+
+    /// What has this name now: after `ESTALE`, since programs replace files by renaming a new one over them.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub fn again(&self) -> io::Result<Self> {
+        let stat = match &self.itself {
+            Some(directory) => stat::of_descriptor(&*directory.descriptor()?)?,
+            None => directory::stat_in(&*self.parent.descriptor()?, &self.name)?,
+        };
+        Ok(Self { stat, ..self.clone() })
+    }
+
+    /// The target of a symlink, exactly.
+    ///
+    /// # Errors
+    /// Any error of the system; `EINVAL` if it is no symlink; `ENAMETOOLONG` over [`MAX_TARGET_LEN`].
+    pub fn link_target(&self) -> io::Result<Vec<u8>> {
+        let fd = self.parent.descriptor()?;
+        let target = retry_on_intr(|| rustix::fs::readlinkat(&*fd, self.name.as_slice(), Vec::new()))?;
+        if target.as_bytes().len() > MAX_TARGET_LEN {
+            return Err(Errno::NAMETOOLONG.into());
+        }
+        Ok(target.into_bytes())
+    }
+
+    /// The extended attributes, ACLs and capabilities among them, by ascending name; of a symlink its own. None where
+    /// the file system has none.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub fn xattrs(&self) -> io::Result<Xattrs> {
+        if let Some(directory) = &self.itself {
+            return xattrs_of_descriptor(&*directory.descriptor()?);
+        }
+        // No call of older kernels takes a directory and a name, and no descriptor of a FIFO, device or symlink
+        // serves; but /proc leads to the name without a race.
+        let fd = self.parent.descriptor()?;
+        let mut path = format!("/proc/self/fd/{}/", fd.as_raw_fd()).into_bytes();
+        path.extend_from_slice(&self.name);
+        collect_xattrs(
+            |buffer| rustix::fs::llistxattr(path.as_slice(), buffer),
+            |name, buffer| rustix::fs::lgetxattr(path.as_slice(), name, buffer),
+        )
+    }
+}
+
+/// A regular file of the source, open for reading.
+#[derive(Debug)]
+pub struct SourceFile {
+    fd: OwnedFd,
+}
+
+impl SourceFile {
+    /// Its metadata now.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub fn stat(&self) -> io::Result<Stat> {
+        stat::of_descriptor(&self.fd)
+    }
+
+    /// Its extended attributes now, as [`Found::xattrs`].
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub fn xattrs(&self) -> io::Result<Xattrs> {
+        xattrs_of_descriptor(&self.fd)
+    }
+
+    /// Where its data are among its first `size` bytes; what is between is a hole.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub fn extents(&self, size: u64) -> io::Result<Extents<'_>> {
+        // Most files have no holes, and need not be asked.
+        let dense = self.stat()?.allocated_bytes >= size;
+        Ok(Extents { file: self, position: 0, size, dense })
+    }
+
+    /// Reads bytes at an offset: as many as there are, fewer at the end, 0 behind it.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::pread(&self.fd, rest, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+/// The ranges of a file that hold data, ascending, not touching, none empty. Asked for one by one.
+#[derive(Debug)]
+pub struct Extents<'f> {
+    file: &'f SourceFile,
+    position: u64,
+    size: u64,
+    dense: bool,
+}
+
+impl Extents<'_> {
+    fn seek(&self, to: SeekFrom) -> Result<u64, Errno> {
+        retry_on_intr(|| rustix::fs::seek(&self.file.fd, to))
+    }
+
+    fn advance(&mut self) -> Result<Option<Range<u64>>, Errno> {
+        let start = if self.dense {
+            self.position
+        } else {
+            match self.seek(SeekFrom::Data(self.position)) {
+                Ok(start) => start.max(self.position),
+                // No data up to the end.
+                Err(Errno::NXIO) => self.size,
+                // The file system cannot tell: all of it may be data.
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+                    self.dense = true;
+                    self.position
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        if start >= self.size {
+            self.position = self.size;
+            return Ok(None);
+        }
+        let end = if self.dense {
+            self.size
+        } else {
+            match self.seek(SeekFrom::Hole(start)) {
+                // A file that shrinks meanwhile ends before its data begin.
+                Ok(end) if end > start => end.min(self.size),
+                Ok(_) | Err(Errno::NXIO) => self.size,
+                Err(error) => return Err(error),
+            }
+        };
+        self.position = end;
+        Ok(Some(start..end))
+    }
+}
+
+impl Iterator for Extents<'_> {
+    type Item = io::Result<Range<u64>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.position >= self.size {
+            return None;
+        }
+        let next = self.advance();
+        if next.is_err() {
+            self.position = self.size;
+        }
+        next.map_err(io::Error::from).transpose()
+    }
+}
+
+fn xattrs_of_descriptor(fd: &OwnedFd) -> io::Result<Xattrs> {
+    collect_xattrs(
+        |buffer| rustix::fs::flistxattr(fd, buffer),
+        |name, buffer| rustix::fs::fgetxattr(fd, name, buffer),
+    )
+}
+
+fn collect_xattrs(
+    list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
+    get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
+) -> io::Result<Xattrs> {
+    let names = match fill(&list) {
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut xattrs = Vec::new();
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        match fill(|buffer| get(name, buffer)) {
+            Ok(value) => xattrs.push((name.to_vec(), value)),
+            // It was removed meanwhile, or is listed without having a value.
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            // What NFS and CIFS make up of their own ACLs cannot be set elsewhere, and is not always readable.
+            Err(_) if name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_") => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    xattrs.sort_unstable();
+    xattrs.dedup_by(|one, other| one.0 == other.0);
+    Ok(xattrs)
+}
+
+/// Calls with a buffer that is large enough. The size may change between two calls.
+fn fill(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    /// The kernel itself allows 64 KiB.
+    const MAX_LEN: usize = 16 << 20;
+    let mut buffer = vec![0; 1024];
+    loop {
+        match call(&mut buffer) {
+            Ok(len) => {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::RANGE) if buffer.len() < MAX_LEN => buffer = vec![0; buffer.len() * 8],
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! File systems of a source: what tells one from another between runs, and how far its times can be trusted.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::linux::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use super::stat::{self, Device, Stat};
+
+/// A file system that a source lies on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSystem {
+    /// The same in each run as far as the system lets one tell: its UUID, else what `statfs` says of it, else its device number.
+    pub id: [u8; 16],
+    /// The topmost directory of it above what was met first of it.
+    ///
+    /// Not where the mount table says: a subvolume of btrfs is a file system of its own, with inode numbers of its own, and
+    /// that table does not have it.
+    pub mount: PathBuf,
+    /// Whether each change of a file moves its ctime, and nothing else sets it.
+    pub ctime_is_meaningful: bool,
+    /// As in the mount table: `ext4`, `fuse.sshfs`.
+    pub type_name: String,
+    /// Whether what was written to it before the walk came to it is on the medium now, and so has moved times.
+    pub is_synced: bool,
+}
+
+/// File systems of local disks and memory that keep a ctime of their own.
+const WITH_CTIME: [&str; 20] = [
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "zfs", "f2fs", "jfs", "reiserfs", "nilfs2", "tmpfs",
+    "ramfs", "overlay", "ubifs", "squashfs", "erofs", "iso9660", "udf", "rootfs",
+];
+
+impl FileSystem {
+    /// Asks about the file system of what is open at `fd`, which has the path `path`.
+    pub(super) fn of(fd: &OwnedFd, stat: &Stat, path: &Path, is_synced: bool) -> Self {
+        let statfs = rustix::fs::fstatfs(fd).ok();
+        // The system's word for it is a signed long on some machines.
+        let magic = statfs.as_ref().map_or(0, |found| found.f_type.cast_unsigned() & 0xffff_ffff);
+        let fsid = rustix::fs::fstatvfs(fd).map_or(0, |found| found.f_fsid);
+        let type_name = stat
+            .mount
+            .and_then(|mount| type_in(&std::fs::read("/proc/self/mountinfo").ok()?, mount))
+            .unwrap_or_else(|| format!("{magic:#x}"));
+        Self {
+            id: uuid_of(stat.dev, Path::new("/dev/disk/by-uuid"))
+                .unwrap_or_else(|| id_from_numbers(magic, fsid, stat.dev)),
+            mount: topmost(path, stat.dev),
+            ctime_is_meaningful: WITH_CTIME.contains(&type_name.as_str()),
+            type_name,
+            is_synced,
+        }
+    }
+}
+
+/// The type of a mount in the text of a mount table: `id parent device root point options … - type source options`.
+fn type_in(table: &[u8], mount: u64) -> Option<String> {
+    let mount = mount.to_string();
+    table.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        if fields.next()? != mount.as_bytes() {
+            return None;
+        }
+        let name = fields.skip_while(|field| *field != b"-").nth(1)?;
+        Some(String::from_utf8_lossy(name).into_owned())
+    })
+}
+
+/// The UUID of the file system on a device, by the links that udev keeps.
+fn uuid_of(dev: Device, links: &Path) -> Option<[u8; 16]> {
+    if dev.major == 0 {
+        return None;
+    }
+    for link in std::fs::read_dir(links).ok()?.flatten() {
+        let is_it = std::fs::metadata(link.path())
+            .is_ok_and(|found| found.st_rdev() == rustix::fs::makedev(dev.major, dev.minor));
+        if is_it {
+            return Some(id_from_uuid(link.file_name().as_encoded_bytes()));
+        }
+    }
+    None
+}
+
+/// A UUID proper as its 16 bytes; the shorter ones of FAT and NTFS as their text.
+fn id_from_uuid(text: &[u8]) -> [u8; 16] {
+    let mut id = [0; 16];
+    let digits: Vec<u8> = text
+        .iter()
+        .filter(|byte| **byte != b'-')
+        .filter_map(|byte| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect();
+    if digits.len() == 32 {
+        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = pair.iter().fold(0, |byte, digit| byte << 4 | digit);
+        }
+    } else {
+        for (byte, letter) in id.iter_mut().zip(text) {
+            *byte = *letter;
+        }
+    }
+    id
+}
+
+pub(super) fn id_from_numbers(magic: impl Into<u64>, fsid: u64, dev: Device) -> [u8; 16] {
+    let number = if fsid == 0 { u64::from(dev.major) << 32 | u64::from(dev.minor) } else { fsid };
+    let tag = if fsid == 0 { 1u64 << 63 } else { 1 << 62 } | magic.into();
+    let mut id = [0; 16];
+    for (byte, value) in id.iter_mut().zip(tag.to_le_bytes().into_iter().chain(number.to_le_bytes())) {
+        *byte = value;
+    }
+    id
+}
+
+/// The topmost of the directories above `path` that are on the same device without a break.
+fn topmost(path: &Path, dev: Device) -> PathBuf {
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let is_on_it = |path: &Path| {
+        std::fs::symlink_metadata(path)
+            .is_ok_and(|found| found.st_dev() == rustix::fs::makedev(dev.major, dev.minor))
+    };
+    path.ancestors().take_while(|above| is_on_it(above)).last().unwrap_or(&path).to_owned()
+}
+
+/// Writes out what programs have written to the file system of a source, so that a later write through an old memory
+/// map moves its times. The walk does the same for each further file system it comes to.
+///
+/// # Errors
+/// Any error of the system.
+pub fn sync_source(path: &Path) -> io::Result<()> {
+    let stat = stat::of_name(rustix::fs::CWD, path.as_os_str().as_encoded_bytes(), AtFlags::empty())?;
+    // A FIFO or device is not opened; the directory it is in is on the same file system.
+    let folder = if stat.is_dir() { path } else { path.parent().unwrap_or(path) };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(rustix::fs::CWD, folder, flags, Mode::empty())?;
+    Ok(rustix::fs::syncfs(fd)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_type_of_a_mount_comes_from_its_line() {
+        let table = b"22 1 0:21 / /proc rw shared:5 - proc proc rw\n36 35 98:0 /m1 /mnt2 rw master:1 x:2 - fuse.sshfs a:/ rw\n";
+        assert_eq!(type_in(table, 36).as_deref(), Some("fuse.sshfs"));
+        assert_eq!(type_in(table, 22).as_deref(), Some("proc"));
+        assert_eq!(type_in(table, 2), None);
+    }
+
+    #[test]
+    fn uuids_and_numbers_give_different_ids() {
+        let uuid = id_from_uuid(b"00112233-4455-6677-8899-aabbccddeeff");
+        assert_eq!(uuid[..4], [0x00, 0x11, 0x22, 0x33]);
+        assert_eq!(uuid[15], 0xff);
+        assert_eq!(&id_from_uuid(b"1234-ABCD")[..10], b"1234-ABCD\0");
+        let dev = Device { major: 8, minor: 1 };
+        assert_ne!(id_from_numbers(7u32, 0, dev), id_from_numbers(7u32, 8 << 32 | 1, dev));
+        assert_ne!(id_from_numbers(7u32, 5, dev), id_from_numbers(8u32, 5, dev));
+    }
+}
