@@ -1,6 +1,7 @@
 """What the files of a vault repository are made of: structures, frames and packs, from spec/format.md alone.
 
 The other half of reader.py. A message names the rule that is broken, as [PACK-1].
+`decode.py vectors/v1/structures.txt vectors/v1/invalid.txt` decodes the vectors; exit code 1 if one is not as it should be.
 """
 import collections, os, struct, sys
 import zstandard
@@ -158,12 +159,25 @@ def check_entry(entry):
     if kind == 1:
         check_content(*value)
 
-def check_config(config):
-    version, (low, avg, high, level), encryption, _, _ = config
-    need(version == 1, "CONF-1")
+def check_tree_node(node):
+    form, value = node
+    level, items = (0, value) if form == 0 else value
+    need(form == 0 or items and 1 <= level <= 16, "TREE-2")
+    need(ascends([item[0] for item in items]), "TREE-1")
+
+def check_list_node(node):
+    form, value = node
+    level, items = (0, value) if form == 0 else value
+    need(items and (pieces_len(items) if form == 0 else 1 <= level <= 16 and all(size > 0 for size, _ in items)), "LIST-1")
+
+def check_chunker(chunker):
+    low, avg, high, level = chunker
     need(64 <= low <= 1 << 20 and 256 <= avg <= 4 << 20 and 1024 <= high <= 16 << 20 and low < avg < high
          and low % 2 == high % 2 == 0 and avg & (avg - 1) == 0 and level <= 3, "CUT-1")
-    need(encryption < 2, "CONF-3")
+
+def check_config(config):
+    need(config[0] == 1, "CONF-1")
+    need(config[2] < 2, "CONF-3")
 
 def check_snapshot(snapshot):
     name, (kind, _), _, _ = snapshot[1]
@@ -176,7 +190,8 @@ def nothing(_):
 
 u32, u64, i32, i64, name_id = uint(32), uint(64), sint(32), sint(64), array(32)
 TIME = checked(fields_of(i64, u32), lambda time: need(time[1] < 10**9, "TIME-1"))
-CONFIG = checked(fields_of(u32, fields_of(u32, u32, u32, u8), u32, TIME, fields()), check_config)
+CHUNKER = checked(fields_of(u32, u32, u32, u8), check_chunker)
+CONFIG = checked(fields_of(u32, CHUNKER, u32, TIME, fields()), check_config)
 COPY = fields_of(array(16), text, fields())
 RECORD_OUTER = fields_of(u32, flag, enum(nothing, array(16)), many(name_id))
 RECORD_BODY = fields_of(TIME, text, text, fields())
@@ -188,8 +203,8 @@ KIND = enum(name_id, fields_of(u64, CONTENT), blob, nothing, nothing, fields_of(
             fields_of(enum(*[nothing] * 7), u32))
 ROOT = checked(fields_of(blob, KIND, META, fields(1)), check_entry)
 ENTRY = checked(ROOT, lambda entry: need(valid_name(entry[0]), "TREE-3"))
-TREE_NODE = enum(many(ENTRY), fields_of(u8, many(fields_of(blob, u64, name_id))))
-LIST_NODE = enum(many(PIECE), fields_of(u8, many(fields_of(u64, name_id))))
+TREE_NODE = checked(enum(many(ENTRY), fields_of(u8, many(fields_of(blob, u64, name_id)))), check_tree_node)
+LIST_NODE = checked(enum(many(PIECE), fields_of(u8, many(fields_of(u64, name_id)))), check_list_node)
 NAMES = many(fields_of(u32, blob))
 SOURCE = fields_of(text, blob, blob, blob, many(fields_of(blob, name_id)), NAMES, NAMES)
 SNAPSHOT = checked(fields_of(
@@ -336,3 +351,22 @@ def segment(name, data, repository):
     need(ascends([id for id, _, _ in rows]) and all(fact[2] < len(rows) for fact in facts), "SEG-3")
     need(ascends([(fact[0], rows[fact[2]][0], fact[3], fact[5]) for fact in facts]), "SEG-3")
     return rows, facts
+
+def check_vectors(file):
+    types = {"Entry": ENTRY, "TreeNode": TREE_NODE, "ListNode": LIST_NODE, "Snapshot": SNAPSHOT, "Chunker": CHUNKER}
+    wrong = 0
+    with open(file, encoding="ascii") as lines:
+        for line in lines:
+            head, data = line.split(": ")
+            words, got = head.split(" "), None
+            try:
+                decode(bytes.fromhex(data), types[words[0]])
+            except Damage as error:
+                got = str(error)[1:].split("]")[0]
+            if got != (words[1] if len(words) == 3 else None):
+                wrong += 1
+                print(f"{head}: {got}", file=sys.stderr)
+    return wrong
+
+if __name__ == "__main__":
+    sys.exit(1 if sum(map(check_vectors, sys.argv[1:])) else 0)
