@@ -353,7 +353,8 @@ def segment(name, data, repository):
     return rows, facts
 
 def check_vectors(file):
-    types = {"Entry": ENTRY, "TreeNode": TREE_NODE, "ListNode": LIST_NODE, "Snapshot": SNAPSHOT, "Chunker": CHUNKER}
+    types = {"Entry": ENTRY, "TreeNode": TREE_NODE, "ListNode": LIST_NODE, "Snapshot": SNAPSHOT, "Chunker": CHUNKER,
+             "Config": CONFIG, "CopyInfo": COPY, "RecordOuter": RECORD_OUTER, "RecordBody": RECORD_BODY}
     wrong = 0
     with open(file, encoding="ascii") as lines:
         for line in lines:

@@ -4,6 +4,7 @@
 //! `VAULT_BLESS=1 cargo test --test main spec` writes `spec/vectors/v1` anew. That is a change of the format: it goes
 //! with an entry in `spec/changes.md`.
 
+mod golden;
 mod reader;
 mod rules;
 mod tables;

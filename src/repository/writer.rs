@@ -4,7 +4,7 @@
 //! segments. Channels are short, so memory is bounded by a few frames per thread. `dedup` decides what is new,
 //! `packer` is the publishing thread, `segments` publishes and merges segments.
 //!
-//! Nothing is acknowledged before [`Writer::finish`] and the publishing of a snapshot have returned `[DUR-1]`.
+//! Nothing is acknowledged before [`Writer::finish`] and the publishing of a snapshot have returned `[DUR-6]`.
 
 mod dedup;
 mod dry;

@@ -41,13 +41,13 @@ fn tables() -> Vec<Table> {
 
 /// Each table of offsets and the length that the code gives to it.
 const LENGTHS: &[(&str, usize)] = &[
-    ("HEADER", 192),
-    ("FRAME", 32),
-    ("DIRECTORY", 8),
-    ("DIRECTORY_FRAME", 16),
-    ("DIRECTORY_CHUNK", 45),
-    ("TAIL", 192),
-    ("FACT", 53),
+    ("HEADER", vault::header::HEADER_LEN),
+    ("FRAME", vault::pack::FRAME_HEADER_LEN),
+    ("DIRECTORY", vault::pack::DIRECTORY_LEN),
+    ("DIRECTORY_FRAME", vault::pack::DIRECTORY_FRAME_LEN),
+    ("DIRECTORY_CHUNK", vault::pack::DIRECTORY_CHUNK_LEN),
+    ("TAIL", vault::pack::TAIL_LEN),
+    ("FACT", vault::index::FACT_LEN),
 ];
 
 #[test]
@@ -68,6 +68,8 @@ fn tables_add_up_and_have_the_lengths_of_the_code() {
 /// The rows of §11 that the code has a constant for.
 const LIMITS: &[(&str, u64)] = &[
     ("chunk", vault::pack::MAX_CHUNK_LEN as u64),
+    ("plain bytes of a frame", vault::pack::MAX_FRAME_LEN as u64),
+    ("pack", vault::pack::MAX_PACK_LEN),
     ("name", vault::snapshot::MAX_NAME_LEN as u64),
     ("link target", vault::snapshot::MAX_TARGET_LEN as u64),
     ("xattr value", vault::snapshot::MAX_XATTR_LEN),

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use vault::chunk::{Chunker, ChunkerParams};
 use vault::codec::{self, Bytes};
 use vault::error::Corruption;
-use vault::id::{ChunkId, LinkGroup, SnapshotId};
+use vault::id::{ChunkId, CopyId, LinkGroup, SnapshotId};
+use vault::repository::{Config, CopyInfo, RecordBody, RecordOuter, Scope};
 use vault::snapshot::{
     Content, Entry, Field, How, Kind, ListChild, ListNode, Meta, Piece, Snapshot, Source, State, Time,
     TreeChild, TreeNode, Why, Xattr, list, tree,
@@ -19,7 +20,7 @@ use super::{bless, package, text};
 const STRUCTURES: &str = "spec/vectors/v1/structures.txt";
 const INVALID: &str = "spec/vectors/v1/invalid.txt";
 
-fn bytes(value: &[u8]) -> Bytes {
+pub fn bytes(value: &[u8]) -> Bytes {
     value.into()
 }
 
@@ -143,7 +144,7 @@ fn lines<T: Serialize>(kind: &str, values: &[(&str, T)], out: &mut String) {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
         text
@@ -170,6 +171,17 @@ fn structures_encode_as_the_vectors_say() {
     lines("ListNode", &list_nodes(), &mut out);
     lines("Snapshot", &[("all_fields", snapshot())], &mut out);
     lines("Chunker", &[("default", ChunkerParams::default())], &mut out);
+    let created = Time { secs: 1_800_000_000, nanos: 1 };
+    let config =
+        Config { version: 1, chunker: ChunkerParams::default(), encryption: 0, created, fields: Vec::new() };
+    lines("Config", &[("plain", config)], &mut out);
+    let copy = CopyInfo { copy: CopyId::from_bytes([9; 16]), name: "blue drive".into(), fields: Vec::new() };
+    lines("CopyInfo", &[("named", copy)], &mut out);
+    let record = |scope| RecordOuter { kind: 6, must_understand: true, scope, ids: vec![[1; 32], [2; 32]] };
+    let here = Scope::Copy(CopyId::from_bytes([9; 16]));
+    lines("RecordOuter", &[("all_copies", record(Scope::AllCopies)), ("one_copy", record(here))], &mut out);
+    let body = RecordBody { created, host: "host".into(), reason: "read error".into(), fields: Vec::new() };
+    lines("RecordBody", &[("damaged_packs", body)], &mut out);
     hold(STRUCTURES, &out);
 }
 
@@ -187,6 +199,10 @@ fn decode(kind: &str, bytes: &[u8]) -> Result<Vec<u8>, Corruption> {
         "Entry" => checked(bytes, Entry::validate),
         "Snapshot" => checked(bytes, Snapshot::validate),
         "Chunker" => checked(bytes, ChunkerParams::validate),
+        "Config" => checked::<Config>(bytes, |_| Ok(())),
+        "CopyInfo" => checked::<CopyInfo>(bytes, |_| Ok(())),
+        "RecordOuter" => checked::<RecordOuter>(bytes, |_| Ok(())),
+        "RecordBody" => checked::<RecordBody>(bytes, |_| Ok(())),
         "TreeNode" => tree::decode_node(bytes).map(|node| codec::encode(&node)),
         "ListNode" => list::decode_node(bytes).map(|node| codec::encode(&node)),
         _ => panic!("no structure has the name {kind}"),
@@ -355,7 +371,7 @@ fn cut_1_cut_2_cut_3_cut_4_streams_are_cut_as_the_vectors_say() {
 }
 
 /// The generator of `chunking.md` §6.
-fn lcg(seed: u64) -> impl Iterator<Item = u8> {
+pub fn lcg(seed: u64) -> impl Iterator<Item = u8> {
     let mut x = seed;
     std::iter::repeat_with(move || {
         x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -36,7 +36,7 @@ pub(super) fn clean_up(backend: &dyn Backend) -> Result<()> {
     Ok(())
 }
 
-/// Adopts the packs that no segment names: each is hashed whole and made durable `[DUR-5]`. Others do not count as present.
+/// Adopts the packs that no segment names: each is hashed whole and made durable `[DUR-11]`. Others do not count as present.
 pub(super) fn adopt(
     backend: &dyn Backend,
     repository: RepositoryId,
