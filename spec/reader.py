@@ -191,15 +191,13 @@ def path_of(names, entry=None):
     return b"/".join([*names, entry[0]] if entry else names)
 
 def verify(repository):
-    truth, kinds = {}, {"copy": b"VLTCOPY1"}
-    kinds.update({name: b"VLTRECRD" for name, _ in repository.ids("records")})
-    kinds.update({name: b"VLTKEYS1" for name, _ in repository.ids("keys")})
+    truth, kinds = {}, {"copy": b"VLTCOPY1", **{name: b"VLTRECRD" for name, _ in repository.ids("records")}}
     for name, magic in kinds.items():
         try:
             outer, body = object_file(name, repository.load(name), magic, repository.id)
             if magic == b"VLTRECRD":
                 decode(outer, RECORD_OUTER)
-            decode(body, {b"VLTRECRD": RECORD_BODY, b"VLTCOPY1": COPY}[magic])
+            decode(body, RECORD_BODY if outer else COPY)
         except (Damage, OSError) as error:
             say("damage", f"{name}: {error}")
     for pack in repository.packs.values():

@@ -59,7 +59,9 @@ fn file(name: &[u8], put: &dyn PutChunk, extents: &[(u64, &[u8])]) -> Entry {
 fn directory(put: &dyn PutChunk, mut entries: Vec<Entry>) -> ChunkId {
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     let mut tree = TreeWriter::new(put);
-    entries.into_iter().for_each(|entry| tree.push(entry).unwrap());
+    for entry in entries {
+        tree.push(entry).unwrap();
+    }
     tree.finish().unwrap()
 }
 

@@ -241,10 +241,10 @@ fn invalid() -> Vec<(&'static str, &'static str, &'static str, Vec<u8>)> {
     let short = || Content::Inline(bytes(b"v"));
     add("ENTRY-3", "xattr_name_empty", &|entry| entry.meta.xattrs = vec![xattr(b"", short())]);
     add("ENTRY-3", "xattr_twice", &|entry| {
-        entry.meta.xattrs = vec![xattr(b"a", short()), xattr(b"a", short())]
+        entry.meta.xattrs = vec![xattr(b"a", short()), xattr(b"a", short())];
     });
     add("ENTRY-3", "xattr_hole", &|entry| {
-        entry.meta.xattrs = vec![xattr(b"a", Content::Pieces(vec![Piece::Hole(1)]))]
+        entry.meta.xattrs = vec![xattr(b"a", Content::Pieces(vec![Piece::Hole(1)]))];
     });
     add("ENTRY-3", "xattr_list", &|entry| entry.meta.xattrs = vec![xattr(b"a", Content::List(chunk(1)))]);
     add("ENTRY-4", "inline_size", &|entry| entry.kind = Kind::File(2, Content::Inline(bytes(b"x"))));
@@ -253,10 +253,10 @@ fn invalid() -> Vec<(&'static str, &'static str, &'static str, Vec<u8>)> {
     add("ENTRY-5", "piece_empty", &|entry| entry.kind = file(0, Piece::Hole(0)));
     add("ENTRY-5", "pieces_size", &|entry| entry.kind = file(4, Piece::Hole(5)));
     add("ENTRY-5", "piece_long", &|entry| {
-        entry.kind = file((16 << 20) + 1, Piece::Data(chunk(1), (16 << 20) + 1))
+        entry.kind = file((16 << 20) + 1, Piece::Data(chunk(1), (16 << 20) + 1));
     });
     add("ENTRY-5", "pieces_many", &|entry| {
-        entry.kind = Kind::File(65, Content::Pieces(vec![Piece::Hole(1); 65]))
+        entry.kind = Kind::File(65, Content::Pieces(vec![Piece::Hole(1); 65]));
     });
     add("ENTRY-5", "pieces_overflow", &|entry| {
         entry.kind = Kind::File(0, Content::Pieces(vec![Piece::Hole(u64::MAX), Piece::Hole(1)]));
