@@ -38,7 +38,7 @@ use state::LocalState;
 /// A group has at most so many entries,
 const GROUP_ENTRIES: usize = 256;
 /// or so many bytes to read, or one longer file.
-const GROUP_BYTES: u64 = 1 << 20;
+const GROUP_BYTES: u64 = 2 << 20;
 /// Groups under way.
 const GROUPS_UNDER_WAY: usize = 16;
 /// So many lines of errors are kept for the notes of a snapshot.

@@ -13,7 +13,7 @@ use crate::snapshot::{Content, Piece};
 use crate::source::SourceFile;
 
 /// Files up to this length are kept in their entry `[ENTRY-4]`.
-pub(super) const INLINE_LEN: u64 = 512;
+pub(super) const INLINE_LEN: u64 = 1024;
 /// The buffer has room for so many of the longest chunks, so that it is rarely moved.
 const BUFFER_CHUNKS: usize = 3;
 

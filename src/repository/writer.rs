@@ -36,8 +36,9 @@ use crate::snapshot::Snapshot;
 
 use dedup::Claims;
 
-/// A data frame is closed at so many bytes of chunks.
-const DATA_FRAME_LEN: usize = 1 << 20;
+/// A data frame is closed at so many bytes of chunks. Two kernel trees take 377 MiB at 2 MiB and 381 at 1 MiB, and a frame of
+/// 2 MiB is decoded in about a millisecond.
+const DATA_FRAME_LEN: usize = 2 << 20;
 /// A tree frame is closed at so many: trees are read one at a time.
 const TREE_FRAME_LEN: usize = 128 << 10;
 /// Frames waiting for a thread.
