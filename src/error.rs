@@ -118,6 +118,9 @@ pub enum Error {
     /// What the user asked for makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// Another thread failed first; its error is the cause.
+    #[error("stopped after an earlier error")]
+    Stopped,
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
