@@ -12,6 +12,7 @@
 mod content;
 mod delete;
 mod metadata;
+mod other;
 mod place;
 mod plan;
 mod target;
@@ -126,6 +127,7 @@ pub enum Owner {
 
 /// How to restore.
 #[derive(Default, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct RestoreOptions {
     /// What becomes of files that exist already.
     pub overwrite: Overwrite,
@@ -382,9 +384,12 @@ impl Run<'_> {
     }
 
     /// An error of the system about a path below the target.
-    fn error(&self, action: &'static str, path: &[u8]) -> impl FnOnce(std::io::Error) -> Error {
-        let path = self.full_path(path);
-        move |source| Error::Path { action, path, source }
+    fn error<'p>(
+        &'p self,
+        action: &'static str,
+        path: &'p [u8],
+    ) -> impl FnOnce(std::io::Error) -> Error + 'p {
+        move |source| Error::Path { action, path: self.full_path(path), source }
     }
 
     /// An entry is done: the one place that counts.

@@ -4,6 +4,7 @@
 //! hash agrees; all others arrive verified, in any order, from any thread. The last one to arrive sets the metadata and
 //! renames. A piece that is lost costs this file, and the older version stays.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -20,9 +21,9 @@ use crate::snapshot::list::Pieces;
 use crate::snapshot::{Content, Piece};
 
 use super::metadata::Wanted;
-use super::plan::{Job, Need, Original};
+use super::plan::{Job, Need};
 use super::target::{self, Dir, Handle, Inode, Temp};
-use super::{NotSet, Overwrite, Run, Sparse, joined, lock};
+use super::{Overwrite, Run, Sparse, joined, lock};
 
 /// At most so many temporary files are open.
 const MAX_OPEN_TEMPS: usize = 192;
@@ -193,7 +194,11 @@ impl Run<'_> {
     }
 
     /// Writes what is at hand, and hands out what is to be fetched.
-    pub(super) fn list_needs(&self, writing: &Arc<Writing>, emit: &mut dyn FnMut(Need) -> Result<()>) -> Result<()> {
+    pub(super) fn list_needs(
+        &self,
+        writing: &Arc<Writing>,
+        emit: &mut dyn FnMut(Need) -> Result<()>,
+    ) -> Result<()> {
         let job = &writing.job;
         if let Content::Inline(bytes) = &job.content {
             self.observer.event(&Event::Advanced { bytes: job.size });
@@ -206,7 +211,8 @@ impl Run<'_> {
         // On a clone only what differs is written, and the rest goes on sharing its blocks.
         let mut cloned = false;
         writing.attempt(self, |file| {
-            cloned = self.options.sparse == Sparse::AsSaved && old.as_ref().is_some_and(|old| target::clone_blocks(file, old));
+            cloned = self.options.sparse == Sparse::AsSaved
+                && old.as_ref().is_some_and(|old| target::clone_blocks(file, old));
             if cloned {
                 old = Some(file.try_clone()?);
             }
@@ -217,7 +223,9 @@ impl Run<'_> {
             self.check()?;
             let len = piece.as_ref().map_or(0, Piece::len);
             match piece {
-                Ok(Piece::Hole(len)) if cloned => writing.attempt(self, |file| target::punch(file, at, len))?,
+                Ok(Piece::Hole(len)) if cloned => {
+                    writing.attempt(self, |file| target::punch(file, at, len))?;
+                }
                 Ok(Piece::Hole(_)) => {}
                 Ok(Piece::Data(id, len)) => {
                     let found = old.as_ref().and_then(|old| read_range(old, at, len as usize, &mut buffer));
@@ -299,7 +307,8 @@ impl Run<'_> {
         }
         let job = &writing.job;
         let path = self.full_path(&job.path);
-        let wrong = || Error::path("verify", &path)(io::Error::other("what was written does not read back the same"));
+        let wrong =
+            || Error::path("verify", &path)(io::Error::other("what was written does not read back the same"));
         let mut right = true;
         writing.attempt(self, |file| {
             target::drop_cached(file);
@@ -382,44 +391,17 @@ impl Run<'_> {
         if let Err(error) = outcome {
             return self.problem_or_end(&path, self.error("write", &path)(error));
         }
-        let mut text = "kept what is left of a damaged file; these bytes of it are missing and zero:".to_owned();
+        let mut text =
+            "kept what is left of a damaged file; these bytes of it are missing and zero:".to_owned();
         let mut ranges = ranges.to_vec();
         ranges.sort_unstable();
         for (index, (at, len)) in ranges.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
-            text.push_str(&format!("{comma} {at} to {}", at + len));
+            let _ = write!(text, "{comma} {at} to {}", at + len);
         }
         lock(&self.kept).insert(path.clone());
         self.notice(&path, &text);
         Ok(())
-    }
-
-    /// Notes that the file of a link group has this name.
-    pub(super) fn note_link(&self, job: &Job, inode: Option<Inode>) {
-        if let Some(group) = job.entry.meta.link_group {
-            let (dir, dir_inode) = job.dir.as_ref().map_or((Vec::new(), None), |dir| (dir.path.clone(), Some(dir.inode)));
-            let original = Original { dir, dir_inode, name: job.entry.name.0.clone(), inode };
-            lock(&self.links).restored(group, original);
-        }
-    }
-
-    /// Makes a file a further name of one that is restored. Gives the job back if that cannot be.
-    pub(super) fn link_file(&self, job: Job, original: &Original) -> Result<Option<Job>> {
-        let outcome = self.link(job.dir.as_ref(), &job.entry, &job.path, original);
-        match outcome {
-            Ok(Some(change)) => {
-                self.done(&job.path, Item::File, change, if change == Change::Unchanged { job.size } else { 0 });
-                Ok(None)
-            }
-            Ok(None) => {
-                self.not_set(NotSet::HardLink);
-                Ok(Some(job))
-            }
-            Err(error) => {
-                self.problem_or_end(&job.path, error)?;
-                Ok(None)
-            }
-        }
     }
 }
 

@@ -33,7 +33,11 @@ impl Run<'_> {
         let mut portion = Vec::new();
         dir.list(|name, _| {
             portion.push(name.to_vec());
-            if portion.len() < PORTION { Ok(()) } else { self.delete_portion(dir, node, std::mem::take(&mut portion)) }
+            if portion.len() < PORTION {
+                Ok(())
+            } else {
+                self.delete_portion(dir, node, std::mem::take(&mut portion))
+            }
         })?;
         self.delete_portion(dir, node, portion)
     }
@@ -111,7 +115,9 @@ impl Run<'_> {
 
     fn remove_or_enter(&self, dirs: &mut Dirs, name: &[u8], path: &[u8]) -> Result<Removed> {
         let parent = dirs.top().map_err(self.error("open", path))?;
-        let Some(stat) = parent.stat(name).map_err(self.error("look at", path))? else { return Ok(Removed::Gone) };
+        let Some(stat) = parent.stat(name).map_err(self.error("look at", path))? else {
+            return Ok(Removed::Gone);
+        };
         if super::target::type_of(&stat) != FileType::Directory {
             return self.remove_file(&parent, name, path, super::target::type_of(&stat));
         }

@@ -19,8 +19,11 @@ use super::{NotSet, Owner, Run};
 pub(super) struct Owners {
     owner: Owner,
     /// Per source: where it lies in the snapshot, and the numbers here of its users and groups.
-    sources: Vec<(Vec<u8>, HashMap<u32, u32>, HashMap<u32, u32>)>,
+    sources: Vec<(Vec<u8>, Numbers, Numbers)>,
 }
+
+/// From numbers in the snapshot to numbers here.
+type Numbers = HashMap<u32, u32>;
 
 impl Owners {
     pub(super) fn new(owner: Owner, snapshot: &Snapshot) -> Self {
@@ -29,7 +32,7 @@ impl Owners {
             let (users, groups) = (local_numbers("/etc/passwd"), local_numbers("/etc/group"));
             let translate = |table: &[(u32, crate::codec::Bytes)], here: &HashMap<Vec<u8>, u32>| {
                 let known = table.iter().filter_map(|(number, name)| Some((*number, *here.get(&name.0)?)));
-                known.collect::<HashMap<_, _>>()
+                known.collect::<Numbers>()
             };
             for source in &snapshot.sources {
                 let users = translate(&source.users, &users);
@@ -54,7 +57,7 @@ impl Owners {
         let Some((_, users, groups)) = self.sources.iter().find(|(stored_at, ..)| below(stored_at)) else {
             return Some((meta.uid, meta.gid));
         };
-        let here = |table: &HashMap<u32, u32>, number| table.get(&number).copied().unwrap_or(number);
+        let here = |table: &Numbers, number| table.get(&number).copied().unwrap_or(number);
         Some((here(users, meta.uid), here(groups, meta.gid)))
     }
 }
@@ -84,7 +87,7 @@ impl Run<'_> {
         let stat = handle.stat()?;
         let symlink = type_of(&stat) == FileType::Symlink;
         if self.root_user && wanted.owner.is_some_and(|owner| owner != (stat.st_uid, stat.st_gid))
-            || !symlink && stat.st_mode & 0o7777 != self.possible_mode(&stat, wanted)
+            || !symlink && stat.st_mode & 0o7777 != possible_mode(&stat, wanted)
             || mtime_of(&stat) != wanted.meta.mtime
         {
             return Ok(true);
@@ -106,7 +109,7 @@ impl Run<'_> {
         self.set_owner(handle, &before, wanted);
         self.set_xattrs(handle, wanted.meta)?;
         let after = handle.stat()?;
-        let mode = self.possible_mode(&after, wanted);
+        let mode = possible_mode(&after, wanted);
         if type_of(&after) != FileType::Symlink {
             if mode != wanted.meta.mode {
                 self.not_set(NotSet::SetId);
@@ -118,7 +121,8 @@ impl Run<'_> {
             }
         }
         if mtime_of(&after) != wanted.meta.mtime {
-            let set = handle.set_mtime(wanted.meta.mtime).is_ok() && mtime_of(&handle.stat()?) == wanted.meta.mtime;
+            let set =
+                handle.set_mtime(wanted.meta.mtime).is_ok() && mtime_of(&handle.stat()?) == wanted.meta.mtime;
             self.count_unless(set, NotSet::Time);
         }
         Ok(())
@@ -132,22 +136,6 @@ impl Run<'_> {
         // An ordinary user may still give a file to another of the own groups.
         let group = gid == stat.st_gid || handle.chown(None, Some(gid)).is_ok();
         self.count_unless(group && uid == stat.st_uid, NotSet::Owner);
-    }
-
-    /// The mode to set: without setuid and setgid if the file belongs to somebody else than it did, who would lend
-    /// out rights of their own.
-    fn possible_mode(&self, stat: &Stat, wanted: &Wanted<'_>) -> u32 {
-        let mut mode = wanted.meta.mode;
-        let (uid, gid) = wanted.owner.unwrap_or((wanted.meta.uid, wanted.meta.gid));
-        if type_of(stat) == FileType::RegularFile {
-            if uid != stat.st_uid {
-                mode &= !0o4000;
-            }
-            if gid != stat.st_gid {
-                mode &= !0o2000;
-            }
-        }
-        mode
     }
 
     fn set_xattrs(&self, handle: &Handle<'_>, meta: &Meta) -> Result<(), Fault> {
@@ -187,6 +175,22 @@ impl Run<'_> {
     }
 }
 
+/// The mode to set: without setuid and setgid if the file belongs to somebody else than it did, who would lend
+/// out rights of their own.
+fn possible_mode(stat: &Stat, wanted: &Wanted<'_>) -> u32 {
+    let mut mode = wanted.meta.mode;
+    let (uid, gid) = wanted.owner.unwrap_or((wanted.meta.uid, wanted.meta.gid));
+    if type_of(stat) == FileType::RegularFile {
+        if uid != stat.st_uid {
+            mode &= !0o4000;
+        }
+        if gid != stat.st_gid {
+            mode &= !0o2000;
+        }
+    }
+    mode
+}
+
 /// Why metadata could not be read or set at all.
 pub(super) enum Fault {
     /// A value could not be read from the repository.
@@ -211,7 +215,7 @@ impl Fault {
     }
 }
 
-/// Attributes that a thing has and is not to have. Labels that the system gives (SELinux, IMA) are its own business.
+/// Attributes that a thing has and is not to have. Labels that the system gives (`security.selinux`, `security.ima`) are its own business.
 fn superfluous(handle: &Handle<'_>, meta: &Meta) -> io::Result<Vec<Vec<u8>>> {
     let mut names = handle.xattr_names()?;
     names.retain(|name| {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Stat};
 
 use crate::error::{Error, Result};
-use crate::event::Change;
+use crate::event::{Change, Item};
 use crate::snapshot::{Entry, Time};
 
-use super::plan::Original;
-use super::target::{self, Dir, Temp};
-use super::{Overwrite, Run};
+use super::plan::{Job, Original};
+use super::target::{self, Dir, Inode, Temp};
+use super::{NotSet, Overwrite, RestoreOptions as Options, Run, lock};
 
 impl Run<'_> {
     /// Whether what exists may be replaced, by the rule that the user chose.
@@ -23,13 +23,22 @@ impl Run<'_> {
         }
     }
 
-    /// Fails if a directory is in the way that may not be removed.
-    pub(super) fn check_replaceable(&self, dir: &Arc<Dir>, name: &[u8], path: &[u8], stat: &Stat) -> Result<()> {
-        if target::type_of(stat) != FileType::Directory || self.options.delete {
+    /// Fails if a directory is in the way that may not be removed. In a dry run it is said here what would be removed.
+    pub(super) fn check_replaceable(
+        &self,
+        dir: &Arc<Dir>,
+        name: &[u8],
+        path: &[u8],
+        stat: &Stat,
+    ) -> Result<()> {
+        let Options { delete, dry_run, .. } = self.options;
+        if target::type_of(stat) != FileType::Directory || *delete && !dry_run {
             return Ok(());
         }
-        let inner = dir.open_dir_here(name, path.to_vec()).map_err(self.error("replace the directory", path))?;
-        inner.list(|_, _| Err(self.in_the_way(path)))
+        let inner =
+            dir.open_dir_here(name, path.to_vec()).map_err(self.error("replace the directory", path))?;
+        let outcome = inner.list(|_, _| Err(self.in_the_way(path)));
+        if outcome.is_err() && *delete && self.remove(dir, name, path)? { Ok(()) } else { outcome }
     }
 
     /// Gives a temporary file its name. A directory of that name goes if it is empty, or with `delete`.
@@ -47,7 +56,11 @@ impl Run<'_> {
     fn clear_directory(&self, dir: &Arc<Dir>, name: &[u8], path: &[u8]) -> Result<()> {
         match dir.remove_dir(name) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                if self.options.delete && self.remove(dir, name, path)? { Ok(()) } else { Err(self.in_the_way(path)) }
+                if self.options.delete && self.remove(dir, name, path)? {
+                    Ok(())
+                } else {
+                    Err(self.in_the_way(path))
+                }
             }
             other => other.map_err(self.error("replace the directory", path)),
         }
@@ -99,10 +112,45 @@ impl Run<'_> {
         let temp = if dir_inode == dir.inode {
             Temp::link(dir, dir, &original.name)?
         } else {
-            let names: Vec<&[u8]> = original.dir.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+            let names: Vec<&[u8]> =
+                original.dir.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
             Temp::link(dir, &root.walk_to(&names, original.dir.clone(), dir_inode)?, &original.name)?
         };
         let inode = target::inode_of(&temp.handle()?.stat()?);
         Ok((Some(inode) == original.inode).then_some(temp))
+    }
+
+    /// Notes that the file of a link group has this name.
+    pub(super) fn note_link(&self, job: &Job, inode: Option<Inode>) {
+        if let Some(group) = job.entry.meta.link_group {
+            let (dir, dir_inode) =
+                job.dir.as_ref().map_or((Vec::new(), None), |dir| (dir.path.clone(), Some(dir.inode)));
+            let original = Original { dir, dir_inode, name: job.entry.name.0.clone(), inode };
+            lock(&self.links).restored(group, original);
+        }
+    }
+
+    /// Makes a file a further name of one that is restored. Gives the job back if that cannot be.
+    pub(super) fn link_file(&self, job: Job, original: &Original) -> Result<Option<Job>> {
+        let outcome = self.link(job.dir.as_ref(), &job.entry, &job.path, original);
+        match outcome {
+            Ok(Some(change)) => {
+                self.done(
+                    &job.path,
+                    Item::File,
+                    change,
+                    if change == Change::Unchanged { job.size } else { 0 },
+                );
+                Ok(None)
+            }
+            Ok(None) => {
+                self.not_set(NotSet::HardLink);
+                Ok(Some(job))
+            }
+            Err(error) => {
+                self.problem_or_end(&job.path, error)?;
+                Ok(None)
+            }
+        }
     }
 }

@@ -107,7 +107,9 @@ impl Links {
     pub(super) fn original(&self, group: LinkGroup) -> Option<Original> {
         match self.files.get(&group)?.clone() {
             Linked::Waiting => None,
-            Linked::Restored { dir, dir_inode, name, inode } => Some(Original { dir, dir_inode, name, inode }),
+            Linked::Restored { dir, dir_inode, name, inode } => {
+                Some(Original { dir, dir_inode, name, inode })
+            }
         }
     }
 
@@ -194,7 +196,7 @@ impl Run<'_> {
             })?;
             self.fetch(needs)?;
             self.listed(&writing)?;
-            self.verify_and_complete(vec![writing])?;
+            self.verify_and_complete(&[writing])?;
         }
         Ok(())
     }
@@ -220,11 +222,11 @@ impl Run<'_> {
         })?;
         let (needs, writings) = std::mem::take(&mut *lock(&gathered));
         self.fetch(needs)?;
-        self.verify_and_complete(writings)
+        self.verify_and_complete(&writings)
     }
 
     /// With `verify`: has all that was written reach the medium, reads it back and gives the files their names.
-    fn verify_and_complete(&self, writings: Vec<Arc<Writing>>) -> Result<()> {
+    fn verify_and_complete(&self, writings: &[Arc<Writing>]) -> Result<()> {
         if !self.options.verify {
             return Ok(());
         }
@@ -244,10 +246,14 @@ impl Run<'_> {
     fn fetch(&self, mut needs: Vec<Need>) -> Result<()> {
         needs.sort_by_key(|need| (need.location.pack, need.location.frame_offset, need.location.offset));
         let mut frames: Vec<&[Need]> = needs
-            .chunk_by(|a, b| (a.location.pack, a.location.frame_offset) == (b.location.pack, b.location.frame_offset))
+            .chunk_by(|a, b| {
+                (a.location.pack, a.location.frame_offset) == (b.location.pack, b.location.frame_offset)
+            })
             .collect();
         frames.retain(|frame| !frame.is_empty());
-        self.in_parallel(frames.len(), |index| frames.get(index).map_or(Ok(()), |frame| self.fetch_frame(frame)))
+        self.in_parallel(frames.len(), |index| {
+            frames.get(index).map_or(Ok(()), |frame| self.fetch_frame(frame))
+        })
     }
 
     fn fetch_frame(&self, needs: &[Need]) -> Result<()> {
@@ -255,7 +261,10 @@ impl Run<'_> {
         let mut handed = vec![false; needs.len()];
         let mut outcome = Ok(());
         let mut take = |index: usize, chunk: Result<&[u8]>| {
-            let (Some(need), Some(handed), Ok(())) = (needs.get(index), handed.get_mut(index), &outcome) else { return };
+            let (Some(need), Some(handed), Ok(())) = (needs.get(index), handed.get_mut(index), &outcome)
+            else {
+                return;
+            };
             if let Ok(chunk) = chunk {
                 *handed = true;
                 outcome = self.check().and_then(|()| self.write_piece(need, chunk));

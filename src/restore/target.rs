@@ -5,32 +5,33 @@
 //! names, from the nearest open one, and believed only if it is still the same inode. [`Temp`] is a new file without
 //! its final name, which is removed unless it is given one. [`Handle`] is a thing whose metadata is read and set.
 
+mod chain;
+mod handle;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, SeekFrom, Stat, Timespec,
-    Timestamps, Uid, XattrFlags,
+    AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, SeekFrom, Stat,
 };
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::snapshot::Time;
 
-/// A chain keeps at most so many directories open.
-const MAX_OPEN_DIRS: usize = 64;
-/// So many of the last directories of a chain are opened again together, so that going up does not search for each one.
-const REOPENED_DIRS: usize = 32;
+pub(super) use chain::Dirs;
+pub(super) use handle::Handle;
+
 /// Names are looked up together in paths up to this length, which the system takes.
 const MAX_LOOKUP_LEN: usize = 2048;
 
@@ -63,7 +64,12 @@ pub(super) struct Dir {
 impl Dir {
     /// Opens the target itself: the one path that is followed, because the user named it.
     pub(super) fn open_root(path: &Path) -> io::Result<Self> {
-        let fd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = rustix::fs::openat(
+            CWD,
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         Self::new(fd, Vec::new())
     }
 
@@ -183,7 +189,11 @@ impl Dir {
             fd = open_beneath(fd.as_fd(), &lookup, DIRECTORY, Mode::empty(), ResolveFlags::empty())?;
         }
         let found = Self::new(fd, path)?;
-        if found.inode == inode { Ok(found) } else { Err(io::Error::other("a directory was moved meanwhile")) }
+        if found.inode == inode {
+            Ok(found)
+        } else {
+            Err(io::Error::other("a directory was moved meanwhile"))
+        }
     }
 
     /// Gives what has the name `from` in the directory `from_dir` this further name.
@@ -217,14 +227,14 @@ impl Dir {
     /// Whether a repository lies in this directory.
     pub(super) fn is_repository(&self) -> bool {
         let mut magic = [0; 8];
-        self.open_file(b"config").is_ok_and(|file| file.read_exact_at(&mut magic, 0).is_ok()) && &magic == b"VLTCONFG"
+        self.open_file(b"config").is_ok_and(|file| file.read_exact_at(&mut magic, 0).is_ok())
+            && &magic == b"VLTCONFG"
     }
 }
 
 /// File systems that may fold case: FAT, exFAT, NTFS (two drivers), CIFS, SMB2, HFS, HFS+, and anything over FUSE.
-const FOLDING: [i64; 9] = [
-    0x4d44, 0x2011_bab0, 0x5346_544e, 0x7366_746e, 0xff53_4d42, 0xfe53_4d42, 0x4244, 0x482b, 0x6573_5546,
-];
+const FOLDING: [i64; 9] =
+    [0x4d44, 0x2011_bab0, 0x5346_544e, 0x7366_746e, 0xff53_4d42, 0xfe53_4d42, 0x4244, 0x482b, 0x6573_5546];
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
@@ -260,58 +270,6 @@ fn lookups(names: &[&[u8]]) -> Vec<Vec<u8>> {
         }
     }
     paths
-}
-
-/// A chain of directories from a root down to the current one.
-pub(super) struct Dirs {
-    root: Arc<Dir>,
-    steps: Vec<Step>,
-}
-
-struct Step {
-    name: Vec<u8>,
-    inode: Inode,
-    dir: Option<Arc<Dir>>,
-}
-
-impl Dirs {
-    /// The chain that consists of its root.
-    pub(super) fn new(root: Arc<Dir>) -> Self {
-        Self { root, steps: Vec::new() }
-    }
-
-    /// Goes down into `dir`, which is called `name` in the current directory.
-    pub(super) fn push(&mut self, name: &[u8], dir: Arc<Dir>) {
-        self.steps.push(Step { name: name.to_vec(), inode: dir.inode, dir: Some(dir) });
-        if let Some(far) = self.steps.len().checked_sub(MAX_OPEN_DIRS + 1) {
-            self.steps[far].dir = None;
-        }
-    }
-
-    /// Goes up.
-    pub(super) fn pop(&mut self) {
-        self.steps.pop();
-    }
-
-    /// The current directory, opened again if need be.
-    pub(super) fn top(&mut self) -> io::Result<Arc<Dir>> {
-        let Some(last) = self.steps.last() else { return Ok(self.root.clone()) };
-        if let Some(dir) = &last.dir {
-            return Ok(dir.clone());
-        }
-        let open = self.steps.iter().rposition(|step| step.dir.is_some());
-        let first = open.map_or(0, |index| index + 1).max(self.steps.len().saturating_sub(REOPENED_DIRS));
-        let mut current = open.and_then(|index| self.steps[index].dir.clone()).unwrap_or_else(|| self.root.clone());
-        let mut from = open.map_or(0, |index| index + 1);
-        for to in first..self.steps.len() {
-            let names: Vec<&[u8]> = self.steps[from..=to].iter().map(|step| step.name.as_slice()).collect();
-            let path = names.iter().fold(current.path.clone(), |path, name| super::joined(&path, name));
-            current = Arc::new(current.walk_to(&names, path, self.steps[to].inode)?);
-            self.steps[to].dir = Some(current.clone());
-            from = to + 1;
-        }
-        Ok(current)
-    }
 }
 
 /// A new thing under a temporary name. Dropped without `rename`, it is removed.
@@ -401,117 +359,6 @@ fn temporary_name() -> Vec<u8> {
     format!(".vault-{:016x}-{:x}.tmp", *RANDOM, COUNT.fetch_add(1, Ordering::Relaxed)).into_bytes()
 }
 
-/// A thing whose metadata is read and set.
-pub(super) enum Handle<'a> {
-    /// An open file or directory.
-    Open(BorrowedFd<'a>),
-    /// Anything, not opened itself; reached through `/proc/self/fd`, which leads to the very inode, a symlink too.
-    Place(OwnedFd),
-}
-
-impl Handle<'_> {
-    fn place(fd: &OwnedFd) -> String {
-        format!("/proc/self/fd/{}", fd.as_raw_fd())
-    }
-
-    /// What it is now.
-    pub(super) fn stat(&self) -> io::Result<Stat> {
-        Ok(match self {
-            Self::Open(fd) => rustix::fs::fstat(fd)?,
-            Self::Place(fd) => rustix::fs::fstat(fd)?,
-        })
-    }
-
-    /// Sets owner and group, each if given.
-    pub(super) fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
-        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-        Ok(match self {
-            Self::Open(fd) => rustix::fs::fchown(fd, uid, gid)?,
-            Self::Place(fd) => rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH)?,
-        })
-    }
-
-    /// Sets the lower 12 bits of the mode. Not for symlinks, which have none.
-    pub(super) fn chmod(&self, mode: u32) -> io::Result<()> {
-        let mode = Mode::from_raw_mode(mode);
-        Ok(match self {
-            Self::Open(fd) => rustix::fs::fchmod(fd, mode)?,
-            Self::Place(fd) => rustix::fs::chmodat(CWD, Self::place(fd), mode, AtFlags::empty())?,
-        })
-    }
-
-    /// Sets the time of modification, and leaves that of access.
-    pub(super) fn set_mtime(&self, mtime: Time) -> io::Result<()> {
-        let times = Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-            last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos.into() },
-        };
-        Ok(match self {
-            Self::Open(fd) => rustix::fs::futimens(fd, &times)?,
-            Self::Place(fd) => rustix::fs::utimensat(CWD, Self::place(fd), &times, AtFlags::empty())?,
-        })
-    }
-
-    /// The names of its extended attributes; none where there can be none.
-    pub(super) fn xattr_names(&self) -> io::Result<Vec<Vec<u8>>> {
-        let list = sized(|buffer| match self {
-            Self::Open(fd) => rustix::fs::flistxattr(fd, buffer),
-            Self::Place(fd) => rustix::fs::listxattr(Self::place(fd), buffer),
-        });
-        match list {
-            Ok(list) => Ok(list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The value of an extended attribute, if it is there.
-    pub(super) fn xattr(&self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        let value = sized(|buffer| match self {
-            Self::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
-            Self::Place(fd) => rustix::fs::getxattr(Self::place(fd), name, buffer),
-        });
-        match value {
-            Ok(value) => Ok(Some(value)),
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Sets an extended attribute.
-    pub(super) fn set_xattr(&self, name: &[u8], value: &[u8]) -> io::Result<()> {
-        let flags = XattrFlags::empty();
-        Ok(match self {
-            Self::Open(fd) => rustix::fs::fsetxattr(fd, name, value, flags)?,
-            Self::Place(fd) => rustix::fs::setxattr(Self::place(fd), name, value, flags)?,
-        })
-    }
-
-    /// Removes an extended attribute.
-    pub(super) fn remove_xattr(&self, name: &[u8]) -> io::Result<()> {
-        Ok(match self {
-            Self::Open(fd) => rustix::fs::fremovexattr(fd, name)?,
-            Self::Place(fd) => rustix::fs::removexattr(Self::place(fd), name)?,
-        })
-    }
-}
-
-/// What a call writes into a buffer whose size is not known before.
-fn sized(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut buffer = vec![0; 256];
-    loop {
-        match call(&mut buffer) {
-            Ok(len) => {
-                buffer.truncate(len);
-                return Ok(buffer);
-            }
-            // The system's own limit is 64 KiB; some file systems go beyond it.
-            Err(Errno::RANGE) if buffer.len() < 32 << 20 => buffer.resize(buffer.len() * 8, 0),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// Makes `new` a clone of the blocks of `old`, where the file system can.
 pub(super) fn clone_blocks(new: &File, old: &File) -> bool {
     rustix::fs::ioctl_ficlone(new, old).is_ok()
@@ -571,7 +418,11 @@ pub(super) fn check_not_nested(repository: &Path, target: &Path) -> Result<()> {
     };
     let [repository_inode, ..] = repository_inodes[..] else { return Ok(()) };
     if target_inodes.contains(&repository_inode) {
-        return Err(nested(target, repository, "what is restored would lie among the files of the repository"));
+        return Err(nested(
+            target,
+            repository,
+            "what is restored would lie among the files of the repository",
+        ));
     }
     if existing == whole && target_inodes.first().is_some_and(|inode| repository_inodes.contains(inode)) {
         return Err(nested(repository, target, "restoring could replace or remove files of the repository"));
@@ -583,7 +434,9 @@ pub(super) fn check_not_nested(repository: &Path, target: &Path) -> Result<()> {
 fn inodes_above(path: &Path) -> Result<Option<Vec<Inode>>> {
     let real = match fs::canonicalize(path) {
         Ok(real) => real,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(error) => return Err(Error::path("look up", path)(error)),
     };
     let mut inodes = Vec::new();

@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::FileType;
 
 use crate::error::Result;
 use crate::event::{Change, Item};
@@ -18,9 +18,9 @@ use crate::snapshot::tree::Entries;
 use crate::snapshot::{Entry, Kind, Meta};
 
 use super::metadata::Wanted;
-use super::plan::{Batch, Finish, Job, Original};
-use super::target::{self, Dir, Dirs, Temp};
-use super::{NotSet, Overwrite, Run, lock};
+use super::plan::{Batch, Finish, Job};
+use super::target::{self, Dir, Dirs};
+use super::{Overwrite, Run};
 
 /// So many levels keep their reader.
 const MAX_READERS: usize = 64;
@@ -163,10 +163,8 @@ impl<'a> Walk<'a> {
         let selected = self.run.selected(&self.path, is_dir);
         match entry.kind {
             Kind::LeftOut(..) => {}
-            Kind::Directory(node) | Kind::Implied(node) => {
-                if selected || self.run.may_contain(&self.path) {
-                    return self.enter(entry, node, name_at, selected);
-                }
+            Kind::Directory(node) | Kind::Implied(node) if selected || self.run.may_contain(&self.path) => {
+                return self.enter(entry, node, name_at, selected);
             }
             _ if selected => self.leaf(entry)?,
             _ => {}
@@ -183,7 +181,7 @@ impl<'a> Walk<'a> {
             Here::Absent => None,
             Here::Passed => return Ok(()),
         };
-        if self.is_folded_twin(&entry.name)? {
+        if self.is_folded_twin(&entry.name) {
             let error = io::Error::new(
                 io::ErrorKind::AlreadyExists,
                 "this file system does not tell it from a name that differs by case only",
@@ -211,7 +209,7 @@ impl<'a> Walk<'a> {
     /// Goes down into a directory; the walk's path is its own.
     fn enter(&mut self, entry: Entry, node: ChunkId, name_at: usize, selected: bool) -> Result<()> {
         let meta = matches!(entry.kind, Kind::Directory(_)).then_some(entry.meta);
-        let twin = self.is_folded_twin(&entry.name)?;
+        let twin = self.is_folded_twin(&entry.name);
         if let Some(above) = self.levels.last_mut() {
             above.last = entry.name.0;
         }
@@ -219,7 +217,8 @@ impl<'a> Walk<'a> {
         if twin {
             level.place = Place::Passed;
             let path = self.target_path();
-            let error = io::Error::new(io::ErrorKind::AlreadyExists, "another name differs from it by case only");
+            let error =
+                io::Error::new(io::ErrorKind::AlreadyExists, "another name differs from it by case only");
             self.run.problem_or_end(&path, self.run.error("make", &path)(error))?;
         }
         self.levels.push(level);
@@ -234,7 +233,8 @@ impl<'a> Walk<'a> {
 
     /// Where the current level is, after making what was put off.
     fn here(&mut self) -> Result<Here> {
-        let first = self.levels.iter().rposition(|level| level.place != Place::Later).map_or(0, |index| index + 1);
+        let first =
+            self.levels.iter().rposition(|level| level.place != Place::Later).map_or(0, |index| index + 1);
         for index in first..self.levels.len() {
             let above = self.levels.get(index.wrapping_sub(1)).map_or(Place::Open, |level| level.place);
             let place = match above {
@@ -298,7 +298,8 @@ impl<'a> Walk<'a> {
         if let (true, Some(meta)) = (level.existed, &level.meta) {
             let path = self.path.get(..level.path_len).unwrap_or_default();
             let wanted = Wanted { meta, owner: run.owners.of(path, meta) };
-            let differ = run.metadata_differ(&dir.own_handle(), &wanted).map_err(|fault| fault.at(run, &dir.path));
+            let differ =
+                run.metadata_differ(&dir.own_handle(), &wanted).map_err(|fault| fault.at(run, &dir.path));
             match differ {
                 Ok(true) => level.change = Change::Changed,
                 Ok(false) => {}
@@ -318,11 +319,13 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether the file system takes a name for one that this directory has from the snapshot already.
-    fn is_folded_twin(&mut self, name: &[u8]) -> Result<bool> {
-        let Some(folded) = self.levels.last_mut().and_then(|level| level.folded.as_mut()) else { return Ok(false) };
+    fn is_folded_twin(&mut self, name: &[u8]) -> bool {
+        let Some(folded) = self.levels.last_mut().and_then(|level| level.folded.as_mut()) else {
+            return false;
+        };
         let mut hasher = DefaultHasher::new();
         String::from_utf8_lossy(name).to_lowercase().hash(&mut hasher);
-        Ok(!folded.insert(hasher.finish()))
+        !folded.insert(hasher.finish())
     }
 
     /// Goes up: removes what is too much, and finishes the directory now or with the batch.
@@ -338,18 +341,15 @@ impl<'a> Walk<'a> {
         let Some(level) = self.levels.pop() else { return Ok(()) };
         let whole = self.path.get(..level.path_len).unwrap_or_default().to_vec();
         self.path.truncate(level.name_at.saturating_sub(1));
-        if level.place == Place::Open && !self.levels.is_empty() {
-            if let Some(dirs) = &mut self.dirs {
-                dirs.pop();
-            }
+        if let (Place::Open, false, Some(dirs)) = (level.place, self.levels.is_empty(), &mut self.dirs) {
+            dirs.pop();
         }
         let run = self.run;
         if let (Some(dir), Some(node), true, false, true) =
             (&dir, level.node, level.existed, level.damaged, run.options.delete)
+            && let Err(error) = run.delete_superfluous(dir, node)
         {
-            if let Err(error) = run.delete_superfluous(dir, node) {
-                run.problem_or_end(&path, error)?;
-            }
+            run.problem_or_end(&path, error)?;
         }
         // The folder that a single file goes into is not the snapshot's.
         if matches!(level.place, Place::Later | Place::Passed) || level.node.is_none() {
@@ -398,14 +398,23 @@ enum Made {
 }
 
 impl Run<'_> {
-    fn make_directory(&self, parent: &Arc<Dir>, name: &[u8], path: &[u8], level: &mut Level<'_>) -> Result<Made> {
+    fn make_directory(
+        &self,
+        parent: &Arc<Dir>,
+        name: &[u8],
+        path: &[u8],
+        level: &mut Level<'_>,
+    ) -> Result<Made> {
         let found = parent.stat(name).map_err(self.error("look at", path))?;
         level.change = Change::New;
         if let Some(stat) = found {
             if target::type_of(&stat) == FileType::Directory {
                 level.existed = true;
                 level.change = Change::Unchanged;
-                return parent.open_dir(name, path.to_vec()).map(Made::Directory).map_err(self.error("open", path));
+                return parent
+                    .open_dir(name, path.to_vec())
+                    .map(Made::Directory)
+                    .map_err(self.error("open", path));
             }
             let mtime = level.meta.as_ref().map(|meta| meta.mtime).unwrap_or_default();
             if !self.may_replace(&stat, mtime) {
@@ -442,112 +451,5 @@ impl Run<'_> {
         }
         self.done(&path, Item::Directory, change, 0);
         Ok(())
-    }
-
-    /// Restores a symlink, FIFO, socket or device.
-    fn restore_other(
-        &self,
-        dir: Option<&Arc<Dir>>,
-        entry: &Entry,
-        path: &[u8],
-        owner: Option<(u32, u32)>,
-    ) -> Result<Change> {
-        let original = entry.meta.link_group.and_then(|group| lock(&self.links).original(group));
-        if let Some(original) = original {
-            if let Some(change) = self.link(dir, entry, path, &original)? {
-                return Ok(change);
-            }
-            self.not_set(NotSet::HardLink);
-        }
-        let Some(dir) = dir else { return Ok(Change::New) };
-        let wanted = Wanted { meta: &entry.meta, owner };
-        let mut change = Change::New;
-        if let Some(stat) = dir.stat(&entry.name).map_err(self.error("look at", path))? {
-            if !self.may_replace(&stat, entry.meta.mtime) {
-                return Ok(Change::LeftOut);
-            }
-            if let Some(change) = self.adopt_other(dir, entry, path, &wanted, &stat)? {
-                return Ok(change);
-            }
-            self.check_replaceable(dir, &entry.name, path, &stat)?;
-            change = Change::Changed;
-        }
-        if self.options.dry_run {
-            return Ok(change);
-        }
-        let made = match &entry.kind {
-            Kind::Symlink(target) => Temp::symlink(dir, target),
-            Kind::Fifo => Temp::node(dir, FileType::Fifo, 0, 0),
-            Kind::Socket => Temp::node(dir, FileType::Socket, 0, 0),
-            Kind::BlockDevice(major, minor) => Temp::node(dir, FileType::BlockDevice, *major, *minor),
-            Kind::CharDevice(major, minor) => Temp::node(dir, FileType::CharacterDevice, *major, *minor),
-            Kind::Directory(_) | Kind::Implied(_) | Kind::File(..) | Kind::LeftOut(..) => return Ok(Change::LeftOut),
-        };
-        let device = matches!(entry.kind, Kind::BlockDevice(..) | Kind::CharDevice(..));
-        let mut temp = match made {
-            Err(error) if device && error.kind() == io::ErrorKind::PermissionDenied => {
-                self.not_set(NotSet::Device);
-                return Ok(Change::LeftOut);
-            }
-            other => other.map_err(self.error("make", path))?,
-        };
-        let handle = temp.handle().map_err(self.error("open", path))?;
-        self.set_metadata(&handle, &wanted).map_err(|fault| fault.at(self, path))?;
-        let inode = target::inode_of(&handle.stat().map_err(self.error("look at", path))?);
-        self.put_in_place(&mut temp, &entry.name, path)?;
-        self.note_name(dir, entry, inode);
-        Ok(change)
-    }
-
-    /// Leaves an existing special file in its place if it is the right one, and sets its metadata.
-    fn adopt_other(
-        &self,
-        dir: &Arc<Dir>,
-        entry: &Entry,
-        path: &[u8],
-        wanted: &Wanted<'_>,
-        stat: &Stat,
-    ) -> Result<Option<Change>> {
-        let inode = target::inode_of(stat);
-        let alone = match entry.meta.link_group {
-            Some(group) => lock(&self.links).may_be(inode, group),
-            None => stat.st_nlink == 1,
-        };
-        if !alone || !is_same_thing(&entry.kind, dir, &entry.name, stat) {
-            return Ok(None);
-        }
-        let handle = dir.handle(&entry.name).map_err(self.error("open", path))?;
-        if handle.stat().map(|now| target::inode_of(&now)).ok() != Some(inode) {
-            return Ok(None);
-        }
-        let differ = self.metadata_differ(&handle, wanted).map_err(|fault| fault.at(self, path))?;
-        if differ && stat.st_nlink > 1 {
-            return Ok(None);
-        }
-        if differ && !self.options.dry_run {
-            self.set_metadata(&handle, wanted).map_err(|fault| fault.at(self, path))?;
-        }
-        self.note_name(dir, entry, inode);
-        Ok(Some(if differ { Change::Changed } else { Change::Unchanged }))
-    }
-
-    fn note_name(&self, dir: &Arc<Dir>, entry: &Entry, inode: target::Inode) {
-        if let Some(group) = entry.meta.link_group {
-            let (name, inode) = (entry.name.0.clone(), Some(inode));
-            let original = Original { dir: dir.path.clone(), dir_inode: Some(dir.inode), name, inode };
-            lock(&self.links).restored(group, original);
-        }
-    }
-}
-
-/// Whether a special file is what the entry says, but for the metadata.
-fn is_same_thing(kind: &Kind, dir: &Dir, name: &[u8], stat: &Stat) -> bool {
-    let device = |major, minor| stat.st_rdev == rustix::fs::makedev(major, minor);
-    match (kind, target::type_of(stat)) {
-        (Kind::Symlink(target), FileType::Symlink) => dir.read_link(name).is_ok_and(|found| found == **target),
-        (Kind::Fifo, FileType::Fifo) | (Kind::Socket, FileType::Socket) => true,
-        (Kind::BlockDevice(major, minor), FileType::BlockDevice)
-        | (Kind::CharDevice(major, minor), FileType::CharacterDevice) => device(*major, *minor),
-        _ => false,
     }
 }
