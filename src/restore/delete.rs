@@ -20,7 +20,8 @@ const PORTION: usize = 1 << 18;
 
 /// A directory that is being removed.
 struct Level {
-    path: Vec<u8>,
+    /// Of its path, which the one being worked on begins with.
+    path_len: usize,
     name: Vec<u8>,
     folders: Vec<Vec<u8>>,
     /// Something in it stays.
@@ -69,11 +70,12 @@ impl Run<'_> {
     pub(super) fn remove(&self, dir: &Arc<Dir>, name: &[u8], path: &[u8]) -> Result<bool> {
         let mut dirs = Dirs::new(dir.clone());
         let mut levels: Vec<Level> = Vec::new();
-        let mut next = Some((name.to_vec(), path.to_vec()));
+        let mut path = path.to_vec();
+        let mut next = Some(name.to_vec());
         let mut gone = false;
         loop {
             self.check()?;
-            if let Some((name, path)) = next.take() {
+            if let Some(name) = next.take() {
                 match self.remove_or_enter(&mut dirs, &name, &path) {
                     Ok(Removed::Entered(level)) => levels.push(level),
                     outcome => {
@@ -88,28 +90,31 @@ impl Run<'_> {
                 }
             }
             let Some(level) = levels.last_mut() else { return Ok(gone) };
+            path.truncate(level.path_len);
             if let Some(name) = level.folders.pop() {
-                next = Some((name.clone(), joined(&level.path, &name)));
+                path.push(b'/');
+                path.extend_from_slice(&name);
+                next = Some(name);
                 continue;
             }
             let Some(level) = levels.pop() else { return Ok(gone) };
             dirs.pop();
-            gone = !level.kept && self.remove_emptied(&mut dirs, &level)?;
+            gone = !level.kept && self.remove_emptied(&mut dirs, &level.name, &path)?;
             if let (false, Some(above)) = (gone, levels.last_mut()) {
                 above.kept = true;
             }
         }
     }
 
-    fn remove_emptied(&self, dirs: &mut Dirs, level: &Level) -> Result<bool> {
+    fn remove_emptied(&self, dirs: &mut Dirs, name: &[u8], path: &[u8]) -> Result<bool> {
         if !self.options.dry_run {
-            let removed = dirs.top().and_then(|parent| parent.remove_dir(&level.name));
-            if let Err(error) = removed.map_err(self.error("remove", &level.path)) {
-                self.problem_or_end(&level.path, error)?;
+            let removed = dirs.top().and_then(|parent| parent.remove_dir(name));
+            if let Err(error) = removed.map_err(self.error("remove", path)) {
+                self.problem_or_end(path, error)?;
                 return Ok(false);
             }
         }
-        self.done(&level.path, Item::Directory, Change::Removed, 0);
+        self.done(path, Item::Directory, Change::Removed, 0);
         Ok(true)
     }
 
@@ -136,14 +141,14 @@ impl Run<'_> {
             return Ok(Removed::Stays);
         }
         let mut level = Level {
-            path: path.to_vec(),
+            path_len: path.len(),
             name: name.to_vec(),
             folders: Vec::new(),
             kept: !self.wanted_below(path, true),
         };
         inner.list(|name, kind| {
             self.check()?;
-            let path = joined(&level.path, name);
+            let path = joined(path, name);
             let kind = match kind {
                 FileType::Unknown => match inner.stat(name) {
                     Ok(Some(stat)) => super::target::type_of(&stat),

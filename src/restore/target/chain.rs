@@ -55,7 +55,7 @@ impl Dirs {
         let mut from = open.map_or(0, |index| index + 1);
         for to in first..self.steps.len() {
             let names: Vec<&[u8]> = self.steps[from..=to].iter().map(|step| step.name.as_slice()).collect();
-            let path = names.iter().fold(current.path.clone(), |path, name| joined(&path, name));
+            let path = joined(&current.path, &names.join(&b'/'));
             current = Arc::new(current.walk_to(&names, path, self.steps[to].inode)?);
             self.steps[to].dir = Some(current.clone());
             from = to + 1;
