@@ -2,10 +2,14 @@
 
 pub mod backend;
 pub mod backup;
+pub mod browse;
 pub mod chunk;
 pub mod codec;
+pub mod diff;
 pub mod error;
 pub mod event;
+pub mod export;
+pub mod find;
 pub mod header;
 pub mod id;
 pub mod index;
@@ -16,3 +20,4 @@ pub mod repository;
 pub mod session;
 pub mod snapshot;
 pub mod source;
+pub mod stats;
