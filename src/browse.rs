@@ -219,10 +219,10 @@ impl<'a> Together<'a> {
             if let Some(error) = lane.entries.next_if(Result::is_err) {
                 return Some(Err(error.err()?));
             }
-            if let Some(Ok(entry)) = lane.entries.peek() {
-                if name.as_ref().is_none_or(|name| *entry.name < **name) {
-                    name = Some(entry.name.to_vec());
-                }
+            if let Some(Ok(entry)) = lane.entries.peek()
+                && name.as_ref().is_none_or(|name| *entry.name < **name)
+            {
+                name = Some(entry.name.to_vec());
             }
         }
         let name = name?;

@@ -71,7 +71,7 @@ pub fn find(
     for (number, (_, snapshot)) in (0u32..).zip(snapshots) {
         match crate::browse::lookup(get, &snapshot.root, &query.below) {
             Ok(entry) => {
-                roots.extend(entry.and_then(|entry| entry.kind.directory()).map(|node| (number, node)))
+                roots.extend(entry.and_then(|entry| entry.kind.directory()).map(|node| (number, node)));
             }
             Err(error) => problem(&query.below, error),
         }

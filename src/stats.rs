@@ -75,7 +75,11 @@ pub fn stats(
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
-            let Some(before) = claim(&mut owners, &chunk, number) else { continue };
+            let before = match claim(&mut owners, &chunk, number) {
+                Before::Known => continue,
+                Before::Nobody => None,
+                Before::Only(owner) => Some(owner),
+            };
             let len = match open(get, kind, &chunk, len, &mut pending) {
                 Ok(len) => len,
                 Err(error) => {
@@ -92,33 +96,38 @@ pub fn stats(
 impl Stats {
     fn count(&mut self, kind: ChunkKind, len: u64, number: u32, before: Option<u32>) {
         let index = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
-        match before {
-            Some(owner) => {
-                if let Some(amount) = self.alone.get_mut(index(owner)) {
-                    amount.remove(len);
-                }
+        if let Some(owner) = before {
+            if let Some(amount) = self.alone.get_mut(index(owner)) {
+                amount.remove(len);
             }
-            None => {
-                let all = if kind == ChunkKind::Data { &mut self.data } else { &mut self.trees };
-                all.add(len);
-                if let Some(amount) = self.alone.get_mut(index(number)) {
-                    amount.add(len);
-                }
-            }
+            return;
+        }
+        let all = if kind == ChunkKind::Data { &mut self.data } else { &mut self.trees };
+        all.add(len);
+        if let Some(amount) = self.alone.get_mut(index(number)) {
+            amount.add(len);
         }
     }
 }
 
-/// Notes that `number` holds the chunk. `None` if that changes nothing; else who alone held it before.
-fn claim(owners: &mut Owners, chunk: &ChunkId, number: u32) -> Option<Option<u32>> {
-    let (half, _) = chunk.as_bytes().split_first_chunk::<16>()?;
+/// Who held a chunk before another snapshot came to it.
+enum Before {
+    Nobody,
+    Only(u32),
+    /// Several, or the same one: nothing changes.
+    Known,
+}
+
+/// Notes that `number` holds the chunk.
+fn claim(owners: &mut Owners, chunk: &ChunkId, number: u32) -> Before {
+    let Some((half, _)) = chunk.as_bytes().split_first_chunk::<16>() else { return Before::Known };
     match owners.entry(*half) {
         Slot::Vacant(slot) => {
             slot.insert(number);
-            Some(None)
+            Before::Nobody
         }
-        Slot::Occupied(slot) if *slot.get() == SHARED || *slot.get() == number => None,
-        Slot::Occupied(mut slot) => Some(Some(slot.insert(SHARED))),
+        Slot::Occupied(slot) if *slot.get() == SHARED || *slot.get() == number => Before::Known,
+        Slot::Occupied(mut slot) => Before::Only(slot.insert(SHARED)),
     }
 }
 

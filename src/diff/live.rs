@@ -73,9 +73,9 @@ pub fn diff_live(
     let place: PathBuf = std::fs::canonicalize(place).map_err(Error::path("read", place))?;
     let parent = place.parent().unwrap_or(Path::new("/"));
     let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    let start = if is_folder { place.as_path() } else { parent };
-    let folder = rustix::fs::openat(CWD, start, directory_flags(), Mode::empty())
-        .map_err(|error| Error::path("read", start)(error.into()))?;
+    let opened = if is_folder { place.as_path() } else { parent };
+    let folder = rustix::fs::openat(CWD, opened, directory_flags(), Mode::empty())
+        .map_err(|error| Error::path("read", opened)(error.into()))?;
     let summary = DiffSummary::default();
     let mut live = Live { get, options, sinks, stop, summary, levels: Vec::new(), folder, path: Vec::new() };
     let name = place.file_name().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
@@ -122,32 +122,30 @@ impl Live<'_, '_, '_> {
                 None
             };
             let name = if take_live { level.names.next() } else { None };
-            self.step(saved.as_ref(), name)?;
+            self.step(saved.as_ref(), name.as_deref())?;
         }
         Ok(())
     }
 
     /// Compares what is under one name, and enters it where it is a directory.
-    fn step(&mut self, saved: Option<&Entry>, name: Option<Vec<u8>>) -> Result<()> {
-        let own_name = name.as_deref().or(saved.map(|entry| &*entry.name)).unwrap_or_default();
+    fn step(&mut self, saved: Option<&Entry>, name: Option<&[u8]>) -> Result<()> {
+        let own_name = name.or(saved.map(|entry| &*entry.name)).unwrap_or_default();
         if !self.path.is_empty() {
             self.path.push(b'/');
         }
         self.path.extend_from_slice(own_name);
-        let found = match &name {
+        let found = match name {
             None => None,
-            Some(name) => {
-                match rustix::fs::statat(&self.folder, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => Some((name, stat)),
-                    Err(rustix::io::Errno::NOENT) => None,
-                    Err(error) => return self.fail(error.into()),
-                }
-            }
+            Some(name) => match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => Some((name, stat)),
+                Err(rustix::io::Errno::NOENT) => None,
+                Err(error) => return self.fail(error.into()),
+            },
         };
         if saved.is_some_and(is_left_out_on_purpose) {
             return Ok(());
         }
-        self.compare(saved, found.as_ref().map(|(name, stat)| (name.as_slice(), stat)))?;
+        self.compare(saved, found.as_ref().map(|(name, stat)| (*name, stat)))?;
         let node = saved.and_then(|entry| entry.kind.directory());
         match &found {
             Some((name, stat)) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
@@ -189,23 +187,23 @@ impl Live<'_, '_, '_> {
     /// How what is on the disk differs from the entry, or nothing.
     fn how(&self, entry: &Entry, name: &[u8], stat: &Stat) -> Result<Option<How>> {
         let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        let side = side_of(stat);
-        let same_time = side.mtime == entry.meta.mtime;
+        let found = side_of(stat);
+        let same_time = found.mtime == entry.meta.mtime;
         let same = match (&entry.kind, FileType::from_raw_mode(stat.st_mode)) {
             (Kind::Directory(_), FileType::Directory)
             | (Kind::Fifo, FileType::Fifo)
             | (Kind::Socket, FileType::Socket) => true,
             // Of a directory above a source nothing was saved but its name.
             (Kind::Implied(_), FileType::Directory) => return Ok(None),
-            (Kind::File(size, _), FileType::RegularFile) if *size != side.size => false,
+            (Kind::File(size, _), FileType::RegularFile) if *size != found.size => false,
             (Kind::File(size, content), FileType::RegularFile) if self.options.content => {
                 self.same_content(*size, content, name)?
             }
             (Kind::File(..), FileType::RegularFile) => same_time,
             (Kind::Symlink(target), FileType::Symlink) => {
-                let found = rustix::fs::readlinkat(&self.folder, name, Vec::new())
+                let target_now = rustix::fs::readlinkat(&self.folder, name, Vec::new())
                     .map_err(|error| self.error(error.into()))?;
-                found.as_bytes() == &**target
+                target_now.as_bytes() == &**target
             }
             (Kind::BlockDevice(major, minor), FileType::BlockDevice)
             | (Kind::CharDevice(major, minor), FileType::CharacterDevice) => device == (*major, *minor),
@@ -214,7 +212,7 @@ impl Live<'_, '_, '_> {
         let meta = &entry.meta;
         if !same {
             Ok(Some(How::Content))
-        } else if !same_time || (side.mode, side.uid, side.gid) != (meta.mode, meta.uid, meta.gid) {
+        } else if !same_time || (found.mode, found.uid, found.gid) != (meta.mode, meta.uid, meta.gid) {
             Ok(Some(How::Metadata))
         } else {
             Ok(None)

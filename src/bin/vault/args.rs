@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 pub use snapshot::SnapshotArgs;
-pub use values::{Compression, Rate, Subset, from_timestamp, parse_time};
+pub use values::{Rate, Subset, from_timestamp, parse_time};
 
 use crate::select::Selector;
 

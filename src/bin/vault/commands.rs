@@ -6,6 +6,7 @@ mod find;
 mod init;
 mod ls;
 mod manual;
+mod snapshot;
 mod snapshots;
 mod stats;
 
@@ -24,6 +25,7 @@ use vault::snapshot::{Entry, Snapshot};
 
 use crate::args::{Global, Verb};
 use crate::exit::Outcome;
+use crate::limited::Limited;
 use crate::places;
 use crate::render::Screen;
 use crate::select::{self, Selector};
@@ -48,6 +50,7 @@ pub struct Snapshots {
 pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
     match verb {
         Verb::Init(args) => init::run(context, &args),
+        Verb::Snapshot(args) => snapshot::run(context, *args),
         Verb::Snapshots(args) => snapshots::run(context, &args),
         Verb::Ls(args) => ls::run(context, &args),
         Verb::Find(args) => find::run(context, args),
@@ -57,7 +60,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Completions(args) => manual::completions(context, &args),
         Verb::Man(args) => manual::man(context, &args),
         Verb::Version => manual::version(context),
-        _ => Err(Error::Interrupted),
+        _ => Err(Error::Usage("this verb comes with the next merge".to_owned())),
     }
 }
 
@@ -80,7 +83,8 @@ impl Context {
 
     /// The medium of the repository.
     pub fn backend(&self) -> Result<Arc<dyn Backend>> {
-        Ok(Arc::new(LocalFolder::new(self.repository_folder()?.0)))
+        let folder = Arc::new(LocalFolder::new(self.repository_folder()?.0));
+        Ok(Limited::wrap(folder, self.global.read_rate(), self.global.write_rate()))
     }
 
     /// Opens the repository, and says what was found damaged though something else stood in for it.
@@ -132,16 +136,15 @@ impl Context {
 }
 
 impl Snapshots {
-    /// The snapshot that is meant. One that is meant and damaged is an error; so is any damaged one if it might have been meant:
-    /// an older snapshot must not pass for the latest.
+    /// The snapshot that is meant. If that one is damaged, this is an error. That any other one is damaged was said when they
+    /// were read, and is in the exit code: an older snapshot must not pass for the latest.
     pub fn select(&self, selector: &Selector, zone: &TimeZone) -> Result<&(SnapshotId, Snapshot)> {
         if let select::Which::Id(prefix) = &selector.which {
-            if let Some((id, _)) = self.damaged.iter().find(|(id, _)| id.to_string().starts_with(prefix)) {
-                let others = self.whole.iter().filter(|(id, _)| id.to_string().starts_with(prefix)).count();
-                if others == 0 {
-                    let source = vault::error::Corruption::WrongHash;
-                    return Err(Error::Damaged { file: format!("snapshots/{id}"), source });
-                }
+            let fits = |id: &SnapshotId| id.to_string().starts_with(prefix);
+            let damaged = self.damaged.iter().find(|(id, _)| fits(id));
+            if let Some((id, _)) = damaged.filter(|_| !self.whole.iter().any(|(id, _)| fits(id))) {
+                let source = vault::error::Corruption::WrongHash;
+                return Err(Error::Damaged { file: format!("snapshots/{id}"), source });
             }
         }
         let index = select::select(selector, &self.whole, zone)?;

@@ -25,8 +25,6 @@ pub enum Outcome {
     SourceUnreadable,
     /// Damage was found; each was said.
     Damage,
-    /// The medium is full.
-    NoSpace,
     /// The user asked to stop, and what was done until then is kept.
     Interrupted,
 }
@@ -39,7 +37,6 @@ impl Outcome {
             Self::Failed => FAILED,
             Self::SourceUnreadable => SOURCE_UNREADABLE,
             Self::Damage => DAMAGE,
-            Self::NoSpace => NO_SPACE,
             Self::Interrupted => INTERRUPTED,
         }
     }

@@ -1,10 +1,10 @@
 //! The program: reads the command line (`args`), runs a verb (`commands`), prints (`render`) and says with its exit code how
 //! it went (`exit`). It uses only the public names of the library.
-#![expect(missing_docs, reason = "a program has no public items for others")]
 
 mod args;
 mod commands;
 mod exit;
+mod limited;
 mod places;
 mod render;
 mod select;

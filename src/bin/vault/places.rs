@@ -13,11 +13,6 @@ pub fn caches() -> Option<PathBuf> {
     Some(base("XDG_CACHE_HOME", ".cache")?.join("vault"))
 }
 
-/// The folder for what is remembered and would be a loss: local state of sources and copies.
-pub fn states() -> Option<PathBuf> {
-    Some(base("XDG_STATE_HOME", ".local/state")?.join("vault"))
-}
-
 /// A base folder. Relative paths in the environment are to be ignored, says the specification.
 fn base(variable: &str, below_home: &str) -> Option<PathBuf> {
     let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

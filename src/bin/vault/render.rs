@@ -13,6 +13,7 @@ pub mod text;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
@@ -46,7 +47,14 @@ pub struct Screen {
     log: Option<Log>,
     tally: Arc<Tally>,
     progress: Mutex<Option<Progress>>,
+    /// Whether to print a line for each change, even without `--verbose`.
+    show_changes: AtomicBool,
+    /// Problems that wait for the end of a snapshot, so that they stand together.
+    held: Mutex<Vec<String>>,
 }
+
+/// So many problems wait at most.
+const MAX_HELD: usize = 1000;
 
 /// How a line on the standard error begins.
 #[derive(Clone, Copy)]
@@ -73,6 +81,8 @@ impl Screen {
             log: log_file.map(Log::open).transpose()?,
             tally: Arc::default(),
             progress: Mutex::new(None),
+            show_changes: AtomicBool::new(false),
+            held: Mutex::default(),
             look,
         })
     }
@@ -182,10 +192,21 @@ impl Screen {
             path_fields(&mut value, "item", path);
             path_fields(&mut value, "path", path);
             self.complain(Tone::Plain, &json::to_line(&value));
-        } else {
+        } else if !self.hold(&text) {
             self.complain(Tone::Error, &text);
         }
         self.log("error", &text);
+    }
+
+    /// Keeps a problem for the end of a snapshot that is under way.
+    fn hold(&self, text: &str) -> bool {
+        let during_snapshot = self.tally.during() == "archival" && locked(&self.progress).is_some();
+        let mut held = locked(&self.held);
+        let room = during_snapshot && held.len() < MAX_HELD;
+        if room {
+            held.push(text.to_owned());
+        }
+        room
     }
 
     /// The error that ends the program, and what may help.
@@ -236,6 +257,21 @@ impl Screen {
     pub fn end_progress(&self) {
         let progress = locked(&self.progress).take();
         drop(progress);
+        let held = std::mem::take(&mut *locked(&self.held));
+        for text in &held {
+            self.complain(Tone::Error, text);
+        }
+    }
+
+    /// Whether to print a line for each change from now on: what a dry run is for.
+    pub fn show_changes(&self, show: bool) {
+        self.show_changes.store(show, Ordering::Relaxed);
+    }
+
+    /// Whether the user wants to see what became of an item.
+    fn shows(&self, change: Change) -> bool {
+        let is_change = !matches!(change, Change::Unchanged | Change::LeftOut);
+        self.look.verbose || is_change && self.show_changes.load(Ordering::Relaxed)
     }
 
     /// A line on the standard error. One that cannot be written has nobody to be reported to.
@@ -301,8 +337,8 @@ impl Observer for Screen {
         self.tally.event(event);
         match *event {
             Event::Phase(name) => self.log("info", name),
-            Event::Done { path, item, change, bytes } if self.look.verbose => {
-                self.item_done(path, item, change, bytes)
+            Event::Done { path, item, change, bytes } if self.shows(change) => {
+                self.item_done(path, item, change, bytes);
             }
             Event::Published { file, len } if self.look.verbose => {
                 self.note(&format!("written   {file}, {}", text::size(len)));

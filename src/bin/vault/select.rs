@@ -71,11 +71,6 @@ impl Selector {
     pub fn path(&self) -> &[u8] {
         self.path.as_deref().unwrap_or_default()
     }
-
-    /// Whether the answer depends on what other snapshots there are, so that a damaged one could have been it.
-    pub fn depends_on_others(&self) -> bool {
-        !matches!(self.which, Which::Id(_))
-    }
 }
 
 /// So that clap can read it from raw arguments.
@@ -93,7 +88,7 @@ impl clap::builder::ValueParserFactory for Selector {
 /// Splits at the first colon that is not part of a time of day.
 fn split_path(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     let start = text.iter().position(|byte| *byte == b'@').map_or(0, |at| at + 1);
-    let time_len = text.get(start..).map_or(0, |text| time_of_day_end(text));
+    let time_len = text.get(start..).map_or(0, time_of_day_end);
     let from = start + time_len;
     let first = text.iter().position(|byte| *byte == b':');
     // An `@` behind the first colon belongs to a path.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::values::{Compression, parse_label, parse_size};
+use super::values::{Level, parse_label, parse_size};
 
 /// Arguments of `snapshot`.
 #[derive(Debug, Args)]
@@ -85,5 +85,5 @@ pub struct SnapshotArgs {
     pub skip_if_unchanged: bool,
     /// How hard to compress: off, fast, default, best, or 1 to 19
     #[arg(long, value_name = "LEVEL", default_value = "default", help_heading = "How to save")]
-    pub compression: Compression,
+    pub compression: Level,
 }

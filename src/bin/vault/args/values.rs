@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
+use vault::pack::Compression;
 use vault::snapshot::Time;
 
 /// Bytes a second.
@@ -80,24 +81,19 @@ pub fn from_timestamp(timestamp: jiff::Timestamp) -> Time {
 
 /// How hard to compress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    Off,
-    /// With this level of zstd.
-    Level(i32),
-}
+pub struct Level(pub Compression);
 
-impl FromStr for Compression {
+impl FromStr for Level {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "off" => Ok(Self::Off),
-            "fast" => Ok(Self::Level(1)),
-            "default" => Ok(Self::Level(3)),
-            "best" => Ok(Self::Level(19)),
+            "off" => Ok(Self(Compression::Off)),
+            "fast" => Ok(Self(Compression::Level(1))),
+            "default" => Ok(Self(Compression::Level(3))),
+            "best" => Ok(Self(Compression::Level(19))),
             level => match level.parse() {
-                Ok(level @ 1..=19) => Ok(Self::Level(level)),
+                Ok(level @ 1..=19) => Ok(Self(Compression::Level(level))),
                 _ => Err("it is one of off, fast, default, best, or a number from 1 to 19".to_owned()),
             },
         }
@@ -179,7 +175,7 @@ mod tests {
         for text in ["0/7", "8/7", "0%", "101%", "NaN%", "x", "0"] {
             assert!(text.parse::<Subset>().is_err(), "{text}");
         }
-        assert_eq!("19".parse(), Ok(Compression::Level(19)));
-        assert!("0".parse::<Compression>().is_err() && "20".parse::<Compression>().is_err());
+        assert_eq!("19".parse(), Ok(Level(Compression::Level(19))));
+        assert!("0".parse::<Level>().is_err() && "20".parse::<Level>().is_err());
     }
 }

@@ -32,7 +32,7 @@ pub fn to_line(value: &Value) -> String {
         if text::is_dangerous(c) {
             let mut units = [0; 2];
             for unit in c.encode_utf16(&mut units) {
-                line.push_str(&format!("\\u{unit:04x}"));
+                line.extend(["\\u", &format!("{unit:04x}")]);
             }
         } else {
             line.push(c);

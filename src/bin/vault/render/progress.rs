@@ -31,18 +31,12 @@ pub struct Tally {
     phase_items: AtomicU64,
     phase_bytes: AtomicU64,
     problems: AtomicU64,
-    published: AtomicU64,
 }
 
 impl Tally {
     /// How many problems there were.
     pub fn problems(&self) -> u64 {
         self.problems.load(Relaxed)
-    }
-
-    /// How many bytes of files were published in the repository.
-    pub fn published(&self) -> u64 {
-        self.published.load(Relaxed)
     }
 
     pub(super) fn problem(&self) {
@@ -83,9 +77,6 @@ impl Tally {
             }
             Event::Done { change, .. } if change != Change::LeftOut => {
                 self.phase_items.fetch_add(1, Relaxed);
-            }
-            Event::Published { len, .. } => {
-                self.published.fetch_add(len, Relaxed);
             }
             _ => {}
         }

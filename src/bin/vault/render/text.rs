@@ -12,13 +12,13 @@ pub fn escape(bytes: &[u8]) -> String {
             if !is_dangerous(c) {
                 text.push(c);
             } else if c.is_ascii() {
-                text.push_str(&format!("\\x{:02x}", u32::from(c)));
+                text.extend(["\\x", &format!("{:02x}", u32::from(c))]);
             } else {
-                text.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
+                text.extend(["\\u{", &format!("{:x}}}", u32::from(c))]);
             }
         }
         for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
+            text.extend(["\\x", &format!("{byte:02x}")]);
         }
     }
     text
@@ -56,7 +56,7 @@ pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
