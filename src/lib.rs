@@ -2,10 +2,14 @@
 
 pub mod backend;
 pub mod backup;
+pub mod browse;
 pub mod chunk;
 pub mod codec;
+pub mod diff;
 pub mod error;
 pub mod event;
+pub mod export;
+pub mod find;
 pub mod header;
 pub mod id;
 pub mod index;
@@ -17,3 +21,4 @@ pub mod restore;
 pub mod session;
 pub mod snapshot;
 pub mod source;
+pub mod stats;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod restore;
+mod browse;
 mod source;
 mod spec;
 mod support;
