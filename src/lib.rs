@@ -13,6 +13,7 @@ pub mod pack;
 pub mod pattern;
 pub mod rate;
 pub mod repository;
+pub mod restore;
 pub mod session;
 pub mod snapshot;
 pub mod source;
