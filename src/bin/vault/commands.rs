@@ -6,6 +6,7 @@ mod find;
 mod init;
 mod ls;
 mod manual;
+mod restore;
 mod snapshot;
 mod snapshots;
 mod stats;
@@ -56,11 +57,12 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Find(args) => find::run(context, args),
         Verb::Diff(args) => diff::run(context, &args),
         Verb::Cat(args) => cat::run(context, &args),
+        Verb::Restore(args) => restore::run(context, &args),
         Verb::Stats(args) => stats::run(context, &args),
         Verb::Completions(args) => manual::completions(context, &args),
         Verb::Man(args) => manual::man(context, &args),
         Verb::Version => manual::version(context),
-        _ => Err(Error::Usage("this verb comes with the next merge".to_owned())),
+        _ => Err(Error::Interrupted),
     }
 }
 
