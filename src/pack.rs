@@ -8,9 +8,7 @@ mod frame;
 mod reader;
 mod writer;
 
-pub use frame::{
-    Compression, Compressor, Frame, FrameBuilder, FrameChunk, FrameError, SealedFrame, decode_frame,
-};
+pub use frame::{Compression, Compressor, Frame, FrameBuilder, FrameChunk, SealedFrame, decode_frame};
 pub use reader::{Directory, DirectoryFrame, PackFile, WalkedFrame};
 pub use writer::{FinishedPack, PackWriter};
 

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::backend::{Backend, StoredFile};
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
+use crate::field::{Field, validate_fields};
 use crate::header::{HEADER_LEN, Header, Magic};
 use crate::id::{self, ChunkId, PackId, RepositoryId, SegmentId};
 use crate::index::facts::{self, Row};
 use crate::pack::{Location, PackKind, Placed};
-use crate::snapshot::{Field, validate_fields};
 
 /// The bytes of a fact.
 pub const FACT_LEN: usize = 53;
