@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod backup;
+pub mod check;
 pub mod chunk;
 pub mod codec;
 pub mod error;
