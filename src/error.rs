@@ -156,8 +156,11 @@ impl Error {
         match self {
             Self::Damaged { .. } | Self::ChunkMissing { .. } => true,
             Self::Repository { source, action, .. } => {
+                // InvalidData: something else than a regular file has the name; UnexpectedEof: it shrank while it was read.
+                use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
                 *action == "read"
-                    && (source.raw_os_error() == Some(libc::EIO) || source.kind() == io::ErrorKind::NotFound)
+                    && (source.raw_os_error() == Some(libc::EIO)
+                        || matches!(source.kind(), NotFound | InvalidData | UnexpectedEof))
             }
             _ => false,
         }

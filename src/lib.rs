@@ -57,6 +57,7 @@
 pub mod backend;
 pub mod backup;
 pub mod browse;
+pub mod check;
 pub mod chunk;
 pub mod codec;
 pub mod diff;

@@ -162,7 +162,9 @@ impl Repository {
     /// # Errors
     /// Any error of listing; those of single records are in the list.
     pub fn records(&self) -> Result<Vec<(RecordId, Result<Record>)>> {
-        let ids = sorted(self.list("records")?.iter().filter_map(|listed| RecordId::from_hex(&listed.name)));
+        let ids = sorted(
+            self.list_or_none("records")?.iter().filter_map(|listed| RecordId::from_hex(&listed.name)),
+        );
         Ok(ids.into_iter().map(|id| (id, self.record(&id))).collect())
     }
 
@@ -177,7 +179,7 @@ impl Repository {
     /// # Errors
     /// Any error of the medium.
     pub fn segment_ids(&self) -> Result<Vec<SegmentId>> {
-        Ok(sorted(self.list("index")?.iter().filter_map(|listed| SegmentId::from_hex(&listed.name))))
+        Ok(sorted(self.list_or_none("index")?.iter().filter_map(|listed| SegmentId::from_hex(&listed.name))))
     }
 
     /// The packs that are listed, and what the records say of them.
@@ -186,9 +188,15 @@ impl Repository {
     /// Any error of the medium.
     pub fn present_packs(&self) -> Result<PresentPacks> {
         let mut packs = HashMap::new();
+        // A copy made by a tool that skips empty folders lacks some of the 256; without `packs` itself nothing is believed.
+        let folders = self.list("packs")?;
+        let folders: HashSet<&str> = folders.iter().map(|listed| listed.name.as_str()).collect();
         for prefix in 0..=255u8 {
-            let folder = format!("packs/{prefix:02x}");
-            for listed in self.list(&folder)? {
+            let name = format!("{prefix:02x}");
+            if !folders.contains(name.as_str()) {
+                continue;
+            }
+            for listed in self.list(&format!("packs/{name}"))? {
                 let id =
                     PackId::from_hex(&listed.name).filter(|id| id.as_bytes()[0] == prefix && listed.is_file);
                 packs.extend(id.map(|id| (id, listed.len)));
@@ -266,6 +274,14 @@ impl Repository {
     /// Lists a folder.
     fn list(&self, folder: &str) -> Result<Vec<Listed>> {
         self.backend.list(folder).map_err(Error::repository("list", folder))
+    }
+
+    /// Lists a folder that may be empty, and is then not there in a copy made by a tool that skips empty folders.
+    fn list_or_none(&self, folder: &str) -> Result<Vec<Listed>> {
+        match self.backend.list(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other.map_err(Error::repository("list", folder)),
+        }
     }
 
     /// Reads a file whose name is the hash of its bytes `[REPO-1]`.

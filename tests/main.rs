@@ -3,6 +3,7 @@
 
 mod browse;
 mod restore;
+mod damage;
 mod source;
 mod spec;
 mod support;
