@@ -69,6 +69,7 @@ pub mod find;
 pub mod header;
 pub mod id;
 pub mod index;
+pub mod mirror;
 pub mod pack;
 pub mod pattern;
 pub mod rate;

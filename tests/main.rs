@@ -6,5 +6,6 @@ mod restore;
 mod damage;
 mod source;
 mod spec;
+mod mirror;
 mod support;
 mod tidy;
