@@ -25,11 +25,11 @@ use crate::chunk::Chunker;
 use crate::codec::Bytes;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::id::{SnapshotId, host_id};
+use crate::id::{SnapshotId, hash, host_id};
 use crate::pack::Compression;
 use crate::repository::{Repository, WriteOptions, Writer};
 use crate::session::machine_id;
-use crate::snapshot::{Entry, Snapshot, Source, State, Time, Why, counter};
+use crate::snapshot::{Entry, Field, SNAPSHOT_SEEN, Snapshot, Source, State, Time, Why, counter};
 use crate::source::Filter;
 
 use assemble::Assembled;
@@ -246,7 +246,7 @@ pub fn backup(
         predecessor: predecessor.map(|(id, _)| *id),
         made_from: Vec::new(),
         counters: tally.counters(written),
-        fields: Vec::new(),
+        fields: vec![seen(&listed)],
     };
     let mut summary = BackupSummary {
         snapshot: None,
@@ -315,6 +315,14 @@ fn find_predecessor<'a>(
             && snapshot.sources.len() == places.len()
             && snapshot.sources.iter().all(|source| places.contains(&source.stored_at.0[..]))
     })
+}
+
+/// The set of snapshots that this run saw, so that it can be told later when one of them is missing.
+fn seen(listed: &HashSet<SnapshotId>) -> Field {
+    let mut ids: Vec<[u8; 32]> = listed.iter().map(|id| *id.as_bytes()).collect();
+    ids.sort_unstable();
+    let value = Bytes(hash(ids.as_flattened()).to_vec());
+    Field { tag: SNAPSHOT_SEEN, critical: false, value }
 }
 
 /// Says what is to come, going by the last time.
