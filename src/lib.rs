@@ -9,6 +9,7 @@ pub mod event;
 pub mod header;
 pub mod id;
 pub mod index;
+pub mod mirror;
 pub mod pack;
 pub mod pattern;
 pub mod rate;

@@ -3,5 +3,6 @@
 //! They run on real file systems, as root: `.ci/run` installs what they need.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod mirror;
 mod support;
 mod tidy;

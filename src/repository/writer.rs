@@ -11,6 +11,8 @@ mod dry;
 mod packer;
 mod segments;
 
+pub(crate) use segments::clean_up;
+
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -21,7 +21,7 @@ const SMALL_SEGMENTS: usize = 32;
 const MAX_SEGMENT_FILE: u64 = 80 << 20;
 
 /// Removes the temporary files of ended sessions of this host.
-pub(super) fn clean_up(backend: &dyn Backend) -> Result<()> {
+pub(crate) fn clean_up(backend: &dyn Backend) -> Result<()> {
     let listed = match backend.list("tmp") {
         // A copy made by a tool that skips empty folders.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
