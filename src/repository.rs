@@ -42,8 +42,15 @@ pub struct Repository {
     config: Config,
     copy: CopyInfo,
     keys: IdKeys,
-    writable: Result<(), String>,
+    writable: Barrier,
     problems: Problems,
+}
+
+/// What keeps this program from writing.
+enum Barrier {
+    None,
+    Feature(String),
+    Record(RecordId),
 }
 
 impl Repository {
@@ -63,9 +70,19 @@ impl Repository {
         let mut problems = Vec::new();
         let (id, config) = config::read_config(&*backend, &mut problems)?;
         let copy = config::read_copy(&*backend, id, &mut problems)?;
-        let mut writable = config::check_features(&*backend)?;
-        let repository =
-            Self { backend, id, config, copy, keys: IdKeys::plain(), writable: Ok(()), problems: Vec::new() };
+        let mut writable = match config::check_features(&*backend)? {
+            Ok(()) => Barrier::None,
+            Err(name) => Barrier::Feature(name),
+        };
+        let repository = Self {
+            backend,
+            id,
+            config,
+            copy,
+            keys: IdKeys::plain(),
+            writable: Barrier::None,
+            problems: Vec::new(),
+        };
         for (record, read) in repository.records()? {
             match read {
                 Ok(read)
@@ -73,7 +90,7 @@ impl Repository {
                         && !read.is_known()
                         && read.speaks_of(repository.copy.copy) =>
                 {
-                    writable = Err(format!("record {record}"));
+                    writable = Barrier::Record(record);
                 }
                 Ok(_) => {}
                 Err(error) => problems.push(error),
@@ -245,18 +262,26 @@ impl Repository {
     /// # Errors
     /// A feature or record that forbids writing; any error of the medium.
     pub fn writer(&self, options: WriteOptions) -> Result<Writer> {
-        if let Err(name) = &self.writable {
-            return Err(Error::UnknownFeature { name: name.clone() });
-        }
+        self.check_writable()?;
         let (index, problems) = self.load_index()?;
         Writer::begin(self, index, &problems, options)
+    }
+
+    /// Fails where a feature or a record forbids writing `[REPO-2]` `[REC-1]`.
+    fn check_writable(&self) -> Result<()> {
+        match &self.writable {
+            Barrier::None => Ok(()),
+            Barrier::Feature(name) => Err(Error::UnknownFeature { name: name.clone() }),
+            Barrier::Record(id) => Err(Error::UnknownRecord { record: id.to_string() }),
+        }
     }
 
     /// Publishes a record.
     ///
     /// # Errors
-    /// Any error of the medium.
+    /// A feature or record that forbids writing; any error of the medium.
     pub fn publish_record(&self, record: &Record) -> Result<RecordId> {
+        self.check_writable()?;
         let bytes = record.encode(self.id);
         let id = RecordId::from_bytes(id::hash(&bytes));
         object::publish(&*self.backend, &crate::session::Session::begin(), &format!("records/{id}"), &bytes)?;

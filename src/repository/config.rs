@@ -40,6 +40,7 @@ impl Config {
         if self.encryption != 0 {
             return Err(Corruption::UnknownEncryption { found: self.encryption });
         }
+        self.created.validate()?;
         // [CONF-2]
         self.chunker.validate()?;
         validate_fields(&self.fields, &[])
@@ -127,6 +128,14 @@ fn is_free(backend: &dyn Backend) -> io::Result<bool> {
     }
     for folder in ["snapshots", "index", "records", "keys"] {
         if listed.iter().any(|entry| entry.name == folder) && !backend.list(folder)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    // Packs are data, though nothing may refer to them yet.
+    let prefixes =
+        if listed.iter().any(|entry| entry.name == "packs") { backend.list("packs")? } else { Vec::new() };
+    for prefix in prefixes {
+        if prefix.is_file || !backend.list(&format!("packs/{}", prefix.name))?.is_empty() {
             return Ok(false);
         }
     }
