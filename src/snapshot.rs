@@ -42,7 +42,7 @@ impl Time {
         Self { secs: now.tv_sec, nanos: u32::try_from(now.tv_nsec).unwrap_or(0) }
     }
 
-    fn validate(self) -> Result<(), Corruption> {
+    pub(crate) fn validate(self) -> Result<(), Corruption> {
         if self.nanos < 1_000_000_000 {
             Ok(())
         } else {
