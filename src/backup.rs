@@ -295,7 +295,7 @@ fn run(
         // The assembler's error is the cause where both have one: the walk only notices that nobody takes its groups.
         match (assembled, walked) {
             // A walk that broke off leaves the assembler with half a tree, which says only that much.
-            (Err(Error::Stopped), Err(error)) | (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+            (Err(Error::Stopped) | Ok(_), Err(error)) | (Err(error), _) => Err(error),
             (Ok(assembled), Ok(())) => Ok(assembled),
         }
     })

@@ -194,7 +194,9 @@ impl Repository {
     /// # Errors
     /// Any error of the medium.
     pub fn segment_ids(&self) -> Result<Vec<SegmentId>> {
-        Ok(sorted(self.list("index")?.iter().filter_map(|listed| SegmentId::from_hex(&listed.name))))
+        // Anything but a file is no segment, and no reason to do without the others.
+        let files = self.list("index")?.into_iter().filter(|listed| listed.is_file);
+        Ok(sorted(files.filter_map(|listed| SegmentId::from_hex(&listed.name))))
     }
 
     /// The packs that are listed, and what the records say of them.

@@ -240,7 +240,9 @@ fn what_a_run_does_not_come_past_is_not_believed_once_packs_were_lost() {
     let second = packs().difference(&of_a).cloned().collect::<Vec<_>>();
     assert!(!second.is_empty());
     let before = fs::read_dir(place.join("snapshots")).unwrap().count();
-    second.iter().for_each(|pack| fs::remove_file(pack).unwrap());
+    for pack in &second {
+        fs::remove_file(pack).unwrap();
+    }
     run(false);
     let summary = run(true);
     assert_eq!(summary.counter(vault::snapshot::counter::FILES_READ), 1, "b is read again, a is not");

@@ -287,7 +287,7 @@ mod tests {
         for (mut part, packs) in facts.split(7, 100).into_iter().zip([2, 2, 2, 2, 2]) {
             part.sort();
             assert_eq!((part.packs().len(), part.len()), (packs, 3 * packs));
-            Segment::check(&part.encode_segment(repository), repository, &part).unwrap();
+            assert_eq!(Segment::check(&part.encode_segment(repository), repository, &part), Ok(()));
             found.extend(part.iter());
         }
         found.sort_unstable();
