@@ -3,6 +3,7 @@
 
 mod browse;
 mod damage;
+mod engine;
 mod mirror;
 mod restore;
 mod source;

@@ -50,7 +50,12 @@ pub(super) enum Made {
 
 /// A reading thread. Ends when no more groups come, or with the first error of the repository.
 pub(super) fn run(shared: &Shared<'_>, state: &LocalState, groups: &Receiver<Group>) {
-    let mut reader = Reader { shared, lookup: state.lookup(), contents: ContentWriter::new(shared) };
+    let mut reader = Reader {
+        shared,
+        lookup: state.lookup(),
+        begun_anew: state.is_begun_anew(),
+        contents: ContentWriter::new(shared),
+    };
     for group in groups {
         let made = group.nodes.into_iter().map(|node| reader.make(node)).collect::<Result<Vec<_>>>();
         let failed = made.is_err();
@@ -68,6 +73,8 @@ pub(super) fn run(shared: &Shared<'_>, state: &LocalState, groups: &Receiver<Gro
 struct Reader<'a> {
     shared: &'a Shared<'a>,
     lookup: Lookup<'a>,
+    /// What is taken over from the local state is to be recorded again.
+    begun_anew: bool,
     contents: ContentWriter<'a>,
 }
 
@@ -122,10 +129,17 @@ impl Reader<'_> {
         let known = self.lookup.get(&key);
         let knew = known.is_some();
         if let Some(entry) = known.and_then(|known| known.entry_if_unchanged(&stamp, self.shared)) {
-            let entry = Entry { name: Bytes(name), ..entry };
+            let mut entry = Entry { name: Bytes(name), ..entry };
+            if !file_system.ctime_is_meaningful {
+                // Such a stamp says nothing of owner, mode and attributes; asking for them costs no reading of the file.
+                entry.meta = self.meta_of(found, &path, &found.stat)?;
+                entry.meta.link_group =
+                    (found.stat.nlink > 1).then(|| self.link_group(&found.stat, file_system));
+            }
             self.done_file(&path, &entry, Change::Unchanged);
             self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
-            return Ok((entry, None));
+            let remembered = self.begun_anew.then(|| Remembered { key, found: Some((stamp, entry.clone())) });
+            return Ok((entry, remembered));
         }
         let before = self.contents.added();
         let read = match self.read_file(found) {
@@ -160,7 +174,9 @@ impl Reader<'_> {
         let stamp = Stamp::of(&read.stat, file_system);
         let remembered = Remembered {
             key,
-            found: (!read.raced && stamp.is_settled(self.shared.start)).then(|| (stamp, entry.clone())),
+            // Unless the file system was synced, a later write through an old memory map may move no time.
+            found: (!read.raced && file_system.is_synced && stamp.is_settled(self.shared.start))
+                .then(|| (stamp, entry.clone())),
         };
         Ok((entry, Some(remembered)))
     }

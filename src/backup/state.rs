@@ -193,13 +193,19 @@ impl LocalState {
     pub(super) fn recorder(&self) -> Recorder<'_> {
         let begun = self.open.as_ref().and_then(|open| {
             let write = guarded(|| open.database.begin_write().ok())?;
-            if !open.usable {
+            if self.is_begun_anew() {
                 // What cannot be believed must not survive beside what is written now.
-                guarded(|| write.delete_table(FILES).ok());
+                guarded(|| write.delete_table(FILES).ok())?;
             }
             Some(write)
         });
         Recorder { state: self, write: begun }
+    }
+
+    /// Whether what is taken over unread must be recorded again: not all packs are there that the header lists, so what
+    /// this run does not come past is forgotten. It would outlive the new header, which does not list its packs.
+    pub(super) fn is_begun_anew(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| !open.all_packs_present)
     }
 
     /// Keeps what was recorded, now that the snapshot is acknowledged.
