@@ -113,11 +113,14 @@ pub enum Error {
     #[error("cannot make a frame")]
     Frame {
         /// Why.
-        source: crate::pack::FrameError,
+        source: FrameError,
     },
     /// What the user asked for makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// Another thread failed first; its error is the cause.
+    #[error("stopped after an earlier error")]
+    Stopped,
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -173,6 +176,19 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// Why a frame was not sealed: the machine, not the user, is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// zstd failed.
+    #[error("compression failed")]
+    Compression(#[source] io::Error),
+    /// What was compressed does not decode to what went in.
+    #[error(
+        "a frame did not come back from compression as it went in: this machine's memory or processor is faulty"
+    )]
+    NotReproduced(#[source] Corruption),
 }
 
 /// Which rule of `spec/format.md` some bytes break.

@@ -9,9 +9,7 @@ mod reader;
 mod scan;
 mod writer;
 
-pub use frame::{
-    Compression, Compressor, Frame, FrameBuilder, FrameChunk, FrameError, SealedFrame, decode_frame,
-};
+pub use frame::{Compression, Compressor, Frame, FrameBuilder, FrameChunk, SealedFrame, decode_frame};
 pub use reader::{Directory, DirectoryFrame, PackFile, WalkedFrame};
 pub use scan::{ScannedPack, scan_pack};
 pub use writer::{FinishedPack, PackWriter};

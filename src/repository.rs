@@ -11,8 +11,10 @@ mod record;
 mod writer;
 
 pub use config::{Config, CopyInfo, InitOptions};
+pub(crate) use config::{is_free, is_of_the_medium, make_folders, read_config, read_copy};
 pub use reader::Reader;
 pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
+pub(crate) use writer::clean_up;
 pub use writer::{DEFAULT_PACK_LEN, DataBatch, WriteOptions, Writer, Written};
 
 use std::collections::{HashMap, HashSet};
@@ -23,7 +25,7 @@ use crate::backend::{Backend, Listed, read_whole};
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
 use crate::header::{HEADER_LEN, MAX_OBJECT_LEN, Magic, decode_object};
-use crate::id::{self, IdKeys, PackId, RecordId, RepositoryId, SegmentId, SnapshotId};
+use crate::id::{self, CopyId, IdKeys, PackId, RecordId, RepositoryId, SegmentId, SnapshotId};
 use crate::index::{Index, PresentPacks, Problems, is_vanished};
 use crate::snapshot::Snapshot;
 
@@ -206,7 +208,7 @@ impl Repository {
     }
 
     /// The packs that a record in force calls damaged in this copy.
-    fn damaged_packs(&self) -> Result<HashSet<PackId>> {
+    pub(crate) fn damaged_packs(&self) -> Result<HashSet<PackId>> {
         let records: Vec<_> =
             self.records()?.into_iter().filter_map(|(id, read)| Some((id, read.ok()?))).collect();
         let undone: HashSet<[u8; 32]> = records
@@ -246,6 +248,21 @@ impl Repository {
                 other => return other,
             }
         }
+    }
+
+    /// Checks that no feature and no record here forbids this program to write to one copy of the repository `[REC-1]`.
+    ///
+    /// # Errors
+    /// `UnknownFeature`, `UnknownRecord`; any error of the medium.
+    pub fn check_writable(&self, copy: CopyId) -> Result<()> {
+        if let Err(name) = config::check_features(&*self.backend)? {
+            return Err(Error::UnknownFeature { name });
+        }
+        let unknown = self.records()?.into_iter().find(|(_, read)| {
+            read.as_ref()
+                .is_ok_and(|read| read.outer.must_understand && !read.is_known() && read.speaks_of(copy))
+        });
+        unknown.map_or(Ok(()), |(record, _)| Err(Error::UnknownRecord { record: record.to_string() }))
     }
 
     /// Begins to write: cleans up after ended sessions, loads the index, and adopts whole packs that no segment names.
