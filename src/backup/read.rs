@@ -49,8 +49,8 @@ pub(super) enum Made {
 }
 
 /// A reading thread. Ends when no more groups come, or with the first error of the repository.
-pub(super) fn run(shared: &Shared<'_>, state: &LocalState, groups: &Receiver<Group>) {
-    let mut reader = Reader { shared, lookup: state.lookup(), contents: ContentWriter::new(shared) };
+pub(super) fn run<'a>(shared: &'a Shared<'a>, state: &'a LocalState, groups: &Receiver<Group>) {
+    let mut reader = Reader { shared, state, lookup: state.lookup(), contents: ContentWriter::new(shared) };
     for group in groups {
         let made = group.nodes.into_iter().map(|node| reader.make(node)).collect::<Result<Vec<_>>>();
         let failed = made.is_err();
@@ -67,6 +67,7 @@ pub(super) fn run(shared: &Shared<'_>, state: &LocalState, groups: &Receiver<Gro
 
 struct Reader<'a> {
     shared: &'a Shared<'a>,
+    state: &'a LocalState,
     lookup: Lookup<'a>,
     contents: ContentWriter<'a>,
 }
@@ -125,7 +126,9 @@ impl Reader<'_> {
             let entry = Entry { name: Bytes(name), ..entry };
             self.done_file(&path, &entry, Change::Unchanged);
             self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
-            return Ok((entry, None));
+            let remembered =
+                self.state.begins_anew().then(|| Remembered { key, found: Some((stamp, entry.clone())) });
+            return Ok((entry, remembered));
         }
         let before = self.contents.added();
         let read = match self.read_file(found) {
