@@ -178,8 +178,15 @@ impl LocalState {
                 database
             }
         };
-        let database = Guarded::new(database);
+        let mut database = Guarded::new(database);
         let header = read_header(&database).filter(|header| listed.contains(&header.snapshot));
+        if header.is_none() {
+            // What cannot be believed must not survive beside what is written now, nor be built upon.
+            drop(database);
+            let begun = fs::remove_file(&path).ok().and_then(|()| open_database(&path).ok());
+            let Some(begun) = begun else { return Self { open: None } };
+            database = Guarded::new(begun);
+        }
         let usable = header.is_some();
         let mut all_packs_present = false;
         if let Some(header) = header.filter(|header| header.packs_are_listed) {
@@ -194,7 +201,8 @@ impl LocalState {
     /// A way to ask, for one thread.
     pub(super) fn lookup(&self) -> Lookup<'_> {
         let open = self.open.as_ref().filter(|open| open.usable);
-        let table = open.and_then(|open| guarded(|| open.database.get()?.begin_read().ok()?.open_table(FILES).ok()));
+        let table =
+            open.and_then(|open| guarded(|| open.database.get()?.begin_read().ok()?.open_table(FILES).ok()));
         Lookup { table, all_packs_present: open.is_some_and(|open| open.all_packs_present), state: self }
     }
 
