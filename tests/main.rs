@@ -10,3 +10,4 @@ mod source;
 mod spec;
 mod support;
 mod tidy;
+mod whole;

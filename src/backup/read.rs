@@ -49,13 +49,8 @@ pub(super) enum Made {
 }
 
 /// A reading thread. Ends when no more groups come, or with the first error of the repository.
-pub(super) fn run(shared: &Shared<'_>, state: &LocalState, groups: &Receiver<Group>) {
-    let mut reader = Reader {
-        shared,
-        lookup: state.lookup(),
-        begun_anew: state.is_begun_anew(),
-        contents: ContentWriter::new(shared),
-    };
+pub(super) fn run<'a>(shared: &'a Shared<'a>, state: &'a LocalState, groups: &Receiver<Group>) {
+    let mut reader = Reader { shared, state, lookup: state.lookup(), contents: ContentWriter::new(shared) };
     for group in groups {
         let made = group.nodes.into_iter().map(|node| reader.make(node)).collect::<Result<Vec<_>>>();
         let failed = made.is_err();
@@ -72,9 +67,8 @@ pub(super) fn run(shared: &Shared<'_>, state: &LocalState, groups: &Receiver<Gro
 
 struct Reader<'a> {
     shared: &'a Shared<'a>,
+    state: &'a LocalState,
     lookup: Lookup<'a>,
-    /// What is taken over from the local state is to be recorded again.
-    begun_anew: bool,
     contents: ContentWriter<'a>,
 }
 
@@ -138,7 +132,8 @@ impl Reader<'_> {
             }
             self.done_file(&path, &entry, Change::Unchanged);
             self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
-            let remembered = self.begun_anew.then(|| Remembered { key, found: Some((stamp, entry.clone())) });
+            let remembered =
+                self.state.begins_anew().then(|| Remembered { key, found: Some((stamp, entry.clone())) });
             return Ok((entry, remembered));
         }
         let before = self.contents.added();
