@@ -16,7 +16,7 @@ use serde_json::json;
 use vault::event::{Change, Event};
 
 use super::json::{path_fields, to_line};
-use super::locked;
+use super::{Out, locked};
 use super::log::Log;
 use super::text::{self, escape};
 
@@ -206,7 +206,7 @@ pub struct Progress {
 
 impl Progress {
     /// Starts to show it. None if there is nothing to show it on, or no thread to be had.
-    pub fn start(mode: Mode, tally: Arc<Tally>, log: Option<Log>) -> Option<Self> {
+    pub fn start(mode: Mode, tally: Arc<Tally>, (out, log): (Out, Option<Log>)) -> Option<Self> {
         if mode == Mode::None && log.is_none() {
             return None;
         }
@@ -220,7 +220,7 @@ impl Progress {
         };
         let run = move || {
             let mut view =
-                View { mode, bar: shown, log, begun: Instant::now(), phase: "", logged: Instant::now() };
+                View { mode, bar: shown, out, log, begun: Instant::now(), phase: "", logged: Instant::now() };
             while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
                 view.show(&tally.look());
             }
@@ -252,6 +252,7 @@ impl Drop for Progress {
 struct View {
     mode: Mode,
     bar: Option<ProgressBar>,
+    out: Out,
     log: Option<Log>,
     /// When this phase began.
     begun: Instant,
@@ -274,7 +275,10 @@ impl View {
             Mode::Bar => self.show_bar(moment),
             // Whoever reads it may be gone: that is found out by whoever prints the result.
             Mode::Lines => drop(writeln!(std::io::stderr(), "{}", moment.line(elapsed))),
-            Mode::Json => drop(writeln!(std::io::stdout(), "{}", moment.json(elapsed))),
+            Mode::Json => {
+                let mut out = locked(&self.out);
+                drop(writeln!(out, "{}", moment.json(elapsed)).and_then(|()| out.flush()));
+            }
             Mode::None => {}
         }
         if self.logged.elapsed() >= LINE_EVERY || self.mode == Mode::None {
