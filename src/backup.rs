@@ -220,7 +220,9 @@ pub fn backup(
         has_predecessor: predecessor.is_some(),
         rate: options.read_rate.map(crate::rate::RateLimit::new),
     };
-    missing.iter().for_each(|(path, error)| shared.problem(path, error));
+    for (path, error) in &missing {
+        shared.problem(path, error);
+    }
     let assembled = run(&shared, &state, &options, &sources, stream)
         .and_then(|assembled| Ok((assemble::write_notes(&shared, &options.rules)?, assembled)));
     let Shared { tally, .. } = shared;

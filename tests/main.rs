@@ -2,10 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod browse;
-mod restore;
 mod damage;
+mod mirror;
+mod restore;
 mod source;
 mod spec;
-mod mirror;
 mod support;
 mod tidy;

@@ -119,16 +119,15 @@ impl Reader<'_> {
         let path = found.path();
         let stamp = Stamp::of(&found.stat, file_system);
         let key = Key::of(&path);
-        let known = self.lookup.get(&key).map(|known| known.entry_if_unchanged(&stamp, self.shared));
+        let known = self.lookup.get(&key).map(|known| known.entry(&stamp, self.shared));
         let old = match known {
-            Some(Ok(entry)) => {
+            Some((entry, true)) => {
                 let entry = Entry { name: Bytes(name), ..entry };
                 self.done_file(&path, &entry, Change::Unchanged);
                 self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
                 return Ok((entry, None));
             }
-            Some(Err(old)) => Some(old),
-            None => None,
+            other => other.map(|(old, _)| old),
         };
         let before = self.contents.added();
         let read = match self.read_file(found) {

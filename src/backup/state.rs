@@ -90,13 +90,12 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// The entry, if the file is still what it was and all of its chunks are present; else what it was.
-    pub(super) fn entry_if_unchanged(self, stamp: &Stamp, shared: &Shared<'_>) -> Result<Entry, Entry> {
-        if shared.force || self.stamp != *stamp {
-            return Err(self.entry);
-        }
-        let present = self.all_packs_present || has_all_chunks(&self.entry, shared.writer);
-        if present { Ok(self.entry) } else { Err(self.entry) }
+    /// The entry; and whether the file is still what it was and all of its chunks are present.
+    pub(super) fn entry(self, stamp: &Stamp, shared: &Shared<'_>) -> (Entry, bool) {
+        let usable = !shared.force
+            && self.stamp == *stamp
+            && (self.all_packs_present || has_all_chunks(&self.entry, shared.writer));
+        (self.entry, usable)
     }
 }
 

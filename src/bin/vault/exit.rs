@@ -87,7 +87,9 @@ pub fn hint(error: &Error) -> Option<String> {
         error if error.is_no_space() => {
             "make room and run it again: what is in the repository is whole, and nothing is written twice"
         }
-        Error::NotFound { what } if what.starts_with('/') => "`vault ls SNAPSHOT:PATH` lists what is in a snapshot",
+        Error::NotFound { what } if what.starts_with('/') => {
+            "`vault ls SNAPSHOT:PATH` lists what is in a snapshot"
+        }
         Error::NotFound { .. } => "`vault snapshots` lists the snapshots, `vault snapshot PATH` takes one",
         Error::Nested { .. } => "name a folder that is neither in the other one nor around it",
         Error::Cache { .. } => "the cache can be deleted at any time; --no-cache goes without",

@@ -190,7 +190,9 @@ impl Screen {
     pub fn problem(&self, path: &[u8], error: &Error) {
         self.tally.problem();
         let message = escape(chain(error).as_bytes());
-        let text = if path.is_empty() { message.clone() } else { format!("{}: {message}", escape(path)) };
+        // Most errors name their object themselves.
+        let shown = escape(path);
+        let text = if message.contains(&shown) { message.clone() } else { format!("{shown}: {message}") };
         if self.look.json {
             let during = self.tally.during();
             let mut value = json!({"message_type": "error", "error": {"message": message}, "during": during});
@@ -255,7 +257,8 @@ impl Screen {
         } else {
             progress::Mode::Lines
         };
-        *locked(&self.progress) = Progress::start(mode, self.tally.clone(), (self.out.clone(), self.log.clone()));
+        *locked(&self.progress) =
+            Progress::start(mode, self.tally.clone(), (self.out.clone(), self.log.clone()));
     }
 
     /// Shows it no longer.
@@ -285,6 +288,13 @@ impl Screen {
     /// Whether an answer is waited for: then nothing is in work.
     pub fn is_asking(&self) -> bool {
         self.asking.load(Ordering::SeqCst)
+    }
+
+    /// Leaves the line of the progress bar: the program ends now.
+    pub fn last_word(&self) {
+        if io::stderr().is_terminal() && !self.look.json {
+            let _ = io::stderr().write_all(b"\nstopped\n");
+        }
     }
 
     /// Whether to print a line for each change from now on: what a dry run is for.
@@ -399,7 +409,11 @@ impl Observer for Screen {
 /// A text, and before it what it is about, if anything.
 fn about(path: &Path, text: &str) -> String {
     let path = path.as_os_str().as_bytes();
-    if path.is_empty() { escape(text.as_bytes()) } else { format!("{}: {}", escape(path), escape(text.as_bytes())) }
+    if path.is_empty() {
+        escape(text.as_bytes())
+    } else {
+        format!("{}: {}", escape(path), escape(text.as_bytes()))
+    }
 }
 
 /// An error and what caused it, in one line.

@@ -138,7 +138,11 @@ fn parse_which(text: &str) -> std::result::Result<Which, String> {
     if is_id {
         return Ok(Which::Id(text.to_ascii_lowercase()));
     }
-    let path = if text.contains('/') { format!("; a path stands behind one, as in latest:{text}") } else { String::new() };
+    let path = if text.contains('/') {
+        format!("; a path stands behind one, as in latest:{text}")
+    } else {
+        String::new()
+    };
     Err(format!("a snapshot is named by the beginning of its id, latest, latest~N, previous or a date{path}"))
 }
 
@@ -212,7 +216,8 @@ fn select_id(
                 let time = time(snapshot.start, zone, "%Y-%m-%d %H:%M");
                 format!("{} of {time}", short_of(id, (prefix.len() + 4).max(8)))
             };
-            let names: Vec<String> = several.iter().filter_map(|index| snapshots.get(*index)).map(named).collect();
+            let names: Vec<String> =
+                several.iter().filter_map(|index| snapshots.get(*index)).map(named).collect();
             Err(Error::Usage(format!("{prefix} fits several snapshots: {}", names.join(", "))))
         }
     }

@@ -36,6 +36,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
         }),
         only,
         mark_damaged: args.mark_damaged,
+        seed: seed(),
     };
     let begun = Instant::now();
     context.screen.start_progress("check");
@@ -46,6 +47,14 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
     print_oddities(context, &report);
     print_summary(context, args, &report, begun)?;
     Ok(Outcome::damage_if(!report.damages.is_empty() || context.screen.tally().problems() > 0))
+}
+
+/// Another one each time, so that parts chosen at random add up to all in the long run.
+fn seed() -> u32 {
+    jiff::Timestamp::now().as_nanosecond().to_le_bytes().chunks_exact(4).fold(0, |seed, bytes| {
+        let bytes = bytes.try_into().map_or(0, u32::from_le_bytes);
+        (seed ^ bytes).wrapping_mul(0x9e37_79b1).rotate_left(15)
+    })
 }
 
 /// Shows progress and logs the rest: the report says it again, in order and without repetitions.
@@ -64,7 +73,8 @@ fn print_damage(context: &Context, damage: &Damage) -> Result<()> {
     let errors = || std::iter::once(&damage.error).chain(&damage.more_errors);
     if context.screen.is_json() {
         let costs: Vec<Value> = damage.costs.iter().map(cost_json).collect();
-        let more: Vec<String> = damage.more_errors.iter().map(|error| escape(chain(error).as_bytes())).collect();
+        let more: Vec<String> =
+            damage.more_errors.iter().map(|error| escape(chain(error).as_bytes())).collect();
         return context.screen.json(&json!({
             "message_type": "error",
             "error": {"message": escape(chain(&damage.error).as_bytes()), "more": more},
@@ -162,7 +172,9 @@ fn print_summary(context: &Context, args: &CheckArgs, report: &CheckReport, begu
             format!("{}, which cost {at_least}{paths}", counted(damages, "damaged object", "damaged objects"))
         }
     };
-    let depth = if args.read_data || args.read_data_subset.is_some() {
+    let depth = if args.read_data && args.selector.is_some() {
+        "all chunks read".to_owned()
+    } else if args.read_data || args.read_data_subset.is_some() {
         let (packs, all) = (text::count(report.packs_read), text::count(report.packs));
         format!("{packs} of {all} packs read, {}", text::size(report.bytes_read))
     } else {

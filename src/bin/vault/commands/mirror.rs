@@ -51,11 +51,18 @@ fn damaged_text(file: &DamagedFile) -> String {
         }
         (Side::Repository, false) => format!("{name} is damaged in the repository and was not copied"),
         (Side::Mirror, true) => format!("{name} is damaged on the mirror; the repository has it whole"),
-        (Side::Mirror, false) => format!("{name} is damaged on the mirror, and the repository does not have it"),
+        (Side::Mirror, false) => {
+            format!("{name} is damaged on the mirror, and the repository does not have it")
+        }
     }
 }
 
-fn print_summary(context: &Context, args: &MirrorArgs, summary: &MirrorSummary, begun: Instant) -> Result<()> {
+fn print_summary(
+    context: &Context,
+    args: &MirrorArgs,
+    summary: &MirrorSummary,
+    begun: Instant,
+) -> Result<()> {
     let damaged: Vec<Value> = summary
         .damaged
         .iter()

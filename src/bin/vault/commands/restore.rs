@@ -18,8 +18,8 @@ use vault::snapshot::Snapshot;
 use super::{Context, entry_at, short};
 use crate::args::{OverwriteArg, OwnerArg, RestoreArgs};
 use crate::exit::Outcome;
-use crate::render::text::{self, counted};
 use crate::render::path_fields;
+use crate::render::text::{self, counted};
 
 use place::Job;
 
@@ -49,7 +49,9 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
     let summary = all(context, &reader, snapshot, &jobs, &options).inspect_err(|error| {
         if let (Error::Interrupted, [job]) = (error, jobs.as_slice()) {
             let target = job.target.display();
-            context.screen.note(&format!("what is in {target} is right: --target {target} goes on from there"));
+            context
+                .screen
+                .note(&format!("what is in {target} is right: --target {target} goes on from there"));
         }
     })?;
     print(context, args, snapshot, &jobs, &summary, begun)?;
@@ -194,7 +196,7 @@ fn amounts(summary: &RestoreSummary) -> String {
         vec![format!("{}, {}", counted(summary.files, "file", "files"), text::size(summary.bytes))];
     let others = summary.directories + summary.others;
     for (number, words) in [
-        (others, "folders and other entries"),
+        (others, if others == 1 { "folder or other entry" } else { "folders and other entries" }),
         (summary.unchanged, "already right"),
         (summary.removed, "removed"),
         (summary.skipped, "passed over"),

@@ -228,7 +228,7 @@ fn print(
     }
     if summary.errors > 0 {
         let errors = counted(summary.errors, "thing", "things");
-        context.screen.warn(&format!("{errors} could not be read and are not in the snapshot, see above"));
+        context.screen.warn(&format!("the snapshot lacks {errors} that could not be read, see above"));
     }
     if count(counter::FILES_RACED) > 0 {
         let files = counted(count(counter::FILES_RACED), "file", "files");

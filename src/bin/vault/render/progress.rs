@@ -16,9 +16,9 @@ use serde_json::json;
 use vault::event::{Change, Event};
 
 use super::json::{path_fields, to_line};
-use super::{Out, locked};
 use super::log::Log;
 use super::text::{self, escape};
+use super::{Out, locked};
 
 /// What has happened, in numbers.
 #[derive(Default)]
@@ -210,7 +210,14 @@ impl Progress {
         if mode == Mode::None && log.is_none() {
             return None;
         }
-        let bar = (mode == Mode::Bar).then(ProgressBar::no_length);
+        // With a style from the start: the default one would flash up before the first look.
+        let bar = (mode == Mode::Bar).then(|| {
+            let bar = ProgressBar::no_length();
+            if let Ok(style) = ProgressStyle::with_template("{prefix}") {
+                bar.set_style(style);
+            }
+            bar
+        });
         let (end, ended) = mpsc::channel();
         let shown = bar.clone();
         let every = match mode {
@@ -309,8 +316,11 @@ impl View {
             None => bar.unset_length(),
         }
         bar.set_position(position);
-        let items = text::counted(moment.items, "item", "items");
-        bar.set_message(format!("{items}  {}", escape(&moment.current)));
+        let items = match moment.items {
+            0 => String::new(),
+            items => format!("{}  ", text::counted(items, "item", "items")),
+        };
+        bar.set_message(format!("{items}{}", escape(&moment.current)));
         bar.tick();
     }
 }
