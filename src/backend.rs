@@ -186,7 +186,17 @@ impl Backend for LocalFolder {
     }
 
     fn make_folder(&self, folder: &str) -> io::Result<()> {
-        fs::DirBuilder::new().mode(0o700).recursive(true).create(self.root.join(folder))
+        let path = self.root.join(folder);
+        let is_new_root = folder.is_empty() && !path.exists();
+        fs::DirBuilder::new().mode(0o700).recursive(true).create(&path)?;
+        match path.parent().filter(|_| is_new_root) {
+            // Nobody else makes the name of the repository itself durable.
+            Some(parent) if parent.as_os_str().is_empty() => {
+                sync_folder(Path::new("."), &self.weak_folder_sync)
+            }
+            Some(parent) => sync_folder(parent, &self.weak_folder_sync),
+            None => Ok(()),
+        }
     }
 
     fn sync_folder(&self, folder: &str) -> io::Result<()> {

@@ -25,11 +25,11 @@ use crate::chunk::Chunker;
 use crate::codec::Bytes;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::id::{SnapshotId, host_id};
+use crate::id::{SnapshotId, hash, host_id};
 use crate::pack::Compression;
 use crate::repository::{Repository, WriteOptions, Writer};
 use crate::session::machine_id;
-use crate::snapshot::{Entry, Snapshot, Source, State, Time, Why, counter};
+use crate::snapshot::{Entry, Field, SNAPSHOT_SEEN, Snapshot, Source, State, Time, Why, counter};
 use crate::source::Filter;
 
 use assemble::Assembled;
@@ -252,7 +252,7 @@ pub fn backup(
         predecessor: predecessor.map(|(id, _)| *id),
         made_from: Vec::new(),
         counters: tally.counters(written),
-        fields: Vec::new(),
+        fields: vec![seen(&listed)],
     };
     let mut summary = BackupSummary {
         snapshot: None,
@@ -329,6 +329,14 @@ fn say_damaged(observer: &dyn Observer, snapshots: &[(SnapshotId, Result<Snapsho
         let text = format!("{error}; this snapshot is not affected");
         observer.event(&Event::Notice { path: Path::new(""), text: &text });
     }
+}
+
+/// The set of snapshots that this run saw, so that it can be told later when one of them is missing.
+fn seen(listed: &HashSet<SnapshotId>) -> Field {
+    let mut ids: Vec<[u8; 32]> = listed.iter().map(|id| *id.as_bytes()).collect();
+    ids.sort_unstable();
+    let value = Bytes(hash(ids.as_flattened()).to_vec());
+    Field { tag: SNAPSHOT_SEEN, critical: false, value }
 }
 
 /// Says what is to come, going by the last time.

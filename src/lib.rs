@@ -20,7 +20,7 @@
 //! | bytes | [`chunk`], then [`pack`], then [`index`] |
 //! | trees | [`snapshot`], then [`browse`] |
 //! | the store | [`repository`] |
-//! | operations | [`source`] [`backup`] [`restore`] [`find`] [`diff`] [`export`] [`stats`] |
+//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`find`] [`diff`] [`export`] [`stats`] |
 //!
 //! The library never prints, exits or reads the environment. What happens is told to an [`event::Observer`]. Long operations take a flag and
 //! end soon after it is set.

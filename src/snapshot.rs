@@ -29,6 +29,9 @@ pub const MAX_LEVEL: u8 = 16;
 /// The entry's content changed while it was read.
 pub const ENTRY_CHANGED_WHILE_READ: u32 = 1;
 
+/// The hash of the snapshots that were listed when this one was taken.
+pub const SNAPSHOT_SEEN: u32 = 1;
+
 /// One name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -466,7 +469,7 @@ impl Snapshot {
         self.root.validate_but_name()?;
         self.start.validate()?;
         self.end.validate()?;
-        validate_fields(&self.fields, &[])?;
+        validate_fields(&self.fields, &[SNAPSHOT_SEEN])?;
         for source in &self.sources {
             if !source.stored_at.is_empty() {
                 for name in source.stored_at.split(|byte| *byte == b'/') {
