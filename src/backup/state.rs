@@ -90,13 +90,12 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// The entry, if the file is still what it was and all of its chunks are present.
-    pub(super) fn entry_if_unchanged(self, stamp: &Stamp, shared: &Shared<'_>) -> Option<Entry> {
-        if shared.force || self.stamp != *stamp {
-            return None;
-        }
-        let present = self.all_packs_present || has_all_chunks(&self.entry, shared.writer);
-        present.then_some(self.entry)
+    /// The entry; and whether the file is still what it was and all of its chunks are present.
+    pub(super) fn entry(self, stamp: &Stamp, shared: &Shared<'_>) -> (Entry, bool) {
+        let usable = !shared.force
+            && self.stamp == *stamp
+            && (self.all_packs_present || has_all_chunks(&self.entry, shared.writer));
+        (self.entry, usable)
     }
 }
 
