@@ -42,9 +42,11 @@ pub struct CheckOptions {
     /// Publish a record for each damaged pack, so that the next snapshot stores again what the source still has; and take such
     /// records back where all bytes of the pack were found to be right.
     pub mark_damaged: bool,
+    /// Any number: which packs a part consists of.
+    pub seed: u32,
 }
 
-/// Which packs to read, chosen by their ids: the same ones each time.
+/// Which packs to read. `Percent` and `Bytes` take others for another `seed`; never none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Subset {
     /// So many of a hundred.

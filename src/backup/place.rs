@@ -37,8 +37,15 @@ pub(super) enum Move {
     Up,
 }
 
-/// Resolves the sources and finds their places.
-pub(super) fn resolve(options: &BackupOptions, stream: Option<&StreamSource>) -> Result<Vec<Placed>> {
+/// Sources that are not there, and why.
+pub(super) type Missing = Vec<(PathBuf, Error)>;
+
+/// Resolves the sources and finds their places. Those that are missing beside others are no reason not to save these.
+pub(super) fn resolve(
+    options: &BackupOptions,
+    stream: Option<&StreamSource>,
+) -> Result<(Vec<Placed>, Missing)> {
+    let mut missing = Missing::new();
     let mut placed = Vec::new();
     if let Some(stream) = stream {
         let given = stream.path.clone();
@@ -49,8 +56,10 @@ pub(super) fn resolve(options: &BackupOptions, stream: Option<&StreamSource>) ->
     }
     let mut by_path = BTreeMap::new();
     for given in &options.sources {
-        let root = SourceRoot::open(given)?;
-        by_path.entry(root.resolved.clone()).or_insert(root);
+        match SourceRoot::open(given) {
+            Ok(root) => drop(by_path.entry(root.resolved.clone()).or_insert(root)),
+            Err(error) => missing.push((given.clone(), error)),
+        }
     }
     for (path, root) in by_path {
         let resolved = path.as_os_str().as_bytes().to_vec();
@@ -68,9 +77,10 @@ pub(super) fn resolve(options: &BackupOptions, stream: Option<&StreamSource>) ->
     }
     refuse_overlap(&placed)?;
     if placed.is_empty() {
-        return Err(Error::Usage("there is nothing to save: name at least one path".into()));
+        let nothing = || Error::Usage("there is nothing to save: name at least one path".into());
+        return Err(missing.into_iter().next().map_or_else(nothing, |(_, error)| error));
     }
-    Ok(placed)
+    Ok((placed, missing))
 }
 
 fn place(root: Option<SourceRoot>, given: Vec<u8>, resolved: Vec<u8>, stored_at: &[u8]) -> Result<Placed> {

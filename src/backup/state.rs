@@ -90,13 +90,12 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// The entry, if the file is still what it was and all of its chunks are present.
-    pub(super) fn entry_if_unchanged(self, stamp: &Stamp, shared: &Shared<'_>) -> Option<Entry> {
-        if shared.force || self.stamp != *stamp {
-            return None;
-        }
-        let present = self.all_packs_present || has_all_chunks(&self.entry, shared.writer);
-        present.then_some(self.entry)
+    /// The entry; and whether the file is still what it was and all of its chunks are present.
+    pub(super) fn entry(self, stamp: &Stamp, shared: &Shared<'_>) -> (Entry, bool) {
+        let usable = !shared.force
+            && self.stamp == *stamp
+            && (self.all_packs_present || has_all_chunks(&self.entry, shared.writer));
+        (self.entry, usable)
     }
 }
 
@@ -136,6 +135,14 @@ struct Open {
     usable: bool,
     all_packs_present: bool,
     write: Mutex<Option<Guarded<WriteTransaction>>>,
+}
+
+impl Open {
+    /// Whether only what this run has seen is kept. Otherwise an entry that it did not come to would be vouched for by
+    /// the packs of this run, though its own are missing.
+    fn begins_anew(&self) -> bool {
+        !self.usable || !self.all_packs_present
+    }
 }
 
 impl LocalState {
@@ -202,7 +209,7 @@ impl LocalState {
     pub(super) fn recorder(&self) -> Recorder<'_> {
         let begun = self.open.as_ref().and_then(|open| {
             let write = guarded(|| open.database.get()?.begin_write().ok().map(Guarded::new))?;
-            if self.is_begun_anew() {
+            if open.begins_anew() {
                 // What cannot be believed must not survive beside what is written now.
                 guarded(|| write.get()?.delete_table(FILES).ok())?;
             }
@@ -211,10 +218,9 @@ impl LocalState {
         Recorder { state: self, write: begun }
     }
 
-    /// Whether what is taken over unread must be recorded again: not all packs are there that the header lists, so what
-    /// this run does not come past is forgotten. It would outlive the new header, which does not list its packs.
-    pub(super) fn is_begun_anew(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| !open.all_packs_present)
+    /// Whether what was found unchanged is to be recorded again.
+    pub(super) fn begins_anew(&self) -> bool {
+        self.open.as_ref().is_some_and(Open::begins_anew)
     }
 
     /// Keeps what was recorded, now that the snapshot is acknowledged.

@@ -245,7 +245,8 @@ impl Check<'_> {
             return Ok(Some(start));
         }
         start.notes = None;
-        let absent = || Error::NotFound { what: String::from_utf8_lossy(path).into_owned() };
+        let absent =
+            || Error::NotFound { what: format!("/{} in the snapshot", String::from_utf8_lossy(path)) };
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
             let directory = start.entry.kind.directory().ok_or_else(absent)?;
             match find_entry(self, directory, name)? {

@@ -14,7 +14,7 @@ use vault::check::{CheckOptions, check};
 use vault::event::Silent;
 use vault::repository::Repository;
 
-use crate::support::manifest::{Aspect, Manifest};
+use crate::support::manifest::Manifest;
 use crate::support::mount;
 use crate::support::scratch;
 use crate::support::torture::{self, Random};
@@ -219,12 +219,7 @@ pub fn quiet(output: &Output) {
 
 /// Asserts that two trees are the same in every respect, by two oracles.
 pub fn same(one: &Path, other: &Path) {
-    same_except(one, other, &[]);
-}
-
-/// The same but for some respects, which rsync does not look at anyway.
-pub fn same_except(one: &Path, other: &Path, except: &[Aspect]) {
-    let differences = Manifest::of(one).diff_except(&Manifest::of(other), except);
+    let differences = Manifest::of(one).diff(&Manifest::of(other));
     assert!(differences.is_empty(), "{}", differences[..differences.len().min(50)].join("\n"));
     assert_eq!(rsync(one, other), "");
 }

@@ -40,12 +40,13 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::FAILED);
         }
     };
+    screen.log_run(&command_line());
     let stop = signals::stop_flag(&screen);
     let context = Context::new(cli.global, screen.clone(), stop);
     let result = commands::run(&context, cli.verb);
     screen.end_progress();
     let result = result.and_then(|outcome| screen.flush().map(|()| outcome));
-    ExitCode::from(match result {
+    let code = match result {
         Ok(outcome) => outcome.code(),
         // Whoever read the output has seen enough: nothing to complain about, but not done either.
         Err(error) if exit::is_closed_output(&error) => exit::FAILED,
@@ -54,7 +55,15 @@ fn main() -> ExitCode {
             screen.fail(&error, exit::hint(&error).as_deref(), code);
             code
         }
-    })
+    };
+    screen.log_run(&format!("exit code {code}"));
+    ExitCode::from(code)
+}
+
+/// What was asked for, for the log.
+fn command_line() -> String {
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    words.join(" ")
 }
 
 /// Prints help, or what is wrong with the command line.
