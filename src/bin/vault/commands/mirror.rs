@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use vault::backend::LocalFolder;
+use vault::backend::{Backend, LocalFolder};
 use vault::error::Result;
 use vault::mirror::{DamagedFile, MirrorOptions, MirrorSummary, Side, mirror};
 
@@ -25,10 +25,10 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Outcome> {
         write_rate: context.global.write_rate(),
         state_folder: places::states(),
     };
-    let destination = Arc::new(LocalFolder::new(args.destination.clone()));
+    let destination: Arc<dyn Backend> = Arc::new(LocalFolder::new(args.destination.clone()));
     let begun = Instant::now();
     context.screen.start_progress("mirror");
-    let result = mirror(&repository, destination, &options, &*context.screen, &context.stop);
+    let result = mirror(&repository, &destination, &options, &*context.screen, &context.stop);
     context.screen.end_progress();
     let summary = result?;
     for file in &summary.damaged {
