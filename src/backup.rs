@@ -300,7 +300,8 @@ fn run(
             assembling.join().unwrap_or_else(|_| Err(Error::Usage("the assembling thread failed".into())));
         // The assembler's error is the cause where both have one: the walk only notices that nobody takes its groups.
         match (assembled, walked) {
-            (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+            // A walk that broke off leaves the assembler with half a tree, which says only that much.
+            (Err(Error::Stopped) | Ok(_), Err(error)) | (Err(error), _) => Err(error),
             (Ok(assembled), Ok(())) => Ok(assembled),
         }
     })

@@ -4,9 +4,11 @@
 mod browse;
 mod cli;
 mod damage;
+mod engine;
 mod mirror;
 mod restore;
 mod source;
 mod spec;
 mod support;
 mod tidy;
+mod whole;

@@ -49,8 +49,8 @@ pub(super) enum Made {
 }
 
 /// A reading thread. Ends when no more groups come, or with the first error of the repository.
-pub(super) fn run(shared: &Shared<'_>, state: &LocalState, groups: &Receiver<Group>) {
-    let mut reader = Reader { shared, lookup: state.lookup(), contents: ContentWriter::new(shared) };
+pub(super) fn run<'a>(shared: &'a Shared<'a>, state: &'a LocalState, groups: &Receiver<Group>) {
+    let mut reader = Reader { shared, state, lookup: state.lookup(), contents: ContentWriter::new(shared) };
     for group in groups {
         let made = group.nodes.into_iter().map(|node| reader.make(node)).collect::<Result<Vec<_>>>();
         let failed = made.is_err();
@@ -67,6 +67,7 @@ pub(super) fn run(shared: &Shared<'_>, state: &LocalState, groups: &Receiver<Gro
 
 struct Reader<'a> {
     shared: &'a Shared<'a>,
+    state: &'a LocalState,
     lookup: Lookup<'a>,
     contents: ContentWriter<'a>,
 }
@@ -122,10 +123,18 @@ impl Reader<'_> {
         let known = self.lookup.get(&key).map(|known| known.entry(&stamp, self.shared));
         let old = match known {
             Some((entry, true)) => {
-                let entry = Entry { name: Bytes(name), ..entry };
+                let mut entry = Entry { name: Bytes(name), ..entry };
+                if !file_system.ctime_is_meaningful {
+                    // Such a stamp says nothing of owner, mode and attributes; asking for them costs no reading of the file.
+                    entry.meta = self.meta_of(found, &path, &found.stat)?;
+                    entry.meta.link_group =
+                        (found.stat.nlink > 1).then(|| self.link_group(&found.stat, file_system));
+                }
                 self.done_file(&path, &entry, Change::Unchanged);
                 self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
-                return Ok((entry, None));
+                let remembered =
+                    self.state.begins_anew().then(|| Remembered { key, found: Some((stamp, entry.clone())) });
+                return Ok((entry, remembered));
             }
             other => other.map(|(old, _)| old),
         };
@@ -163,7 +172,9 @@ impl Reader<'_> {
         let stamp = Stamp::of(&read.stat, file_system);
         let remembered = Remembered {
             key,
-            found: (!read.raced && stamp.is_settled(self.shared.start)).then(|| (stamp, entry.clone())),
+            // Unless the file system was synced, a later write through an old memory map may move no time.
+            found: (!read.raced && file_system.is_synced && stamp.is_settled(self.shared.start))
+                .then(|| (stamp, entry.clone())),
         };
         Ok((entry, Some(remembered)))
     }

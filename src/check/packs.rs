@@ -105,6 +105,7 @@ impl Check<'_> {
         }
         if self.reader.index().present().damaged.contains(&pack) {
             self.notice(format!("a record says that {name} is damaged, but its bytes are right"));
+            self.healed.insert(pack);
         }
         // [SEG-5]
         let segments = self.segment_facts.remove(&pack).unwrap_or_default();

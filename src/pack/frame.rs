@@ -243,6 +243,9 @@ impl Frame {
                         "a zstd frame states another size than its header",
                     ));
                 }
+                if zstd::zstd_safe::find_frame_compressed_size(&stored) != Ok(stored.len()) {
+                    return Err(Corruption::rule("FRAME-4", "the stored bytes are not one zstd frame"));
+                }
                 zstd::bulk::decompress(&stored, len)
                     .map_err(|_| Corruption::rule("FRAME-4", "a zstd frame cannot be decompressed"))?
             }

@@ -21,6 +21,13 @@ use commands::Context;
 use render::{Look, Screen};
 
 fn main() -> ExitCode {
+    let standard = std::panic::take_hook();
+    // A damaged cache is thrown away and said so once; how redb noticed is nobody's business.
+    std::panic::set_hook(Box::new(move |panic| {
+        if !vault::guard::is_inside() {
+            standard(panic);
+        }
+    }));
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(command_line_failed(&error)),
