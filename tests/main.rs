@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod browse;
+mod cli;
 mod damage;
 mod engine;
 mod mirror;
