@@ -6,43 +6,39 @@
 //! what need not be read next time. Memory is bounded by the groups under way, whatever the size of the source.
 
 mod assemble;
+mod conduct;
 mod content;
 mod place;
 mod read;
 mod state;
+mod tally;
 
 use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::bounded;
 
 use crate::chunk::Chunker;
 use crate::codec::Bytes;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::id::{SnapshotId, host_id};
+use crate::id::{SnapshotId, hash, host_id};
 use crate::pack::Compression;
 use crate::repository::{Repository, WriteOptions, Writer};
 use crate::session::machine_id;
-use crate::snapshot::{Entry, Snapshot, Source, State, Time, Why, counter};
-use crate::source::{FileKind, FileSystem, Filter, Found, SourceRoot, Step, Walk, WalkOptions};
+use crate::snapshot::{Entry, Field, SNAPSHOT_SEEN, Snapshot, Source, State, Time, Why, counter};
+use crate::source::Filter;
 
 use assemble::Assembled;
-use place::Move;
+use conduct::{Conductor, Node};
 use state::LocalState;
+use tally::Tally;
 
-/// A group has at most so many entries,
-const GROUP_ENTRIES: usize = 256;
-/// or so many bytes to read, or one longer file.
-const GROUP_BYTES: u64 = 2 << 20;
 /// Groups under way.
 const GROUPS_UNDER_WAY: usize = 16;
-/// So many lines of errors are kept for the notes of a snapshot.
-const NOTED_ERRORS: usize = 10_000;
 
 /// A stream to be saved as a file.
 pub struct StreamSource {
@@ -55,6 +51,7 @@ pub struct StreamSource {
 }
 
 /// What to save, and how.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct BackupOptions {
     /// Paths to be saved.
     pub sources: Vec<PathBuf>,
@@ -178,85 +175,6 @@ impl Shared<'_> {
     }
 }
 
-/// Counts of a run.
-#[derive(Default)]
-struct Tally {
-    files: AtomicU64,
-    directories: AtomicU64,
-    others: AtomicU64,
-    bytes: AtomicU64,
-    new: AtomicU64,
-    changed: AtomicU64,
-    unchanged: AtomicU64,
-    errors: AtomicU64,
-    left_out: AtomicU64,
-    files_read: AtomicU64,
-    bytes_read: AtomicU64,
-    raced: AtomicU64,
-    noted: Mutex<Vec<String>>,
-}
-
-impl Tally {
-    fn add(counter: &AtomicU64, value: u64) {
-        counter.fetch_add(value, Ordering::Relaxed);
-    }
-
-    fn problem(&self, path: &Path, error: &Error) {
-        use std::error::Error as _;
-        Self::add(&self.errors, 1);
-        let mut text = format!("{}: {error}", path.display());
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        if let Ok(mut noted) = self.noted.lock() {
-            if noted.len() < NOTED_ERRORS {
-                noted.push(text.replace('\n', "\\n"));
-            }
-        }
-    }
-
-    fn counters(&self, written: crate::repository::Written) -> Vec<(u32, u64)> {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        vec![
-            (counter::FILES, load(&self.files)),
-            (counter::DIRECTORIES, load(&self.directories)),
-            (counter::OTHERS, load(&self.others)),
-            (counter::BYTES, load(&self.bytes)),
-            (counter::FILES_NEW, load(&self.new)),
-            (counter::FILES_CHANGED, load(&self.changed)),
-            (counter::FILES_UNCHANGED, load(&self.unchanged)),
-            (counter::CHUNKS_ADDED, written.chunks),
-            (counter::PLAIN_ADDED, written.plain_bytes),
-            (counter::STORED_ADDED, written.stored_bytes),
-            (counter::ERRORS, load(&self.errors)),
-            (counter::LEFT_OUT, load(&self.left_out)),
-            (counter::FILES_READ, load(&self.files_read)),
-            (counter::BYTES_READ, load(&self.bytes_read)),
-            (counter::FILES_RACED, load(&self.raced)),
-        ]
-    }
-}
-
-/// A step of the walk on its way to a tree.
-enum Node {
-    /// A directory above a source.
-    Implied(Vec<u8>),
-    /// A directory begins; with its name in the snapshot.
-    Enter(Found, Vec<u8>),
-    /// Anything else, to be made whole; with its name in the snapshot and the file system it is on.
-    Entry(Found, Vec<u8>, Arc<FileSystem>),
-    /// A stream, to be stored as the file of this name.
-    Stream(Vec<u8>, StreamSource),
-    /// A name of which nothing is saved.
-    LeftOut(Vec<u8>, Why, u32),
-    /// The directory is done.
-    Leave,
-    /// From here on, entries belong to the source of this number.
-    Source(usize),
-}
-
 /// Takes a snapshot. On return with a snapshot it is durable.
 ///
 /// An interruption (`stop`) ends the walk, keeps what was read, and leaves a partial snapshot.
@@ -271,6 +189,7 @@ pub fn backup(
 ) -> Result<BackupSummary> {
     let stream = options.stream.take();
     let sources = place::resolve(&options, stream.as_ref())?;
+    place::refuse_inside_repository(&sources, repository.backend().place())?;
     let start = Time::now();
     let mut write_options = WriteOptions::new(observer.clone());
     write_options.compression = options.compression;
@@ -298,9 +217,13 @@ pub fn backup(
         force: options.force,
         rate: options.read_rate.map(crate::rate::RateLimit::new),
     };
-    let assembled = run(&shared, &state, &options, &sources, stream)?;
-    let notes = assemble::write_notes(&shared, &options.rules)?;
+    let assembled = run(&shared, &state, &options, &sources, stream)
+        .and_then(|assembled| Ok((assemble::write_notes(&shared, &options.rules)?, assembled)));
     let Shared { tally, .. } = shared;
+    let (notes, assembled) = match assembled {
+        Err(Error::Stopped) => return Err(writer.give_up().unwrap_or(Error::Stopped)),
+        other => other?,
+    };
 
     let interrupted = stop.load(Ordering::Relaxed);
     let written = writer.finish()?;
@@ -323,7 +246,7 @@ pub fn backup(
         predecessor: predecessor.map(|(id, _)| *id),
         made_from: Vec::new(),
         counters: tally.counters(written),
-        fields: Vec::new(),
+        fields: vec![seen(&listed)],
     };
     let mut summary = BackupSummary {
         snapshot: None,
@@ -363,172 +286,18 @@ fn run(
             scope.spawn(move || read::run(shared, state, &groups));
         }
         drop(waiting_groups);
-        let assembler = scope.spawn(move || assemble::run(shared, state, sources, &in_order));
-        let mut conductor =
-            Conductor { shared, weak: HashSet::new(), groups, ordered, group: Vec::new(), bytes: 0 };
+        let assembling = scope.spawn(move || assemble::run(shared, state, sources, &in_order));
+        let mut conductor = Conductor::new(shared, groups, ordered);
         let walked = conductor.walk(options, sources, stream).and_then(|()| conductor.send());
         drop(conductor);
         let assembled =
-            assembler.join().unwrap_or_else(|_| Err(Error::Usage("the assembling thread failed".into())));
+            assembling.join().unwrap_or_else(|_| Err(Error::Usage("the assembling thread failed".into())));
         // The assembler's error is the cause where both have one: the walk only notices that nobody takes its groups.
         match (assembled, walked) {
             (Err(error), _) | (Ok(_), Err(error)) => Err(error),
             (Ok(assembled), Ok(())) => Ok(assembled),
         }
     })
-}
-
-/// Walks the sources and sends groups on.
-struct Conductor<'a> {
-    shared: &'a Shared<'a>,
-    /// File systems without a meaningful ctime that were spoken of.
-    weak: HashSet<PathBuf>,
-    groups: Sender<read::Group>,
-    ordered: Sender<read::Answer>,
-    group: Vec<Node>,
-    bytes: u64,
-}
-
-impl Conductor<'_> {
-    fn walk(
-        &mut self,
-        options: &BackupOptions,
-        sources: &[place::Placed],
-        mut stream: Option<StreamSource>,
-    ) -> Result<()> {
-        let mut covered = HashSet::new();
-        for step in place::moves(sources) {
-            match step {
-                Move::Down(name) => self.push(Node::Implied(name), 0)?,
-                Move::Up => self.push(Node::Leave, 0)?,
-                Move::Source(number) => {
-                    let Some(placed) = sources.get(number) else { continue };
-                    self.push(Node::Source(number), 0)?;
-                    match (&placed.root, stream.take()) {
-                        (Some(root), _) => {
-                            self.walk_source(options, sources, root, &placed.name, &mut covered)?
-                        }
-                        (None, Some(stream)) => {
-                            self.push(Node::Stream(placed.name.clone(), stream), GROUP_BYTES)?
-                        }
-                        (None, None) => {}
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Walks one source. Where it comes upon another source that it would leave out, that one is walked in its place.
-    fn walk_source(
-        &mut self,
-        options: &BackupOptions,
-        sources: &[place::Placed],
-        root: &SourceRoot,
-        name: &[u8],
-        covered: &mut HashSet<PathBuf>,
-    ) -> Result<()> {
-        let walk_options = WalkOptions {
-            filter: options.filter.clone(),
-            one_file_system: options.one_file_system,
-            repository: Some(self.shared.repository.clone()),
-            // Pending writes through old memory maps move ctime now rather than after we looked.
-            sync: true,
-        };
-        let mut walks = vec![(Walk::new(root, &walk_options)?, Some(name.to_vec()))];
-        let mut stopped = false;
-        while let Some((walk, root_name)) = walks.last_mut() {
-            if !stopped && self.shared.stopped() {
-                stopped = true;
-                walk.skip_rest();
-            }
-            let Some(step) = walk.next() else {
-                walks.pop();
-                if let (true, Some((walk, _))) = (stopped, walks.last_mut()) {
-                    walk.skip_rest();
-                }
-                continue;
-            };
-            match step {
-                Step::Enter(found) => {
-                    let name = root_name.take().unwrap_or_else(|| found.name.clone());
-                    self.push(Node::Enter(found, name), 0)?;
-                }
-                Step::Entry(found) => {
-                    let name = root_name.take().unwrap_or_else(|| found.name.clone());
-                    let file_system = walk.file_system(found.stat.dev);
-                    self.meet(&file_system);
-                    let bytes = if found.stat.kind == FileKind::Regular { found.stat.size } else { 0 };
-                    self.push(Node::Entry(found, name, file_system), bytes)?;
-                }
-                Step::Leave => self.push(Node::Leave, 0)?,
-                Step::Problem { path, error } => self.shared.problem(&path, &error),
-                Step::LeftOut { name, path, why, errno, error } => {
-                    let inner =
-                        place::inner_source(sources, &path).filter(|_| covered.insert(path.to_path_buf()));
-                    if let (Some(inner), false) = (inner, stopped) {
-                        walks.push((Walk::new(inner, &walk_options)?, Some(name)));
-                        continue;
-                    }
-                    let name = root_name.take().unwrap_or(name);
-                    self.left_out(name, &path, why, errno, error)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Says once per file system where only size and mtime can tell that a file changed.
-    fn meet(&mut self, file_system: &FileSystem) {
-        if !file_system.ctime_is_meaningful && !self.weak.contains(&file_system.mount) {
-            self.weak.insert(file_system.mount.clone());
-            let text = format!(
-                "{} keeps no reliable change times: a file that changed but kept its size and modification time is \
-                 only noticed with --force",
-                file_system.type_name
-            );
-            self.shared.notice(&file_system.mount, &text);
-        }
-    }
-
-    fn left_out(
-        &mut self,
-        name: Vec<u8>,
-        path: &Path,
-        why: Why,
-        errno: u32,
-        error: Option<Error>,
-    ) -> Result<()> {
-        if let Some(error) = error {
-            self.shared.problem(path, &error);
-        }
-        if why == Why::Repository {
-            self.shared.notice(path, "this is the repository itself: it is left out");
-        }
-        self.push(Node::LeftOut(name, why, errno), 0)
-    }
-
-    fn push(&mut self, node: Node, bytes: u64) -> Result<()> {
-        // A long file goes alone, so that the files around it do not wait for it.
-        if bytes >= GROUP_BYTES {
-            self.send()?;
-        }
-        self.group.push(node);
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes >= GROUP_BYTES || self.group.len() >= GROUP_ENTRIES { self.send() } else { Ok(()) }
-    }
-
-    fn send(&mut self) -> Result<()> {
-        if self.group.is_empty() {
-            return Ok(());
-        }
-        let (reply, answer) = bounded(1);
-        let group = read::Group { nodes: std::mem::take(&mut self.group), reply };
-        self.bytes = 0;
-        // The answer is queued first: an assembler that has given up ends the walk.
-        let sent = self.ordered.send(answer).is_ok() && self.groups.send(group).is_ok();
-        if sent { Ok(()) } else { Err(Error::Interrupted) }
-    }
 }
 
 /// The newest snapshot of the same host, label and places: complete ones only.
@@ -546,6 +315,14 @@ fn find_predecessor<'a>(
             && snapshot.sources.len() == places.len()
             && snapshot.sources.iter().all(|source| places.contains(&source.stored_at.0[..]))
     })
+}
+
+/// The set of snapshots that this run saw, so that it can be told later when one of them is missing.
+fn seen(listed: &HashSet<SnapshotId>) -> Field {
+    let mut ids: Vec<[u8; 32]> = listed.iter().map(|id| *id.as_bytes()).collect();
+    ids.sort_unstable();
+    let value = Bytes(hash(ids.as_flattened()).to_vec());
+    Field { tag: SNAPSHOT_SEEN, critical: false, value }
 }
 
 /// Says what is to come, going by the last time.

@@ -56,7 +56,7 @@ impl ChunkerParams {
         let in_range = (MINIMUM_MIN..=MINIMUM_MAX).contains(&min)
             && (AVERAGE_MIN..=AVERAGE_MAX).contains(&avg)
             && (MAXIMUM_MIN..=MAXIMUM_MAX).contains(&max);
-        if !in_range || !(min < avg && avg < max) {
+        if !(in_range && min < avg && avg < max) {
             return Err(Corruption::rule("CUT-1", "the chunker's lengths are out of range or out of order"));
         }
         if min % 2 != 0 || max % 2 != 0 || !avg.is_power_of_two() {

@@ -113,11 +113,14 @@ pub enum Error {
     #[error("cannot make a frame")]
     Frame {
         /// Why.
-        source: crate::pack::FrameError,
+        source: FrameError,
     },
     /// What the user asked for makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// Another thread failed first; its error is the cause.
+    #[error("stopped after an earlier error")]
+    Stopped,
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -153,8 +156,11 @@ impl Error {
         match self {
             Self::Damaged { .. } | Self::ChunkMissing { .. } => true,
             Self::Repository { source, action, .. } => {
+                // InvalidData: something else than a regular file has the name; UnexpectedEof: it shrank while it was read.
+                use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
                 *action == "read"
-                    && (source.raw_os_error() == Some(libc::EIO) || source.kind() == io::ErrorKind::NotFound)
+                    && (source.raw_os_error() == Some(libc::EIO)
+                        || matches!(source.kind(), NotFound | InvalidData | UnexpectedEof))
             }
             _ => false,
         }
@@ -170,6 +176,19 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// Why a frame was not sealed: the machine, not the user, is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// zstd failed.
+    #[error("compression failed")]
+    Compression(#[source] io::Error),
+    /// What was compressed does not decode to what went in.
+    #[error(
+        "a frame did not come back from compression as it went in: this machine's memory or processor is faulty"
+    )]
+    NotReproduced(#[source] Corruption),
 }
 
 /// Which rule of `spec/format.md` some bytes break.

@@ -11,8 +11,10 @@ mod record;
 mod writer;
 
 pub use config::{Config, CopyInfo, InitOptions};
+pub(crate) use config::{is_free, is_of_the_medium, make_folders, read_config, read_copy};
 pub use reader::Reader;
 pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
+pub(crate) use writer::clean_up;
 pub use writer::{DEFAULT_PACK_LEN, DataBatch, WriteOptions, Writer, Written};
 
 use std::collections::{HashMap, HashSet};
@@ -23,7 +25,7 @@ use crate::backend::{Backend, Listed, read_whole};
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
 use crate::header::{HEADER_LEN, MAX_OBJECT_LEN, Magic, decode_object};
-use crate::id::{self, IdKeys, PackId, RecordId, RepositoryId, SegmentId, SnapshotId};
+use crate::id::{self, CopyId, IdKeys, PackId, RecordId, RepositoryId, SegmentId, SnapshotId};
 use crate::index::{Index, PresentPacks, Problems, is_vanished};
 use crate::snapshot::Snapshot;
 
@@ -162,7 +164,9 @@ impl Repository {
     /// # Errors
     /// Any error of listing; those of single records are in the list.
     pub fn records(&self) -> Result<Vec<(RecordId, Result<Record>)>> {
-        let ids = sorted(self.list("records")?.iter().filter_map(|listed| RecordId::from_hex(&listed.name)));
+        let ids = sorted(
+            self.list_or_none("records")?.iter().filter_map(|listed| RecordId::from_hex(&listed.name)),
+        );
         Ok(ids.into_iter().map(|id| (id, self.record(&id))).collect())
     }
 
@@ -177,7 +181,7 @@ impl Repository {
     /// # Errors
     /// Any error of the medium.
     pub fn segment_ids(&self) -> Result<Vec<SegmentId>> {
-        Ok(sorted(self.list("index")?.iter().filter_map(|listed| SegmentId::from_hex(&listed.name))))
+        Ok(sorted(self.list_or_none("index")?.iter().filter_map(|listed| SegmentId::from_hex(&listed.name))))
     }
 
     /// The packs that are listed, and what the records say of them.
@@ -186,9 +190,15 @@ impl Repository {
     /// Any error of the medium.
     pub fn present_packs(&self) -> Result<PresentPacks> {
         let mut packs = HashMap::new();
+        // A copy made by a tool that skips empty folders lacks some of the 256; without `packs` itself nothing is believed.
+        let folders = self.list("packs")?;
+        let folders: HashSet<&str> = folders.iter().map(|listed| listed.name.as_str()).collect();
         for prefix in 0..=255u8 {
-            let folder = format!("packs/{prefix:02x}");
-            for listed in self.list(&folder)? {
+            let name = format!("{prefix:02x}");
+            if !folders.contains(name.as_str()) {
+                continue;
+            }
+            for listed in self.list(&format!("packs/{name}"))? {
                 let id =
                     PackId::from_hex(&listed.name).filter(|id| id.as_bytes()[0] == prefix && listed.is_file);
                 packs.extend(id.map(|id| (id, listed.len)));
@@ -198,7 +208,7 @@ impl Repository {
     }
 
     /// The packs that a record in force calls damaged in this copy.
-    fn damaged_packs(&self) -> Result<HashSet<PackId>> {
+    pub(crate) fn damaged_packs(&self) -> Result<HashSet<PackId>> {
         let records: Vec<_> =
             self.records()?.into_iter().filter_map(|(id, read)| Some((id, read.ok()?))).collect();
         let undone: HashSet<[u8; 32]> = records
@@ -240,6 +250,21 @@ impl Repository {
         }
     }
 
+    /// Checks that no feature and no record here forbids this program to write to one copy of the repository `[REC-1]`.
+    ///
+    /// # Errors
+    /// `UnknownFeature`, `UnknownRecord`; any error of the medium.
+    pub fn check_writable(&self, copy: CopyId) -> Result<()> {
+        if let Err(name) = config::check_features(&*self.backend)? {
+            return Err(Error::UnknownFeature { name });
+        }
+        let unknown = self.records()?.into_iter().find(|(_, read)| {
+            read.as_ref()
+                .is_ok_and(|read| read.outer.must_understand && !read.is_known() && read.speaks_of(copy))
+        });
+        unknown.map_or(Ok(()), |(record, _)| Err(Error::UnknownRecord { record: record.to_string() }))
+    }
+
     /// Begins to write: cleans up after ended sessions, loads the index, and adopts whole packs that no segment names.
     ///
     /// # Errors
@@ -266,6 +291,14 @@ impl Repository {
     /// Lists a folder.
     fn list(&self, folder: &str) -> Result<Vec<Listed>> {
         self.backend.list(folder).map_err(Error::repository("list", folder))
+    }
+
+    /// Lists a folder that may be empty, and is then not there in a copy made by a tool that skips empty folders.
+    fn list_or_none(&self, folder: &str) -> Result<Vec<Listed>> {
+        match self.backend.list(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other.map_err(Error::repository("list", folder)),
+        }
     }
 
     /// Reads a file whose name is the hash of its bytes `[REPO-1]`.

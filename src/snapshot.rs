@@ -1,7 +1,7 @@
 //! What a snapshot says: [`Snapshot`], [`Entry`], and the nodes that directories and long files are made of.
 //!
 //! This file is the model, field for field as in `spec/format.md` §8 and §9, and its rules (`validate`). `tree` builds
-//! and reads directories, `list` the pieces of long files, `file` the snapshot's own file. Next: `restore.rs`.
+//! and reads directories, `list` the pieces of long files. Next: `restore.rs`.
 
 pub mod list;
 pub mod tree;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::Bytes;
 use crate::error::Corruption;
+pub use crate::field::{Field, Time, validate_fields};
 use crate::id::{ChunkId, LinkGroup, SnapshotId};
 
 /// The longest name of an entry.
@@ -25,59 +26,11 @@ pub const MAX_ENTRY_PIECES: usize = 64;
 /// The highest level of a node of a tree or list.
 pub const MAX_LEVEL: u8 = 16;
 
-/// A time: seconds since 1970 and nanoseconds, before 1970 and after 2106 too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-pub struct Time {
-    /// Seconds since 1970-01-01T00:00:00Z.
-    pub secs: i64,
-    /// Below 1,000,000,000.
-    pub nanos: u32,
-}
-
-impl Time {
-    /// The time on this machine's clock.
-    #[must_use]
-    pub fn now() -> Self {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        Self { secs: now.tv_sec, nanos: u32::try_from(now.tv_nsec).unwrap_or(0) }
-    }
-
-    fn validate(self) -> Result<(), Corruption> {
-        if self.nanos < 1_000_000_000 {
-            Ok(())
-        } else {
-            Err(Corruption::rule("TIME-1", "a time has a billion nanoseconds or more"))
-        }
-    }
-}
-
-/// A tagged field at the end of a structure: what a later version may add.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Field {
-    /// Which field.
-    pub tag: u32,
-    /// Whether a program that does not know it must refuse the structure.
-    pub critical: bool,
-    /// Its value.
-    pub value: Bytes,
-}
-
-/// Checks `[FIELD-1]` and, with the tags that are known, `[FIELD-2]`.
-///
-/// # Errors
-/// Names the rule.
-pub fn validate_fields(fields: &[Field], known: &[u32]) -> Result<(), Corruption> {
-    if fields.windows(2).any(|pair| pair[0].tag >= pair[1].tag) {
-        return Err(Corruption::rule("FIELD-1", "the tags of its fields do not ascend"));
-    }
-    match fields.iter().find(|field| field.critical && !known.contains(&field.tag)) {
-        Some(field) => Err(Corruption::UnknownField { tag: field.tag }),
-        None => Ok(()),
-    }
-}
-
 /// The entry's content changed while it was read.
 pub const ENTRY_CHANGED_WHILE_READ: u32 = 1;
+
+/// The hash of the snapshots that were listed when this one was taken.
+pub const SNAPSHOT_SEEN: u32 = 1;
 
 /// One name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -516,7 +469,7 @@ impl Snapshot {
         self.root.validate_but_name()?;
         self.start.validate()?;
         self.end.validate()?;
-        validate_fields(&self.fields, &[])?;
+        validate_fields(&self.fields, &[SNAPSHOT_SEEN])?;
         for source in &self.sources {
             if !source.stored_at.is_empty() {
                 for name in source.stored_at.split(|byte| *byte == b'/') {

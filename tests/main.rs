@@ -1,6 +1,10 @@
 //! The tests: one binary. They see the public API or the program, never the inside.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod browse;
+mod damage;
+mod mirror;
+mod restore;
 mod source;
 mod spec;
 mod support;

@@ -10,12 +10,13 @@ use text::{code, code_without_tests, functions, line, without_literals, words};
 
 /// The modules of the library from the bottom up: a module imports only from lines above its own. Leaves, which are
 /// the first line, may import one another.
-const LAYERS: [&[&str]; 6] = [
-    &["id", "error", "codec", "event", "backend", "pattern"],
+const LAYERS: [&[&str]; 7] = [
+    &["id", "error", "codec", "field", "header", "event", "backend", "pattern", "rate", "session"],
     &["chunk"],
     &["pack"],
     &["index"],
     &["snapshot"],
+    &["browse"],
     &["repository"],
 ];
 /// What stands above them are operations, which never import one another, but for these: (importing, imported).
@@ -56,7 +57,7 @@ const FORBIDDEN: [&str; 9] = [
 const PRINTING: &str = "src/bin/vault/render.rs";
 
 /// The longest file and function there are, in lines. They may only go down; the aim is the second number of each.
-const LONGEST_FILE: (usize, usize) = (525, 500);
+const LONGEST_FILE: (usize, usize) = (500, 500);
 const LONGEST_FUNCTION: (usize, usize) = (70, 70);
 
 #[test]

@@ -65,7 +65,7 @@ pub(super) fn run(
     }
     for answer in answers {
         // A reading thread that failed has said why to the writer.
-        let group = answer.recv().unwrap_or(Err(Error::Interrupted))?;
+        let group = answer.recv().unwrap_or(Err(Error::Stopped))?;
         group.into_iter().try_for_each(|made| assembler.take(made))?;
     }
     if !source_is_root {
@@ -73,7 +73,7 @@ pub(super) fn run(
     }
     let Assembler { root, numbers, recorder, .. } = assembler;
     recorder.finish();
-    let root = root.ok_or(Error::Interrupted)?;
+    let root = root.ok_or(Error::Stopped)?;
     let origin = origin();
     let sources = sources
         .iter()
@@ -118,13 +118,12 @@ impl Assembler<'_> {
     }
 
     fn add(&mut self, mut entry: Entry) -> Result<()> {
-        match self.open.last_mut() {
-            Some((_, tree)) => tree.push(entry),
-            None => {
-                entry.name = Bytes::default();
-                self.root = Some(entry);
-                Ok(())
-            }
+        if let Some((_, tree)) = self.open.last_mut() {
+            tree.push(entry)
+        } else {
+            entry.name = Bytes::default();
+            self.root = Some(entry);
+            Ok(())
         }
     }
 

@@ -46,6 +46,11 @@ impl<'a> ContentWriter<'a> {
         Self { shared, batch: shared.writer.batch(), buffer: vec![0; len] }
     }
 
+    /// How many new chunks the files of this thread had so far.
+    pub(super) fn added(&self) -> u64 {
+        self.batch.added()
+    }
+
     /// Sends what is gathered on.
     pub(super) fn flush(&mut self) -> Result<()> {
         self.batch.flush()

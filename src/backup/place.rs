@@ -1,8 +1,9 @@
 //! Where each source lies in the snapshot, and the way through the directories above them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::backup::{BackupOptions, StreamSource};
 use crate::error::{Error, Result};
@@ -82,13 +83,38 @@ fn place(root: Option<SourceRoot>, given: Vec<u8>, resolved: Vec<u8>, stored_at:
 }
 
 fn lies_below(path: &Path, folder: &[u8]) -> bool {
-    path.as_os_str().as_bytes() != folder && path.starts_with(Path::new(std::ffi::OsStr::from_bytes(folder)))
+    path.as_os_str().as_bytes() != folder && path.starts_with(Path::new(OsStr::from_bytes(folder)))
 }
 
 /// The source with this path, if another source walks it: it is walked there even where it would be left out.
 pub(super) fn inner_source<'a>(sources: &'a [Placed], path: &Path) -> Option<&'a SourceRoot> {
     let bytes = path.as_os_str().as_bytes();
     sources.iter().find(|source| source.inside_another && source.resolved == bytes)?.root.as_ref()
+}
+
+/// The sources that another source walks and that lie below `path`.
+pub(super) fn sources_below(sources: &[Placed], path: &Path) -> Vec<PathBuf> {
+    let below = |source: &&Placed| {
+        let resolved = Path::new(OsStr::from_bytes(&source.resolved));
+        source.inside_another && lies_below(resolved, path.as_os_str().as_bytes())
+    };
+    sources.iter().filter(below).map(|source| PathBuf::from(OsStr::from_bytes(&source.resolved))).collect()
+}
+
+/// A repository that saves itself grows with every snapshot.
+pub(super) fn refuse_inside_repository(sources: &[Placed], repository: &Path) -> Result<()> {
+    let Ok(repository) = std::fs::canonicalize(repository) else { return Ok(()) };
+    for root in sources.iter().filter_map(|source| source.root.as_ref()) {
+        let path = std::fs::canonicalize(&root.resolved).map_err(Error::path("open", &root.resolved))?;
+        if path.starts_with(&repository) {
+            return Err(Error::Nested {
+                inner: root.given.clone(),
+                outer: repository,
+                reason: "a repository is not saved into itself",
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The moves that visit all sources that no other one walks, names ascending in each directory.

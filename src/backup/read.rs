@@ -36,6 +36,7 @@ pub(super) struct Group {
 pub(super) type Answer = Receiver<Result<Vec<Made>>>;
 
 /// A node made whole.
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
 pub(super) enum Made {
     /// A directory begins; its content is not known yet.
     Enter(Entry),
@@ -126,7 +127,7 @@ impl Reader<'_> {
             self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
             return Ok((entry, None));
         }
-        let before = self.shared.writer.written().chunks;
+        let before = self.contents.added();
         let read = match self.read_file(found) {
             Ok(read) => read,
             Err(Failure::Repository(error)) => return Err(error),
@@ -150,7 +151,7 @@ impl Reader<'_> {
             self.shared.problem(&path, &Error::ChangedWhileRead);
         }
         // Without a memory of the file, chunks of its own say that it is new; small files have none to tell by.
-        let change = match (knew, self.shared.writer.written().chunks > before || read.len <= INLINE_LEN) {
+        let change = match (knew, self.contents.added() > before || read.len <= INLINE_LEN) {
             (true, _) => Change::Changed,
             (false, true) => Change::New,
             (false, false) => Change::Unchanged,

@@ -148,8 +148,7 @@ impl LocalState {
         writer: &Writer,
         observer: &dyn Observer,
     ) -> Self {
-        let Some(folder) = options.cache_folder.as_deref().filter(|_| !options.dry_run || !options.force)
-        else {
+        let Some(folder) = options.cache_folder.as_deref() else {
             return Self { open: None };
         };
         let path = state_path(folder, repository, sources);
@@ -240,12 +239,11 @@ impl Lookup<'_> {
         let answer = guarded(|| {
             Some(table.get(key.0.as_slice()).map(|value| value.map(|value| value.value().to_vec())))
         });
-        let value = match answer {
-            Some(Ok(value)) => value?,
-            Some(Err(_)) | None => {
-                self.table = None;
-                return None;
-            }
+        let value = if let Some(Ok(value)) = answer {
+            value?
+        } else {
+            self.table = None;
+            return None;
         };
         debug_assert!(self.state.open.is_some());
         match unseal(&key.0, &value).and_then(|bytes| codec::decode::<(Stamp, Entry)>(bytes).ok()) {
@@ -290,10 +288,10 @@ impl Recorder<'_> {
 
     /// Hands what was recorded over, to be kept once the snapshot is acknowledged.
     pub(super) fn finish(self) {
-        if let Some(open) = &self.state.open {
-            if let Ok(mut write) = open.write.lock() {
-                *write = self.write;
-            }
+        if let Some(open) = &self.state.open
+            && let Ok(mut write) = open.write.lock()
+        {
+            *write = self.write;
         }
     }
 }
@@ -305,8 +303,8 @@ fn state_path(folder: &Path, repository: &Repository, sources: &[Placed]) -> Pat
         named.push([&source.resolved[..], b"\0", &source.stored_at, b"\0"].concat());
     }
     let parts: Vec<&[u8]> = named.iter().map(Vec::as_slice).collect();
-    let name: String = id::checksum_128(&parts).iter().map(|byte| format!("{byte:02x}")).collect();
-    folder.join(format!("state-{name}.redb"))
+    let name = u128::from_be_bytes(id::checksum_128(&parts));
+    folder.join(format!("state-{name:032x}.redb"))
 }
 
 fn open_database(path: &Path) -> Result<Database, redb::DatabaseError> {

@@ -184,7 +184,6 @@ enum Failure {
     Segment(Error),
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn doubt(error: impl std::fmt::Display) -> Failure {
     Failure::Doubt(error.to_string())
 }

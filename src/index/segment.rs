@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::backend::{Backend, StoredFile};
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
+use crate::field::{Field, validate_fields};
 use crate::header::{HEADER_LEN, Header, Magic};
 use crate::id::{self, ChunkId, PackId, RepositoryId, SegmentId};
 use crate::index::facts::{self, Row};
 use crate::pack::{Location, PackKind, Placed};
-use crate::snapshot::{Field, validate_fields};
 
 /// The bytes of a fact.
 pub const FACT_LEN: usize = 53;
@@ -93,7 +93,9 @@ pub struct Segment {
 
 /// Blocks read lately, shared by the segments of an index.
 #[derive(Default)]
-pub(super) struct BlockCache(Mutex<[HashMap<(SegmentId, usize), Arc<Vec<Row>>>; 2]>);
+pub(super) struct BlockCache(Mutex<[Blocks; 2]>);
+
+type Blocks = HashMap<(SegmentId, usize), Arc<Vec<Row>>>;
 
 impl BlockCache {
     fn get(&self, key: (SegmentId, usize)) -> Option<Arc<Vec<Row>>> {
@@ -177,13 +179,12 @@ impl Segment {
         let mut number = after.saturating_sub(1);
         while self.header.first_ids.get(number).is_some_and(|first| first <= id) {
             let key = (self.id, number);
-            let block = match cache.get(key) {
-                Some(block) => block,
-                None => {
-                    let block = Arc::new(self.read_block(number)?);
-                    cache.put(key, block.clone());
-                    block
-                }
+            let block = if let Some(block) = cache.get(key) {
+                block
+            } else {
+                let block = Arc::new(self.read_block(number)?);
+                cache.put(key, block.clone());
+                block
             };
             facts::find_in_rows(&block, &self.header.packs, id, found);
             number += 1;

@@ -4,7 +4,7 @@
 //! just encoded and computes every id again before it lets go of it: a flipped bit or a fault of the encoder must not reach
 //! the disk.
 
-use crate::error::Corruption;
+use crate::error::{Corruption, FrameError};
 use crate::header::array;
 use crate::id::{self, ChunkId, ChunkKind, IdKeys};
 use crate::pack::{
@@ -119,19 +119,6 @@ impl SealedFrame {
         header[24..32].copy_from_slice(&checksum);
         header
     }
-}
-
-/// Why a frame was not sealed: the machine, not the user, is at fault.
-#[derive(Debug, thiserror::Error)]
-pub enum FrameError {
-    /// zstd failed.
-    #[error("compression failed")]
-    Compression(#[source] std::io::Error),
-    /// What was compressed does not decode to what went in.
-    #[error(
-        "a frame did not come back from compression as it went in: this machine's memory or processor is faulty"
-    )]
-    NotReproduced(#[source] Corruption),
 }
 
 /// Compresses frames, one thread's worth of state.

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::backend::{Backend, StoredFile};
 use crate::error::{Corruption, Error, Result};
-use crate::header::{HEADER_LEN, Header, KEY_BOX_LEN, Magic, array};
+use crate::header::{HEADER_LEN, Header, Magic, array};
 use crate::id::{self, ChunkId, ChunkKind, PackId, RepositoryId};
 use crate::pack::frame::{Frame, FrameChunk, FrameHeader, decode_frame};
 use crate::pack::{
@@ -227,10 +227,10 @@ impl PackFile {
         if tail[168..184] != id::checksum_128(&[&bytes, &tail[..168]]) {
             return Err(damaged(Corruption::WrongChecksum { part: "directory" }));
         }
-        if tail[16..16 + KEY_BOX_LEN].iter().any(|byte| *byte != 0) {
+        if tail[16..168].iter().any(|byte| *byte != 0) {
             return Err(damaged(Corruption::rule(
                 "PACK-5",
-                "the key box of its tail is not that of its header",
+                "the key box of its tail is not that of its header, or a reserved byte is set",
             )));
         }
         let directory = Directory::decode(&bytes, self.kind).map_err(damaged)?;

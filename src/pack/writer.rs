@@ -12,6 +12,8 @@ use crate::pack::{
     Location, MAX_PACK_CHUNKS, MAX_PACK_LEN, PackKind, Placed, TAIL_LEN, TAIL_MAGIC, aligned, pack_file_name,
 };
 
+const ALIGNMENT_LEN: usize = 64;
+
 /// A pack being written under a temporary name.
 pub struct PackWriter {
     file: Box<dyn NewFile>,
@@ -90,8 +92,8 @@ impl PackWriter {
     pub fn add(&mut self, frame: &SealedFrame) -> Result<()> {
         let number = u32::try_from(self.frames.len()).unwrap_or(u32::MAX);
         let offset = u32::try_from(self.len).unwrap_or(u32::MAX);
-        let padding = frame.len_in_pack() as usize - FRAME_HEADER_LEN - frame.stored.len();
-        [&frame.header(number)[..], &frame.stored, &[0; 64][..padding]]
+        let padding = (FRAME_HEADER_LEN + frame.stored.len()).wrapping_neg() % ALIGNMENT_LEN;
+        [&frame.header(number)[..], &frame.stored, &[0; ALIGNMENT_LEN][..padding]]
             .iter()
             .try_for_each(|bytes| self.write(bytes))
             .map_err(Error::repository("write", "a pack"))?;

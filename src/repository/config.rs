@@ -33,6 +33,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The bytes of the files `config` and `config.2`.
+    #[must_use]
+    pub fn encode(&self, repository: RepositoryId) -> Vec<u8> {
+        encode_object(Magic::Config, repository, &[], &codec::encode(self))
+    }
+
     fn validate(&self) -> Result<(), Corruption> {
         if self.version != FORMAT_VERSION {
             return Err(Corruption::WrongVersion { found: self.version });
@@ -95,7 +101,7 @@ pub(super) fn init(backend: &dyn Backend, options: &InitOptions) -> Result<Repos
         created: Time::now(),
         fields: Vec::new(),
     };
-    let bytes = encode_object(Magic::Config, repository, &[], &codec::encode(&config));
+    let bytes = config.encode(repository);
     let session = Session::begin();
     object::publish(backend, &session, "copy", &CopyInfo::new(&options.name).encode(repository))?;
     object::publish(backend, &session, "config.2", &bytes)?;
@@ -114,14 +120,27 @@ pub(crate) fn make_folders(backend: &dyn Backend) -> Result<()> {
         .try_for_each(|folder| backend.sync_folder(folder).map_err(Error::repository("sync", folder)))
 }
 
+/// Whether systems put something of this name at the top of a file system of their own accord.
+pub(crate) fn is_of_the_medium(name: &str) -> bool {
+    const NAMES: [&str; 6] = [
+        "lost+found",
+        "System Volume Information",
+        "$RECYCLE.BIN",
+        ".Trashes",
+        ".fseventsd",
+        ".Spotlight-V100",
+    ];
+    NAMES.contains(&name) || name.starts_with(".Trash-")
+}
+
 /// Whether there is nothing yet, or only what an interrupted `init` leaves.
-fn is_free(backend: &dyn Backend) -> io::Result<bool> {
+pub(crate) fn is_free(backend: &dyn Backend) -> io::Result<bool> {
     let listed = match backend.list("") {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         other => other?,
     };
-    // A fresh file system has its own `lost+found`.
-    let known = |name: &str| FOLDERS.contains(&name) || matches!(name, "copy" | "config.2" | "lost+found");
+    let known =
+        |name: &str| FOLDERS.contains(&name) || matches!(name, "copy" | "config.2") || is_of_the_medium(name);
     if !listed.iter().all(|entry| known(&entry.name)) {
         return Ok(false);
     }
@@ -130,11 +149,19 @@ fn is_free(backend: &dyn Backend) -> io::Result<bool> {
             return Ok(false);
         }
     }
+    // Someone's folder of packages may have that name.
+    if listed.iter().any(|entry| entry.name == "packs") {
+        for prefix in backend.list("packs")? {
+            if prefix.is_file || !backend.list(&format!("packs/{}", prefix.name))?.is_empty() {
+                return Ok(false);
+            }
+        }
+    }
     Ok(true)
 }
 
 /// Reads `config`, or where that is damaged, `config.2` `[REPO-4]`.
-pub(super) fn read_config(
+pub(crate) fn read_config(
     backend: &dyn Backend,
     problems: &mut Vec<Error>,
 ) -> Result<(RepositoryId, Config)> {
@@ -176,7 +203,7 @@ fn decode_config(bytes: &[u8]) -> Result<(RepositoryId, Config), Corruption> {
 }
 
 /// Reads `copy`. Without it the repository still opens: it has no name, and records about single copies pass it by.
-pub(super) fn read_copy(
+pub(crate) fn read_copy(
     backend: &dyn Backend,
     id: RepositoryId,
     problems: &mut Vec<Error>,

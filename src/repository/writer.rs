@@ -11,6 +11,8 @@ mod dry;
 mod packer;
 mod segments;
 
+pub(crate) use segments::clean_up;
+
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -240,7 +242,7 @@ impl Writer {
     /// A gatherer of data chunks for one thread, so that neighbouring files share a frame.
     #[must_use]
     pub fn batch(&self) -> DataBatch<'_> {
-        DataBatch { writer: self, open: FrameBuilder::default() }
+        DataBatch { writer: self, open: FrameBuilder::default(), added: 0 }
     }
 
     /// What has been written so far.
@@ -301,8 +303,13 @@ impl Writer {
         match (self.shared.take_failure(), facts) {
             (Some(error), _) => Err(error),
             (None, Some(Ok(facts))) if !panicked => Ok(facts),
-            _ => Err(Error::Usage("a thread of the writer failed".into())),
+            _ => Err(Error::Stopped),
         }
+    }
+
+    /// Gives the run up, and returns why it failed if it did: the cause of any [`Error::Stopped`].
+    pub fn give_up(&mut self) -> Option<Error> {
+        self.join().err()
     }
 
     /// Takes a chunk that was claimed and sends its frame on when it is full.
@@ -331,14 +338,14 @@ impl Writer {
         let job = (kind, std::mem::take(open));
         match self.jobs.as_ref().map(|jobs| jobs.send(job)) {
             Some(Ok(())) => Ok(()),
-            _ => Err(self.shared.take_failure().unwrap_or(Error::Interrupted)),
+            _ => Err(Error::Stopped),
         }
     }
 
     fn flush(&self, kind: PackKind, open: &Mutex<FrameBuilder>) -> Result<()> {
         match open.lock() {
             Ok(mut open) => self.send(kind, &mut open),
-            Err(_) => Err(Error::Usage("a thread of the writer failed".into())),
+            Err(_) => Err(Error::Stopped),
         }
     }
 }
@@ -346,7 +353,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         // A run that is given up: the threads end, and unfinished packs are removed.
-        self.shared.fail(Error::Interrupted);
+        self.shared.fail(Error::Stopped);
         let _ = self.join();
     }
 }
@@ -360,7 +367,7 @@ impl PutChunk for Writer {
         let open = if pack == PackKind::Tree { &self.open_trees } else { &self.open_data };
         match open.lock() {
             Ok(mut open) => self.gather(pack, &mut open, (kind, id, plain))?,
-            Err(_) => return Err(Error::Usage("a thread of the writer failed".into())),
+            Err(_) => return Err(Error::Stopped),
         }
         Ok(id)
     }
@@ -370,6 +377,7 @@ impl PutChunk for Writer {
 pub struct DataBatch<'a> {
     writer: &'a Writer,
     open: FrameBuilder,
+    added: u64,
 }
 
 impl DataBatch<'_> {
@@ -381,9 +389,16 @@ impl DataBatch<'_> {
         debug_assert!(plain.len() <= MAX_CHUNK_LEN);
         let id = self.writer.shared.keys.chunk_id(ChunkKind::Data, plain);
         if dedup::claim_id(&self.writer.shared, ChunkKind::Data, id)? {
+            self.added += 1;
             self.writer.gather(PackKind::Data, &mut self.open, (ChunkKind::Data, id, plain))?;
         }
         Ok(id)
+    }
+
+    /// How many of the chunks put here were new.
+    #[must_use]
+    pub fn added(&self) -> u64 {
+        self.added
     }
 
     /// Sends what is gathered on. Must be called at the end.

@@ -170,7 +170,7 @@ impl<'a> Pieces<'a> {
                     node: child.node,
                     len: child.len,
                     level: Some(level - 1),
-                }))
+                }));
             }
         }
         Ok(())

@@ -103,7 +103,7 @@ impl<'a> TreeWriter<'a> {
             let branch = &mut self.branches[index];
             branch.len += codec::encode(&child).len();
             let level = level_of(index)?;
-            let ends = branch.children.len() >= 1 && ends_node(branch.len, &[&[level], &child.first]);
+            let ends = !branch.children.is_empty() && ends_node(branch.len, &[&[level], &child.first]);
             branch.children.push(child);
             if !ends {
                 return Ok(());

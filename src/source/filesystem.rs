@@ -28,9 +28,9 @@ pub struct FileSystem {
 }
 
 /// File systems of local disks and memory that keep a ctime of their own.
-const WITH_CTIME: [&str; 20] = [
+const WITH_CTIME: [&str; 21] = [
     "ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "zfs", "f2fs", "jfs", "reiserfs", "nilfs2", "tmpfs",
-    "ramfs", "overlay", "ubifs", "squashfs", "erofs", "iso9660", "udf", "rootfs",
+    "ramfs", "devtmpfs", "overlay", "ubifs", "squashfs", "erofs", "iso9660", "udf", "rootfs",
 ];
 
 impl FileSystem {

@@ -1,2 +1,71 @@
-//! The program.
-fn main() {}
+//! The program: reads the command line (`args`), runs a verb (`commands`), prints (`render`) and says with its exit code how
+//! it went (`exit`). It uses only the public names of the library.
+
+mod args;
+mod commands;
+mod exit;
+mod limited;
+mod places;
+mod render;
+mod select;
+mod signals;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use args::Cli;
+use commands::Context;
+use render::{Look, Screen};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(command_line_failed(&error)),
+    };
+    let look = Look { quiet: cli.global.quiet, verbose: cli.global.verbose > 0, json: cli.global.json };
+    let screen = match Screen::new(look, cli.global.log_file.as_deref()) {
+        Ok(screen) => Arc::new(screen),
+        Err(error) => {
+            render::fail_early(&format!("error: {}", render::chain(&error)), cli.global.json, exit::FAILED);
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    let stop = signals::stop_flag(&screen);
+    let context = Context::new(cli.global, screen.clone(), stop);
+    let result = commands::run(&context, cli.verb);
+    screen.end_progress();
+    let result = result.and_then(|outcome| screen.flush().map(|()| outcome));
+    ExitCode::from(match result {
+        Ok(outcome) => outcome.code(),
+        // Whoever read the output has seen enough: nothing to complain about, but not done either.
+        Err(error) if exit::is_closed_output(&error) => exit::FAILED,
+        Err(error) => {
+            let code = exit::code(&error);
+            screen.fail(&error, exit::hint(&error).as_deref(), code);
+            code
+        }
+    })
+}
+
+/// Prints help, or what is wrong with the command line.
+fn command_line_failed(error: &clap::Error) -> u8 {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            render::print_help(&error.render());
+            exit::DONE
+        }
+        // Without arguments at all: help, but nothing was done.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            render::fail_early(&error.render().to_string(), false, exit::USAGE);
+            exit::USAGE
+        }
+        _ => {
+            let json = std::env::args_os().any(|arg| arg == "--json");
+            render::fail_early(&error.render().to_string(), json, exit::USAGE);
+            exit::USAGE
+        }
+    }
+}

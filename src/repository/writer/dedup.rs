@@ -5,7 +5,6 @@ use std::sync::Mutex;
 
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
-use crate::index::ChunkCache;
 use crate::pack::Location;
 use crate::repository::writer::{Shared, notice};
 
@@ -63,27 +62,39 @@ pub(super) fn is_stored(shared: &Shared, kind: ChunkKind, id: &ChunkId) -> Resul
 }
 
 fn find(shared: &Shared, kind: ChunkKind, id: &ChunkId) -> Result<Option<Location>> {
-    let index = shared.index.read().map_err(|_| Error::Usage("a thread of the writer failed".into()))?;
+    let index = shared.index.read().map_err(|_| Error::Stopped)?;
     match ask_cache(shared, id) {
         // The cache may know a pack that is gone, or one of several places: only a sound pack counts.
-        Some(Some(location)) if location.kind == kind && index.is_sound_pack(&location.pack) => {
+        Answer::At(location) if location.kind == kind && index.is_sound_pack(&location.pack) => {
             Ok(Some(location))
         }
-        Some(None) => Ok(index.locate_uncovered(kind, id)),
-        Some(Some(_)) | None => index.locate_sound(kind, id),
+        Answer::Unknown => Ok(index.locate_uncovered(kind, id)),
+        Answer::At(_) | Answer::NoCache => index.locate_sound(kind, id),
     }
 }
 
-/// What the cache says; nothing without a cache, which is thrown away at the first doubt.
-fn ask_cache(shared: &Shared, id: &ChunkId) -> Option<Option<Location>> {
-    let answer = shared.cache.read().ok()?.as_ref()?.get(id);
+/// What the cache says of a chunk.
+enum Answer {
+    At(Location),
+    Unknown,
+    NoCache,
+}
+
+/// Asks the cache, which is thrown away at the first doubt.
+fn ask_cache(shared: &Shared, id: &ChunkId) -> Answer {
+    let answer = match shared.cache.read().as_deref() {
+        Ok(Some(cache)) => cache.get(id),
+        _ => return Answer::NoCache,
+    };
     match answer {
-        Ok(answer) => Some(answer),
+        Ok(Some(location)) => Answer::At(location),
+        Ok(None) => Answer::Unknown,
         Err(error) => {
             notice(&*shared.observer, &error);
-            let cache = shared.cache.write().ok().and_then(|mut cache| cache.take());
-            cache.map(ChunkCache::throw_away);
-            None
+            if let Some(cache) = shared.cache.write().ok().and_then(|mut cache| cache.take()) {
+                cache.throw_away();
+            }
+            Answer::NoCache
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::repository::writer::{Shared, segments};
 /// So many facts are published as a segment of their own, so that memory does not grow with a first snapshot.
 const FACTS_IN_MEMORY: usize = 400_000;
 
-/// Runs until no more frames come, and returns the facts that no segment has yet. After a failure
-/// it takes frames and drops them, so that nobody waits for it.
+/// Runs until no more frames come, and returns the facts that no segment has yet. After a failure it ends; whoever
+/// sends it frames then ends too.
 pub(super) fn run(shared: &Shared, frames: &Receiver<(PackKind, SealedFrame)>, adopted: Facts) -> Facts {
     let mut packer = Packer { shared, data: None, trees: None, facts: adopted };
     let mut outcome = Ok(());
@@ -52,12 +52,11 @@ impl Packer<'_> {
         }
         let shared = self.shared;
         let open = self.open(kind);
-        let pack = match open {
-            Some(pack) => pack,
-            None => {
-                let temporary = shared.session.temporary();
-                open.insert(PackWriter::new(&*shared.backend, &temporary, kind, shared.repository)?)
-            }
+        let pack = if let Some(pack) = open {
+            pack
+        } else {
+            let temporary = shared.session.temporary();
+            open.insert(PackWriter::new(&*shared.backend, &temporary, kind, shared.repository)?)
         };
         pack.add(frame)?;
         if pack.len() >= shared.pack_len { self.close(kind) } else { Ok(()) }

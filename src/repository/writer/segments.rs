@@ -7,7 +7,7 @@ use crate::backend::{Backend, read_whole};
 use crate::error::{Corruption, Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::{self, PackId, RepositoryId, SegmentId};
-use crate::index::{ChunkCache, Facts, Index, MAX_SEGMENT_FACTS, Segment};
+use crate::index::{Facts, Index, MAX_SEGMENT_FACTS, Segment};
 use crate::pack::{PackFile, pack_file_name};
 use crate::repository::object;
 use crate::repository::writer::{Shared, notice};
@@ -21,7 +21,7 @@ const SMALL_SEGMENTS: usize = 32;
 const MAX_SEGMENT_FILE: u64 = 80 << 20;
 
 /// Removes the temporary files of ended sessions of this host.
-pub(super) fn clean_up(backend: &dyn Backend) -> Result<()> {
+pub(crate) fn clean_up(backend: &dyn Backend) -> Result<()> {
     let listed = match backend.list("tmp") {
         // A copy made by a tool that skips empty folders.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -89,11 +89,7 @@ pub(super) fn publish(shared: &Shared, mut facts: Facts) -> Result<()> {
     if shared.dry_run {
         return Ok(());
     }
-    shared
-        .index
-        .write()
-        .map_err(|_| Error::Usage("a thread of the writer failed".into()))?
-        .add_segment(id)?;
+    shared.index.write().map_err(|_| Error::Stopped)?.add_segment(id)?;
     add_to_cache(shared, id, &facts);
     shared.claims.release(facts.iter().map(|(id, _)| id));
     debug_assert!(name.starts_with("index/"));
@@ -114,7 +110,9 @@ fn add_to_cache(shared: &Shared, id: SegmentId, facts: &Facts) {
     let added = cache.as_ref().map(|cache| cache.add(id, facts.iter()));
     if let Some(Err(error)) = added {
         notice(&*shared.observer, &error);
-        cache.take().map(ChunkCache::throw_away);
+        if let Some(doubtful) = cache.take() {
+            doubtful.throw_away();
+        }
     }
 }
 
@@ -123,7 +121,7 @@ pub(super) fn merge_small(shared: &Shared) -> Result<()> {
     if shared.dry_run {
         return Ok(());
     }
-    let index = shared.index.read().map_err(|_| Error::Usage("a thread of the writer failed".into()))?;
+    let index = shared.index.read().map_err(|_| Error::Stopped)?;
     let small: Vec<&Segment> = index
         .segments()
         .filter(|segment| segment.fact_count() < SMALL_FACTS && is_present(&index, segment))

@@ -1,0 +1,168 @@
+//! What the verbs do: one file each. Here: what they share, and the way from a verb to its file.
+
+mod cat;
+mod diff;
+mod find;
+mod init;
+mod ls;
+mod manual;
+mod restore;
+mod snapshot;
+mod snapshots;
+mod stats;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use jiff::tz::TimeZone;
+use vault::backend::{Backend, LocalFolder};
+use vault::browse;
+use vault::chunk::GetChunk;
+use vault::error::{Error, Result};
+use vault::id::{RepositoryId, SnapshotId};
+use vault::repository::{Reader, Repository};
+use vault::snapshot::{Entry, Snapshot};
+
+use crate::args::{Global, Verb};
+use crate::exit::Outcome;
+use crate::limited::Limited;
+use crate::places;
+use crate::render::Screen;
+use crate::select::{self, Selector};
+
+/// What every verb has at hand.
+pub struct Context {
+    pub global: Global,
+    pub screen: Arc<Screen>,
+    pub stop: Arc<AtomicBool>,
+    pub zone: TimeZone,
+}
+
+/// The snapshots of a repository, oldest first.
+pub struct Snapshots {
+    /// Those that can be read.
+    pub whole: Vec<(SnapshotId, Snapshot)>,
+    /// Those that cannot.
+    pub damaged: Vec<(SnapshotId, Error)>,
+}
+
+/// Runs a verb.
+pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
+    match verb {
+        Verb::Init(args) => init::run(context, &args),
+        Verb::Snapshot(args) => snapshot::run(context, *args),
+        Verb::Snapshots(args) => snapshots::run(context, &args),
+        Verb::Ls(args) => ls::run(context, &args),
+        Verb::Find(args) => find::run(context, args),
+        Verb::Diff(args) => diff::run(context, &args),
+        Verb::Cat(args) => cat::run(context, &args),
+        Verb::Restore(args) => restore::run(context, &args),
+        Verb::Stats(args) => stats::run(context, &args),
+        Verb::Completions(args) => manual::completions(context, &args),
+        Verb::Man(args) => manual::man(context, &args),
+        Verb::Version => manual::version(context),
+        _ => Err(Error::Interrupted),
+    }
+}
+
+impl Context {
+    /// What the command line and the environment say.
+    pub fn new(global: Global, screen: Arc<Screen>, stop: Arc<AtomicBool>) -> Self {
+        Self { global, screen, stop, zone: TimeZone::system() }
+    }
+
+    /// The folder of the repository, and whether it is the default one.
+    pub fn repository_folder(&self) -> Result<(PathBuf, bool)> {
+        if let Some(folder) = &self.global.repository {
+            return Ok((folder.clone(), false));
+        }
+        let default = places::default_repository();
+        let missing =
+            || Error::Usage("no repository is named and there is no home folder: use -r".to_owned());
+        Ok((default.ok_or_else(missing)?, true))
+    }
+
+    /// The medium of the repository.
+    pub fn backend(&self) -> Result<Arc<dyn Backend>> {
+        let folder = Arc::new(LocalFolder::new(self.repository_folder()?.0));
+        Ok(Limited::wrap(folder, self.global.read_rate(), self.global.write_rate()))
+    }
+
+    /// Opens the repository, and says what was found damaged though something else stood in for it.
+    pub fn open(&self) -> Result<Repository> {
+        let repository = Repository::open(self.backend()?)?;
+        for problem in repository.problems() {
+            self.screen.problem(b"", problem);
+        }
+        Ok(repository)
+    }
+
+    /// The way to the chunks.
+    pub fn reader(&self, repository: &Repository) -> Result<Reader> {
+        let reader = repository.reader()?;
+        for problem in reader.problems() {
+            self.screen.problem(b"", problem);
+        }
+        Ok(reader)
+    }
+
+    /// The folder for the caches of this repository, if there may be any.
+    pub fn cache_folder(&self, repository: RepositoryId) -> Option<PathBuf> {
+        if self.global.no_cache {
+            return None;
+        }
+        let caches = self.global.cache_dir.clone().or_else(places::caches)?;
+        Some(caches.join(repository.to_string()))
+    }
+
+    /// Reads all snapshots, and says which cannot be read.
+    pub fn snapshots(&self, repository: &Repository) -> Result<Snapshots> {
+        let mut snapshots = Snapshots { whole: Vec::new(), damaged: Vec::new() };
+        for (id, read) in repository.snapshots()? {
+            match read {
+                Ok(snapshot) => snapshots.whole.push((id, snapshot)),
+                Err(error) => {
+                    self.screen.problem(b"", &error);
+                    snapshots.damaged.push((id, error));
+                }
+            }
+        }
+        Ok(snapshots)
+    }
+
+    /// How a verb ends that found `snapshots`, and met no other trouble than is counted as problems.
+    pub fn outcome(&self) -> Outcome {
+        Outcome::damage_if(self.screen.tally().problems() > 0)
+    }
+}
+
+impl Snapshots {
+    /// The snapshot that is meant. If that one is damaged, this is an error. That any other one is damaged was said when they
+    /// were read, and is in the exit code: an older snapshot must not pass for the latest.
+    pub fn select(&self, selector: &Selector, zone: &TimeZone) -> Result<&(SnapshotId, Snapshot)> {
+        if let select::Which::Id(prefix) = &selector.which {
+            let fits = |id: &SnapshotId| id.to_string().starts_with(prefix);
+            let damaged = self.damaged.iter().find(|(id, _)| fits(id));
+            if let Some((id, _)) = damaged.filter(|_| !self.whole.iter().any(|(id, _)| fits(id))) {
+                let source = vault::error::Corruption::WrongHash;
+                return Err(Error::Damaged { file: format!("snapshots/{id}"), source });
+            }
+        }
+        let index = select::select(selector, &self.whole, zone)?;
+        self.whole.get(index).ok_or_else(|| Error::NotFound { what: format!("snapshot {}", selector.which) })
+    }
+}
+
+/// What a selector names inside of its snapshot.
+pub fn entry_at(get: &dyn GetChunk, snapshot: &(SnapshotId, Snapshot), path: &[u8]) -> Result<Entry> {
+    let (id, snapshot) = snapshot;
+    browse::lookup(get, &snapshot.root, path)?.ok_or_else(|| Error::NotFound {
+        what: format!("/{} in snapshot {}", crate::render::text::escape(path), short(id)),
+    })
+}
+
+/// The id of a snapshot as people write it.
+pub fn short(id: &SnapshotId) -> String {
+    select::short_of(id, 8)
+}

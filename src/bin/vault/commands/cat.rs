@@ -1,0 +1,32 @@
+//! `vault cat`.
+
+use vault::error::{Error, Result};
+use vault::export;
+
+use super::{Context, entry_at};
+use crate::args::CatArgs;
+use crate::exit::Outcome;
+use crate::render::text::escape;
+
+pub fn run(context: &Context, args: &CatArgs) -> Result<Outcome> {
+    let repository = context.open()?;
+    let snapshots = context.snapshots(&repository)?;
+    let snapshot = snapshots.select(&args.selector, &context.zone)?;
+    let reader = context.reader(&repository)?;
+    let path = args.selector.path();
+    let entry = entry_at(&reader, snapshot, path)?;
+    let is_folder = entry.kind.directory().is_some();
+    if is_folder && context.screen.out_is_terminal() && !args.force {
+        let what = "a folder comes as a tar archive: send it to a file or a program, or use --force";
+        return Err(Error::Usage(what.to_owned()));
+    }
+    let mut left_out = |path: &[u8], text: &str| context.screen.warn(&format!("/{} {text}", escape(path)));
+    context.screen.raw(|out| {
+        if is_folder {
+            export::export_tar(&reader, &snapshot.1, (path, &entry), out, &mut left_out, &context.stop)
+        } else {
+            export::export_file(&reader, &entry, out, &context.stop).map(drop)
+        }
+    })?;
+    Ok(context.outcome())
+}

@@ -1,0 +1,24 @@
+//! `vault init`.
+
+use std::os::unix::ffi::OsStrExt;
+
+use serde_json::json;
+use vault::error::Result;
+use vault::repository::{InitOptions, Repository};
+
+use super::Context;
+use crate::args::InitArgs;
+use crate::exit::Outcome;
+use crate::render::path_fields;
+
+pub fn run(context: &Context, args: &InitArgs) -> Result<Outcome> {
+    let backend = context.backend()?;
+    let options = InitOptions { name: args.name.clone().unwrap_or_default(), ..InitOptions::default() };
+    let id = Repository::init(&*backend, &options)?;
+    let place = backend.place();
+    let mut value = json!({"message_type": "initialized", "id": id.to_string()});
+    path_fields(&mut value, "repository", place.as_os_str().as_bytes());
+    let text = format!("made the repository {id} in {}; it is not encrypted", place.display());
+    context.screen.summary(&text, &value)?;
+    Ok(Outcome::Done)
+}

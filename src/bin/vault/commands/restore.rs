@@ -1,0 +1,231 @@
+//! `vault restore`: where to, what of it, and what came of it.
+
+mod place;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+use vault::error::{Error, Result};
+use vault::id::SnapshotId;
+use vault::pattern::{CaseFold, Patterns};
+use vault::repository::Reader;
+use vault::restore::{Overwrite, Owner, RestoreOptions, RestoreSummary, Select, Sparse, restore};
+use vault::snapshot::Snapshot;
+
+use super::{Context, entry_at, short};
+use crate::args::{OverwriteArg, OwnerArg, RestoreArgs};
+use crate::exit::Outcome;
+use crate::render::text::{self, counted};
+use crate::render::{self, path_fields};
+
+use place::Job;
+
+pub fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
+    let repository = context.open()?;
+    let snapshots = context.snapshots(&repository)?;
+    let snapshot = snapshots.select(&args.selector, &context.zone)?;
+    let reader = context.reader(&repository)?;
+    // A path that is not there is found out before a folder is made or anything asked.
+    entry_at(&reader, snapshot, args.selector.path())?;
+    let options = to_options(args, repository.backend().place())?;
+    let jobs = if args.in_place {
+        place::in_place(&reader, &snapshot.1, args.selector.path())?
+    } else {
+        let target = match &args.target {
+            Some(target) => target.clone(),
+            None => place::new_folder(context, snapshot)?,
+        };
+        vec![Job { path: args.selector.path().to_vec(), target }]
+    };
+    if args.in_place && !args.dry_run {
+        let rehearsal = RestoreOptions { dry_run: true, ..options.clone() };
+        let summary = all(context, &reader, snapshot, &jobs, &rehearsal)?;
+        if summary.files + summary.directories + summary.others + summary.removed == 0 && summary.errors == 0
+        {
+            context.screen.note("everything is as in the snapshot already");
+        } else if !confirmed(context, args, &summary)? {
+            context.screen.note("nothing was changed");
+            return Ok(Outcome::Failed);
+        }
+    }
+    let begun = Instant::now();
+    let summary = all(context, &reader, snapshot, &jobs, &options)?;
+    print(context, args, snapshot, &jobs, &summary, begun)?;
+    Ok(match &summary {
+        summary if summary.damaged > 0 || !snapshots.damaged.is_empty() => Outcome::Damage,
+        summary if !summary.is_success() => Outcome::Failed,
+        _ => Outcome::Done,
+    })
+}
+
+/// Restores each part to its place, and adds up.
+fn all(
+    context: &Context,
+    reader: &Reader,
+    (_, snapshot): &(SnapshotId, Snapshot),
+    jobs: &[Job],
+    options: &RestoreOptions,
+) -> Result<RestoreSummary> {
+    let mut total = RestoreSummary::default();
+    context.screen.show_changes(options.dry_run);
+    if !options.dry_run {
+        context.screen.start_progress("restore");
+    }
+    for job in jobs {
+        if options.dry_run {
+            context.screen.note(&format!("in {}:", job.target.display()));
+        }
+        let one =
+            restore(reader, snapshot, &job.path, &job.target, options, &*context.screen, &context.stop)?;
+        total.files += one.files;
+        total.directories += one.directories;
+        total.others += one.others;
+        total.bytes += one.bytes;
+        total.unchanged += one.unchanged;
+        total.removed += one.removed;
+        total.skipped += one.skipped;
+        total.errors += one.errors;
+        total.damaged += one.damaged;
+        total.as_root |= one.as_root;
+        for (what, count) in one.not_set {
+            *total.not_set.entry(what).or_default() += count;
+        }
+    }
+    context.screen.end_progress();
+    context.screen.show_changes(false);
+    Ok(total)
+}
+
+/// Whether the user agrees. Without a terminal there is nobody to ask, so that has to be said beforehand.
+fn confirmed(context: &Context, args: &RestoreArgs, summary: &RestoreSummary) -> Result<bool> {
+    context.screen.note(&amounts(summary));
+    if args.yes {
+        return Ok(true);
+    }
+    render::ask("Change this?").ok_or_else(|| {
+        Error::Usage("--in-place changes existing files: without a terminal to ask on, say --yes".to_owned())
+    })
+}
+
+fn to_options(args: &RestoreArgs, repository: &Path) -> Result<RestoreOptions> {
+    let patterns = |exact: &[String], folded: &[String]| {
+        let exact = exact.iter().map(|pattern| (pattern.clone(), CaseFold::Exact));
+        Patterns::new(exact.chain(folded.iter().map(|pattern| (pattern.clone(), CaseFold::Ignore))))
+    };
+    let include = patterns(&args.include, &args.iinclude)?;
+    let exclude = patterns(&args.exclude, &args.iexclude)?;
+    let select: Option<Arc<dyn Select>> = if include.is_empty() && exclude.is_empty() {
+        None
+    } else {
+        Some(Arc::new(Wanted { include, exclude }))
+    };
+    Ok(RestoreOptions {
+        overwrite: match args.overwrite {
+            OverwriteArg::Always => Overwrite::Always,
+            OverwriteArg::IfChanged => Overwrite::IfChanged,
+            OverwriteArg::IfNewer => Overwrite::IfNewer,
+            OverwriteArg::Never => Overwrite::Never,
+        },
+        delete: args.delete,
+        dry_run: args.dry_run,
+        verify: args.verify,
+        sparse: if args.sparse { Sparse::Always } else { Sparse::AsSaved },
+        owner: match args.owner {
+            OwnerArg::Name => Owner::Name,
+            OwnerArg::Number => Owner::Number,
+            OwnerArg::None => Owner::None,
+        },
+        select,
+        keep_damaged: args.keep_damaged,
+        repository_place: Some(repository.to_owned()),
+    })
+}
+
+/// What the patterns of the command line leave.
+struct Wanted {
+    include: Patterns,
+    exclude: Patterns,
+}
+
+/// Whether patterns include a path: each folder on the way hands down what was said of it.
+fn includes(patterns: &Patterns, path: &[u8], is_dir: bool) -> bool {
+    let mut included = false;
+    for (end, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+        included = patterns.includes(included, path.get(..end).unwrap_or_default(), true);
+    }
+    patterns.includes(included, path, is_dir)
+}
+
+impl Select for Wanted {
+    fn selected(&self, path: &[u8], is_dir: bool) -> bool {
+        (self.include.is_empty() || includes(&self.include, path, is_dir))
+            && !includes(&self.exclude, path, is_dir)
+    }
+
+    fn may_contain(&self, path: &[u8]) -> bool {
+        let wanted =
+            self.include.is_empty() || includes(&self.include, path, true) || self.include.may_contain(path);
+        wanted && !includes(&self.exclude, path, true)
+    }
+}
+
+fn amounts(summary: &RestoreSummary) -> String {
+    let mut parts =
+        vec![format!("{}, {}", counted(summary.files, "file", "files"), text::size(summary.bytes))];
+    let others = summary.directories + summary.others;
+    for (number, words) in [
+        (others, "folders and other entries"),
+        (summary.unchanged, "already right"),
+        (summary.removed, "removed"),
+        (summary.skipped, "passed over"),
+    ] {
+        if number > 0 {
+            parts.push(format!("{} {words}", text::count(number)));
+        }
+    }
+    parts.join(", ")
+}
+
+fn print(
+    context: &Context,
+    args: &RestoreArgs,
+    (id, _): &(SnapshotId, Snapshot),
+    jobs: &[Job],
+    summary: &RestoreSummary,
+    begun: Instant,
+) -> Result<()> {
+    let mut value = json!({
+        "message_type": "summary",
+        "snapshot_id": id.to_string(),
+        "dry_run": args.dry_run,
+        "seconds_elapsed": begun.elapsed().as_secs(),
+        "total_files": summary.files + summary.directories + summary.others + summary.unchanged,
+        "files_restored": summary.files + summary.directories + summary.others,
+        "files_unchanged": summary.unchanged,
+        "files_skipped": summary.skipped,
+        "files_deleted": summary.removed,
+        "bytes_restored": summary.bytes,
+        "error_count": summary.errors,
+        "damaged": summary.damaged,
+        "not_set": summary.not_set.iter().map(|(what, count)| (what.to_string(), *count)).collect::<std::collections::BTreeMap<_, _>>(),
+    });
+    let places: Vec<String> = jobs.iter().map(|job| job.target.display().to_string()).collect();
+    if let [job] = jobs {
+        path_fields(&mut value, "target", std::os::unix::ffi::OsStrExt::as_bytes(job.target.as_os_str()));
+    }
+    let verb = if args.dry_run { "would restore" } else { "restored" };
+    let time = text::duration(begun.elapsed());
+    let text = format!("{verb} {} into {}: {} in {time}", short(id), places.join(", "), amounts(summary));
+    if !summary.not_set.is_empty() {
+        let parts: Vec<String> =
+            summary.not_set.iter().map(|(what, count)| format!("{what} ({})", text::count(*count))).collect();
+        context.screen.warn(&format!("could not be set: {}", parts.join(", ")));
+    }
+    if summary.errors > 0 {
+        let errors = counted(summary.errors, "thing", "things");
+        context.screen.warn(&format!("{errors} could not be restored, see above"));
+    }
+    context.screen.summary(&text, &value)
+}

@@ -1,0 +1,233 @@
+//! `vault snapshot`: from the command line to a backup, and from its summary to the screen.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+use vault::backup::{BackupOptions, BackupSummary, StreamSource, backup};
+use vault::error::{Error, Result};
+use vault::event::Observer;
+use vault::pattern::{self, CaseFold, Patterns};
+use vault::repository::{InitOptions, Repository};
+use vault::snapshot::{State, counter};
+use vault::source::Filter;
+
+use super::snapshots::{counters_json, state_name};
+use super::{Context, short};
+use crate::args::{SnapshotArgs, parse_time};
+use crate::exit::Outcome;
+use crate::render::text::{self, counted};
+
+pub fn run(context: &Context, args: SnapshotArgs) -> Result<Outcome> {
+    let dry_run = args.dry_run;
+    let mut options = to_options(context, args)?;
+    let repository = open_or_make(context)?;
+    options.cache_folder = context.cache_folder(repository.id());
+    let begun = Instant::now();
+    context.screen.start_progress("archival");
+    let observer: Arc<dyn Observer> = context.screen.clone();
+    let result = backup(&repository, options, &observer, &context.stop);
+    context.screen.end_progress();
+    let summary = result?;
+    print(context, &summary, dry_run, begun.elapsed())?;
+    Ok(match summary.state {
+        State::Partial => Outcome::Interrupted,
+        _ if summary.errors > 0 => Outcome::SourceUnreadable,
+        _ => Outcome::Done,
+    })
+}
+
+/// Opens the repository; the default one is made the first time.
+fn open_or_make(context: &Context) -> Result<Repository> {
+    let (folder, is_default) = context.repository_folder()?;
+    match context.open() {
+        Err(Error::NoRepository { .. }) if is_default => {
+            if let Some(parent) = folder.parent() {
+                std::fs::create_dir_all(parent).map_err(Error::path("make", parent))?;
+            }
+            let id = Repository::init(&*context.backend()?, &InitOptions::default())?;
+            let place = folder.display();
+            context.screen.note(&format!("made the repository {id} in {place}; it is not encrypted"));
+            context.open()
+        }
+        other => other,
+    }
+}
+
+fn to_options(context: &Context, args: SnapshotArgs) -> Result<BackupOptions> {
+    let (filter, rules) = filter(&args)?;
+    let now = jiff::Timestamp::now();
+    let (sources, stream) = sources(&args)?;
+    let mut options = BackupOptions::new(sources);
+    options.stream = stream;
+    options.filter = filter;
+    options.rules = rules;
+    options.one_file_system = args.one_file_system;
+    options.as_path = args.as_path.map(OsString::into_vec);
+    options.label = args.label;
+    options.tags = args.tag;
+    options.host = args.host;
+    options.time =
+        args.time.map(|time| parse_time(&time, &context.zone).map_err(Error::Usage)).transpose()?;
+    options.description = args.description;
+    options.utc_offset_secs = context.zone.to_offset(now).seconds();
+    options.force = args.force;
+    options.dry_run = args.dry_run;
+    options.skip_if_unchanged = args.skip_if_unchanged;
+    options.compression = args.compression.0;
+    options.read_rate = context.global.read_rate();
+    Ok(options)
+}
+
+/// What is to be left out, and the arguments that say so.
+fn filter(args: &SnapshotArgs) -> Result<(Filter, Vec<String>)> {
+    let mut patterns = Vec::new();
+    let mut rules = Vec::new();
+    for file in &args.exclude_file {
+        let lines = std::fs::read(file).map_err(Error::path("read", file))?;
+        patterns.extend(pattern::read_lines(&lines)?.into_iter().map(|line| (line, CaseFold::Exact)));
+    }
+    patterns.extend(args.exclude.iter().map(|pattern| (pattern.clone(), CaseFold::Exact)));
+    patterns.extend(args.iexclude.iter().map(|pattern| (pattern.clone(), CaseFold::Ignore)));
+    for (pattern, fold) in &patterns {
+        let flag = if *fold == CaseFold::Exact { "--exclude" } else { "--iexclude" };
+        rules.push(format!("{flag}={pattern}"));
+    }
+    rules.extend(args.exclude_if_present.iter().map(|name| format!("--exclude-if-present={name}")));
+    rules.extend(args.exclude_larger_than.map(|size| format!("--exclude-larger-than={size}")));
+    for (given, flag) in [
+        (args.exclude_caches, "--exclude-caches"),
+        (args.git_ignore, "--git-ignore"),
+        (args.one_file_system, "--one-file-system"),
+    ] {
+        rules.extend(given.then(|| flag.to_owned()));
+    }
+    let filter = Filter {
+        excludes: Patterns::new(patterns)?,
+        exclude_caches: args.exclude_caches,
+        exclude_if_present: args.exclude_if_present.clone(),
+        exclude_larger_than: args.exclude_larger_than,
+        git_ignore: args.git_ignore,
+    };
+    Ok((filter, rules))
+}
+
+/// The paths to be saved, or the stream.
+fn sources(args: &SnapshotArgs) -> Result<(Vec<PathBuf>, Option<StreamSource>)> {
+    if args.stdin_from_command {
+        return Ok((Vec::new(), Some(command_stream(args)?)));
+    }
+    if args.stdin {
+        let path = args.stdin_filename.as_bytes().to_vec();
+        let stream = StreamSource { path, reader: Box::new(std::io::stdin()), finish: Box::new(|| Ok(())) };
+        return Ok((Vec::new(), Some(stream)));
+    }
+    let mut paths: Vec<PathBuf> = args.paths.iter().map(PathBuf::from).collect();
+    for (files, separator) in [(&args.files_from, b'\n'), (&args.files_from_raw, 0)] {
+        for file in files {
+            let list = read_list(file)?;
+            let names = list.split(|byte| *byte == separator).filter(|name| !name.is_empty());
+            paths.extend(names.map(|name| PathBuf::from(OsStr::from_bytes(name))));
+        }
+    }
+    if paths.is_empty() {
+        return Err(Error::Usage("nothing to save: name a file or a folder".to_owned()));
+    }
+    Ok((paths, None))
+}
+
+fn read_list(file: &Path) -> Result<Vec<u8>> {
+    if file.as_os_str() == "-" {
+        let mut list = Vec::new();
+        let read = std::io::stdin().read_to_end(&mut list);
+        read.map_err(Error::path("read", Path::new("the standard input")))?;
+        return Ok(list);
+    }
+    std::fs::read(file).map_err(Error::path("read", file))
+}
+
+/// Runs a command, whose output is saved only if it succeeds.
+fn command_stream(args: &SnapshotArgs) -> Result<StreamSource> {
+    let [program, arguments @ ..] = args.paths.as_slice() else {
+        return Err(Error::Usage("no command is named whose output is to be saved".to_owned()));
+    };
+    let program = PathBuf::from(program);
+    let spawned = Command::new(&program).args(arguments).stdout(Stdio::piped()).spawn();
+    let mut child = spawned.map_err(Error::path("run", &program))?;
+    let Some(output) = child.stdout.take() else {
+        return Err(Error::Usage("the command has no output".to_owned()));
+    };
+    let finish = move || {
+        let status = child.wait().map_err(Error::path("run", &program))?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Error::path("run", &program)(std::io::Error::other(status.to_string())))
+    };
+    let path = args.stdin_filename.as_bytes().to_vec();
+    Ok(StreamSource { path, reader: Box::new(output), finish: Box::new(finish) })
+}
+
+fn print(
+    context: &Context,
+    summary: &BackupSummary,
+    dry_run: bool,
+    elapsed: std::time::Duration,
+) -> Result<()> {
+    let count = |tag| summary.counter(tag);
+    let mut value = counters_json(&summary.counters);
+    let more = json!({
+        "message_type": "summary",
+        "snapshot_id": summary.snapshot.map(|id| id.to_string()),
+        "state": state_name(summary.state),
+        "parent": summary.predecessor.map(|id| id.to_string()),
+        "dry_run": dry_run,
+        "skipped_unchanged": summary.skipped,
+        "error_count": summary.errors,
+        "total_duration": elapsed.as_secs_f64(),
+    });
+    if let (Some(value), Some(more)) = (value.as_object_mut(), more.as_object()) {
+        value.extend(more.clone());
+    }
+    let what = match (summary.snapshot, summary.state) {
+        (Some(id), State::Complete) => format!("snapshot {}", short(&id)),
+        (Some(id), state) => format!("{} snapshot {}", state_name(state), short(&id)),
+        (None, _) if summary.skipped => {
+            "nothing differs from the last snapshot, so none was taken".to_owned()
+        }
+        (None, _) => "dry run, nothing was written".to_owned(),
+    };
+    let files = counted(count(counter::FILES), "file", "files");
+    let text = format!(
+        "{what}: {files}, {} in {} ({} new, {} changed, {} unchanged); {} new, stored as {}",
+        text::size(count(counter::BYTES)),
+        text::duration(elapsed),
+        text::count(count(counter::FILES_NEW)),
+        text::count(count(counter::FILES_CHANGED)),
+        text::count(count(counter::FILES_UNCHANGED)),
+        text::size(count(counter::PLAIN_ADDED)),
+        text::size(count(counter::STORED_ADDED)),
+    );
+    context.screen.summary(&text, &value)?;
+    if summary.state == State::Partial {
+        context
+            .screen
+            .note("interrupted: what was saved so far is kept, and the next snapshot goes on from there");
+    }
+    if summary.errors > 0 {
+        let errors = counted(summary.errors, "thing", "things");
+        context.screen.warn(&format!("{errors} could not be read and are not in the snapshot, see above"));
+    }
+    if count(counter::FILES_RACED) > 0 {
+        let files = counted(count(counter::FILES_RACED), "file", "files");
+        context
+            .screen
+            .warn(&format!("{files} changed while they were read, and may be saved half old, half new"));
+    }
+    Ok(())
+}

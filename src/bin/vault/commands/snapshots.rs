@@ -1,0 +1,174 @@
+//! `vault snapshots`.
+
+use serde_json::{Value, json};
+use vault::error::Result;
+use vault::id::SnapshotId;
+use vault::snapshot::{Snapshot, State, counter};
+use vault::stats::Amount;
+
+use super::{Context, Snapshots, short};
+use crate::args::SnapshotsArgs;
+use crate::exit::Outcome;
+use crate::render::text::{self, escape};
+use crate::render::{Align, Table, path_fields, time_text};
+
+pub fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
+    let repository = context.open()?;
+    let snapshots = context.snapshots(&repository)?;
+    let alone = if args.alone {
+        let reader = context.reader(&repository)?;
+        Some(super::stats::compute(context, &reader, &snapshots)?.alone)
+    } else {
+        None
+    };
+    let rows = chosen(args, &snapshots);
+    if context.screen.is_json() {
+        for (index, snapshot) in &rows {
+            let alone = alone.as_ref().and_then(|alone| alone.get(*index));
+            context.screen.json(&to_json(context, snapshot, alone))?;
+        }
+    } else if rows.is_empty() {
+        context.screen.note("no such snapshots; `vault snapshot PATH` takes one");
+    } else {
+        print_table(context, &rows, alone.as_deref())?;
+    }
+    Ok(context.outcome())
+}
+
+/// A snapshot and its place among all of them.
+type Row<'a> = (usize, &'a (SnapshotId, Snapshot));
+
+fn chosen<'a>(args: &SnapshotsArgs, snapshots: &'a Snapshots) -> Vec<Row<'a>> {
+    let wanted = |snapshot: &Snapshot| {
+        args.label.as_ref().is_none_or(|label| *label == snapshot.label)
+            && args.host.as_ref().is_none_or(|host| *host == snapshot.host)
+            && args.tag.iter().all(|tag| snapshot.tags.contains(tag))
+    };
+    let mut rows: Vec<Row<'_>> =
+        snapshots.whole.iter().enumerate().filter(|(_, (_, snapshot))| wanted(snapshot)).collect();
+    if let Some(last) = args.last {
+        rows.drain(..rows.len().saturating_sub(last));
+    }
+    rows
+}
+
+fn print_table(context: &Context, rows: &[Row<'_>], alone: Option<&[Amount]>) -> Result<()> {
+    let mut head = vec![
+        ("id", Align::Left),
+        ("time", Align::Left),
+        ("host", Align::Left),
+        ("label, tags", Align::Left),
+        ("files", Align::Right),
+        ("size", Align::Right),
+        ("added", Align::Right),
+    ];
+    if alone.is_some() {
+        head.push(("alone", Align::Right));
+    }
+    head.extend([("state", Align::Left), ("paths", Align::Left)]);
+    let mut table = Table::new(&head);
+    for (index, (id, snapshot)) in rows {
+        let mut words: Vec<&str> = Vec::new();
+        words.extend(Some(snapshot.label.as_str()).filter(|label| !label.is_empty()));
+        words.extend(snapshot.tags.iter().map(String::as_str));
+        let mut cells = vec![
+            short(id),
+            text::time(snapshot.start, &context.zone, "%Y-%m-%d %H:%M:%S"),
+            snapshot.host.clone(),
+            words.join(","),
+            text::count(snapshot.counter(counter::FILES)),
+            text::size(snapshot.counter(counter::BYTES)),
+            text::size(snapshot.counter(counter::STORED_ADDED)),
+        ];
+        if let Some(alone) = alone {
+            cells.push(text::size(alone.get(*index).copied().unwrap_or_default().plain_bytes));
+        }
+        let paths: Vec<String> = snapshot.sources.iter().map(|source| escape(&source.resolved)).collect();
+        cells.extend([state_words(snapshot), paths.join(", ")]);
+        table.row(cells);
+    }
+    context.screen.table(&table)?;
+    context.screen.note(&text::counted(rows.len() as u64, "snapshot", "snapshots"));
+    Ok(())
+}
+
+fn state_words(snapshot: &Snapshot) -> String {
+    let state = state_name(snapshot.state);
+    match snapshot.counter(counter::ERRORS) {
+        0 => state.to_owned(),
+        errors => format!("{state}, {}", text::counted(errors, "error", "errors")),
+    }
+}
+
+/// The word for a state.
+pub fn state_name(state: State) -> &'static str {
+    match state {
+        State::Complete => "complete",
+        State::Partial => "partial",
+        State::Suspect => "suspect",
+        State::PartOfPlan => "part of a plan",
+    }
+}
+
+/// A snapshot as a line of JSON, shaped like restic's.
+pub fn to_json(context: &Context, (id, snapshot): &(SnapshotId, Snapshot), alone: Option<&Amount>) -> Value {
+    let lossy = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+    let paths: Vec<String> = snapshot.sources.iter().map(|source| lossy(&source.resolved)).collect();
+    let sources: Vec<Value> = snapshot
+        .sources
+        .iter()
+        .map(|source| {
+            let mut value = json!({"host": source.origin});
+            path_fields(&mut value, "given", &source.given);
+            path_fields(&mut value, "path", &source.resolved);
+            path_fields(&mut value, "stored_at", &source.stored_at);
+            value
+        })
+        .collect();
+    let mut value = json!({
+        "message_type": "snapshot",
+        "struct_type": "snapshot",
+        "id": id.to_string(),
+        "short_id": short(id),
+        "time": time_text(snapshot.start, &context.zone),
+        "end": time_text(snapshot.end, &context.zone),
+        "state": state_name(snapshot.state),
+        "hostname": snapshot.host,
+        "username": snapshot.user,
+        "paths": paths,
+        "sources": sources,
+        "label": snapshot.label,
+        "tags": snapshot.tags,
+        "description": snapshot.description,
+        "program_version": snapshot.program,
+        "parent": snapshot.predecessor.map(|id| id.to_string()),
+        "tree": snapshot.root.kind.directory().map(|node| node.to_string()),
+        "summary": counters_json(&snapshot.counters),
+    });
+    if let Some(amount) = alone {
+        value["alone"] = json!({"chunks": amount.chunks, "bytes": amount.plain_bytes});
+    }
+    value
+}
+
+/// The counters of a snapshot under the names that restic gives them.
+pub fn counters_json(counters: &[(u32, u64)]) -> Value {
+    let count = |tag| counters.iter().find(|(found, _)| *found == tag).map_or(0, |(_, value)| *value);
+    json!({
+        "total_files_processed": count(counter::FILES),
+        "total_dirs_processed": count(counter::DIRECTORIES),
+        "total_others_processed": count(counter::OTHERS),
+        "total_bytes_processed": count(counter::BYTES),
+        "files_new": count(counter::FILES_NEW),
+        "files_changed": count(counter::FILES_CHANGED),
+        "files_unmodified": count(counter::FILES_UNCHANGED),
+        "chunks_added": count(counter::CHUNKS_ADDED),
+        "data_added": count(counter::PLAIN_ADDED),
+        "data_added_packed": count(counter::STORED_ADDED),
+        "error_count": count(counter::ERRORS),
+        "left_out": count(counter::LEFT_OUT),
+        "files_read": count(counter::FILES_READ),
+        "bytes_read": count(counter::BYTES_READ),
+        "files_changed_while_read": count(counter::FILES_RACED),
+    })
+}

@@ -1,0 +1,20 @@
+//! Where things lie unless the user says otherwise: the folders of the XDG base directory specification.
+
+use std::env;
+use std::path::PathBuf;
+
+/// The repository that is used when none is named.
+pub fn default_repository() -> Option<PathBuf> {
+    Some(base("XDG_DATA_HOME", ".local/share")?.join("vault/default"))
+}
+
+/// The folder for caches of all repositories.
+pub fn caches() -> Option<PathBuf> {
+    Some(base("XDG_CACHE_HOME", ".cache")?.join("vault"))
+}
+
+/// A base folder. Relative paths in the environment are to be ignored, says the specification.
+fn base(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home)))
+}

@@ -1,0 +1,272 @@
+//! Is the repository what it should be, and if not, what does it cost? Nothing is changed but by a record, if that is asked for.
+//!
+//! Four steps. `files` holds names, snapshots, segments and the listing of packs against one another; `packs` reads packs whole; `walk`
+//! visits each distinct node of all trees once and asks for every chunk they need; only if something is lost, `costs` walks again, by
+//! path. `damage` gathers what was found, one [`Damage`] per object.
+//!
+//! Memory: 16 bytes for each distinct node of the trees (the walk) and 32 for each node without loss (the walk for costs, after damage), a
+//! batch of a million chunk ids, and what is lost. Nothing grows with the depth of a path but the path itself and a list of folders
+//! still to be visited. A chunk counts as lost exactly if reading it fails, as restoring would.
+
+mod costs;
+mod damage;
+mod files;
+mod packs;
+mod walk;
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
+use crate::id::{ChunkId, ChunkKind, PackId, SegmentId, SnapshotId};
+use crate::pack::pack_file_name;
+use crate::repository::{Reader, Record, RecordBody, RecordOuter, Repository, Scope, record_kind};
+use crate::snapshot::{Entry, Time};
+
+use damage::Damages;
+
+/// So many paths are kept for each damage; the others are counted.
+pub const KEPT_COSTS: usize = 100;
+
+/// How deep to look, and at what.
+#[derive(Debug, Clone, Default)]
+pub struct CheckOptions {
+    /// Read every pack, or with `only`, every chunk: without it a pack is believed if it has the right length.
+    pub read_data: bool,
+    /// Read only some of the packs.
+    pub subset: Option<Subset>,
+    /// Check only what this snapshot needs, or what is at this path in it (names joined by slashes, empty for all).
+    pub only: Option<(SnapshotId, Vec<u8>)>,
+    /// Publish a record for each damaged pack, so that the next snapshot stores again what the source still has.
+    pub mark_damaged: bool,
+}
+
+/// Which packs to read, chosen by their ids: the same ones each time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Subset {
+    /// So many of a hundred.
+    Percent(f64),
+    /// One of several parts of about the same size.
+    Part {
+        /// Which part, from 1.
+        n: u64,
+        /// Of how many.
+        of: u64,
+    },
+    /// About so many bytes.
+    Bytes(u64),
+}
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct CheckReport {
+    /// What is damaged, by object.
+    pub damages: Vec<Damage>,
+    /// Snapshots whose trees were checked.
+    pub snapshots: u64,
+    /// Packs that are listed.
+    pub packs: u64,
+    /// The bytes of these.
+    pub pack_bytes: u64,
+    /// Packs that were read whole.
+    pub packs_read: u64,
+    /// Bytes of packs that were read whole.
+    pub bytes_read: u64,
+    /// Segments that were read.
+    pub segments: u64,
+    /// Distinct chunks that the snapshots need. Of more than a million, one that is needed far apart may count twice.
+    pub chunks: u64,
+    /// Entries in distinct directories.
+    pub entries: u64,
+    /// Names of no kind that the format knows `[REPO-3]`: no damage.
+    pub unknown_names: Vec<String>,
+    /// Temporary files of sessions that have ended: the next snapshot removes them.
+    pub left_over: Vec<String>,
+    /// What is odd and costs nothing.
+    pub notices: Vec<String>,
+    /// Packs that were newly recorded as damaged.
+    pub marked: Vec<PackId>,
+}
+
+/// Something that is not what it should be.
+#[derive(Debug)]
+pub struct Damage {
+    /// A file of the repository, or what names a chunk.
+    pub object: String,
+    /// What is wrong with it.
+    pub error: Error,
+    /// What else is.
+    pub more_errors: Vec<Error>,
+    /// The first of what it costs; nothing if all else makes up for it.
+    pub costs: Vec<Cost>,
+    /// How much more it costs.
+    pub more_costs: u64,
+}
+
+/// Something that cannot be restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cost {
+    /// From which snapshot.
+    pub snapshot: SnapshotId,
+    /// At which path, names joined by slashes; empty for the root.
+    pub path: Vec<u8>,
+    /// What of it.
+    pub loss: Loss,
+}
+
+/// What is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// Content, of the file or of an extended attribute of the entry.
+    Content,
+    /// Entries of the directory, whose names are not known; those that are still known below it are named if they are lost too.
+    Entries,
+    /// The snapshot as a whole.
+    Snapshot,
+    /// Notes about the snapshot: no data.
+    Notes,
+}
+
+/// Checks a repository.
+///
+/// Damage is no error: it is in the report, and each object is sent to `observer` as a `Problem` when it is found. Every path that is lost
+/// is sent as a `Notice`, those that the report only counts too.
+///
+/// # Errors
+/// `Interrupted`; `NotFound` for a path that the snapshot does not have; any error of the medium that is no damage.
+pub fn check(
+    repository: &Repository,
+    options: &CheckOptions,
+    observer: &dyn Observer,
+    stop: &AtomicBool,
+) -> Result<CheckReport> {
+    observer.event(&Event::Phase("checking the structure"));
+    // Snapshots are listed before the index, and the index before packs: a snapshot that is listed has all its packs listed.
+    let snapshots = repository.snapshot_ids()?;
+    let reader = repository.reader()?;
+    let mut check = Check {
+        repository,
+        reader: &reader,
+        options,
+        observer,
+        stop,
+        damages: Damages::new(observer),
+        report: CheckReport::default(),
+        doubted: HashSet::new(),
+        undecodable: HashSet::new(),
+        segment_facts: HashMap::new(),
+        lost: HashMap::new(),
+    };
+    check.report.packs = reader.index().present().packs.len() as u64;
+    check.report.pack_bytes = reader.index().present().packs.values().sum();
+    check.opened();
+    if options.only.is_none() {
+        check.names()?;
+        check.segments()?;
+        check.listed_packs();
+        if options.read_data {
+            observer.event(&Event::Phase("checking packs"));
+            check.read_packs()?;
+        }
+    }
+    let starts = check.starts(&snapshots)?;
+    observer.event(&Event::Phase("checking snapshots"));
+    check.walk(&starts)?;
+    if !check.lost.is_empty() {
+        observer.event(&Event::Phase("finding what is lost"));
+        check.attribute()?;
+        check.costs(&starts)?;
+    }
+    if options.mark_damaged {
+        check.mark()?;
+    }
+    let mut report = check.report;
+    report.damages = check.damages.finish();
+    Ok(report)
+}
+
+/// A check under way.
+struct Check<'a> {
+    repository: &'a Repository,
+    reader: &'a Reader,
+    options: &'a CheckOptions,
+    observer: &'a dyn Observer,
+    stop: &'a AtomicBool,
+    damages: Damages<'a>,
+    report: CheckReport,
+    /// Packs whose chunks are believed only one by one, after reading.
+    doubted: HashSet<PackId>,
+    /// Packs whose hash is wrong or that cannot be decoded.
+    undecodable: HashSet<PackId>,
+    /// How many facts which segment has about a pack.
+    segment_facts: HashMap<PackId, Vec<(SegmentId, u64)>>,
+    /// Chunks that cannot be had or are not what they should be.
+    lost: HashMap<ChunkId, Lost>,
+}
+
+/// A chunk that is lost.
+struct Lost {
+    kind: ChunkKind,
+    /// The numbers of the damages that this is due to.
+    damages: Vec<u32>,
+}
+
+/// Where a walk begins.
+struct Start {
+    snapshot: SnapshotId,
+    path: Vec<u8>,
+    entry: Entry,
+    notes: Option<ChunkId>,
+}
+
+impl Check<'_> {
+    fn go_on(&self) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    fn notice(&mut self, text: String) {
+        self.observer.event(&Event::Notice { path: Path::new(""), text: &text });
+        self.report.notices.push(text);
+    }
+
+    /// Records damaged packs that no record names yet `[REPO-6]`.
+    fn mark(&mut self) -> Result<()> {
+        let present = self.reader.index().present();
+        let mut packs: Vec<PackId> = self
+            .undecodable
+            .iter()
+            .filter(|pack| present.packs.contains_key(pack) && !present.damaged.contains(pack))
+            .copied()
+            .collect();
+        packs.sort_unstable();
+        if packs.is_empty() {
+            return Ok(());
+        }
+        if self.damages.has("copy") {
+            self.notice("damaged packs are not recorded: the file that names this copy is damaged".into());
+            return Ok(());
+        }
+        for pack in packs {
+            let record = Record {
+                outer: RecordOuter {
+                    kind: record_kind::PACK_DAMAGED,
+                    // Who overlooks it relies on chunks that are gone.
+                    must_understand: true,
+                    scope: Scope::Copy(self.repository.copy().copy),
+                    ids: vec![*pack.as_bytes()],
+                },
+                body: RecordBody {
+                    created: Time::now(),
+                    host: String::new(),
+                    reason: self.damages.reason(&pack_file_name(&pack)),
+                    fields: Vec::new(),
+                },
+            };
+            self.repository.publish_record(&record)?;
+            self.report.marked.push(pack);
+        }
+        Ok(())
+    }
+}

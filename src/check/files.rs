@@ -1,0 +1,298 @@
+//! The files of a repository against one another: names, snapshots, segments, and the listing of packs.
+
+use std::io;
+
+use crate::check::{Check, Loss, Start};
+use crate::error::{Corruption, Error, Result};
+use crate::id::{ChunkId, FileHasher, PackId, SegmentId, SnapshotId};
+use crate::index::{PackRow, Segment, is_vanished};
+use crate::pack::pack_file_name;
+use crate::session;
+use crate::snapshot::Entry;
+use crate::snapshot::tree::Entries;
+
+/// The bytes read at a time.
+const PIECE_LEN: usize = 1 << 20;
+/// So many unknown names are kept; a folder that is no repository's may have millions.
+const KEPT_NAMES: usize = 1000;
+
+impl Check<'_> {
+    /// What opening the repository and loading its index found.
+    pub(super) fn opened(&mut self) {
+        let (repository, reader) = (self.repository, self.reader);
+        for error in repository.problems() {
+            self.damages.add_error(again(error));
+        }
+        if self.options.only.is_some() {
+            return;
+        }
+        for error in reader.problems() {
+            self.damages.add_error(again(error));
+        }
+        let uncovered = reader.index().uncovered_packs().len();
+        if uncovered > 0 {
+            self.notice(format!(
+                "{uncovered} packs are in no segment of the index and were read instead: the next snapshot adds them"
+            ));
+        }
+    }
+
+    /// Names that the format does not know `[REPO-3]`, folders that are missing `[REPO-5]`, and files left over.
+    pub(super) fn names(&mut self) -> Result<()> {
+        const FOLDERS: [&str; 9] =
+            ["packs", "index", "snapshots", "records", "features", "keys", "sessions", "marks", "tmp"];
+        let backend = self.repository.backend().clone();
+        let root = backend.list("").map_err(Error::repository("list", "the folder"))?;
+        for listed in &root {
+            let known = if listed.is_file {
+                matches!(listed.name.as_str(), "config" | "config.2" | "copy")
+            } else {
+                FOLDERS.contains(&listed.name.as_str())
+            };
+            self.unknown_unless(known, "", &listed.name);
+        }
+        for folder in ["packs", "index", "snapshots", "records", "keys", "tmp", "features"] {
+            let listed = match backend.list(folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.notice(format!("the folder {folder} is missing"));
+                    continue;
+                }
+                other => other.map_err(Error::repository("list", folder))?,
+            };
+            for entry in &listed {
+                let known = match folder {
+                    "packs" => !entry.is_file && is_hex(&entry.name, 2),
+                    "tmp" | "features" => entry.is_file,
+                    _ => is_hex(&entry.name, 64),
+                };
+                self.unknown_unless(known, folder, &entry.name);
+                if folder == "tmp" && session::is_left_over(&entry.name) {
+                    self.report.left_over.push(format!("tmp/{}", entry.name));
+                }
+            }
+            if folder == "packs" {
+                self.pack_names(&listed.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pack_names(&mut self, folders: &[String]) -> Result<()> {
+        let missing = (0..=255u8).filter(|prefix| !folders.contains(&format!("{prefix:02x}"))).count();
+        if missing > 0 {
+            self.notice(format!("{missing} of the 256 folders of packs are missing"));
+        }
+        for folder in folders.iter().filter(|name| is_hex(name, 2)) {
+            let path = format!("packs/{folder}");
+            let listed = self.repository.backend().list(&path).map_err(Error::repository("list", &path))?;
+            for entry in listed {
+                let id = entry.name.strip_suffix(".par").unwrap_or(&entry.name);
+                let known = entry.is_file && is_hex(id, 64) && id.starts_with(folder.as_str());
+                self.unknown_unless(known, &path, &entry.name);
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown_unless(&mut self, known: bool, folder: &str, name: &str) {
+        if known {
+            return;
+        }
+        let name = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+        if self.report.unknown_names.len() < KEPT_NAMES {
+            self.report.unknown_names.push(name);
+        }
+    }
+
+    /// Every segment whole: its hash, its header, every block; and that the packs it names are there.
+    pub(super) fn segments(&mut self) -> Result<()> {
+        for id in self.repository.segment_ids()? {
+            self.go_on()?;
+            let name = format!("index/{id}");
+            match self.segment(&id, &name) {
+                Ok(()) => self.report.segments += 1,
+                // Merged into another one since it was listed.
+                Err(error) if is_vanished(&error) && !self.repository.segment_ids()?.contains(&id) => {}
+                Err(error) if error.is_damage() => {
+                    self.damages.add(&name, error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn segment(&mut self, id: &SegmentId, name: &str) -> Result<()> {
+        let backend = self.repository.backend();
+        let file = backend.open(name).map_err(Error::repository("read", name))?;
+        let mut hasher = FileHasher::default();
+        let mut buffer = vec![0; PIECE_LEN];
+        let mut at = 0;
+        while at < file.len() {
+            let len = usize::try_from(file.len() - at).map_or(PIECE_LEN, |rest| rest.min(PIECE_LEN));
+            let piece = buffer.get_mut(..len).unwrap_or_default();
+            file.read_exact_at(piece, at).map_err(Error::repository("read", name))?;
+            hasher.update(piece);
+            at += len as u64;
+        }
+        drop(buffer);
+        if hasher.finish() != *id.as_bytes() {
+            self.damages.add(name, Error::damaged(name)(Corruption::WrongHash));
+        }
+        let segment = Segment::open(&**backend, *id, self.repository.id())?;
+        let rows = segment.packs();
+        for row in rows {
+            self.row(row);
+        }
+        let mut counts = vec![0u64; rows.len()];
+        segment.for_each(|(_, location)| {
+            let at = rows.binary_search_by_key(&location.pack, |row| row.pack);
+            if let Some(count) = at.ok().and_then(|at| counts.get_mut(at)) {
+                *count += 1;
+            }
+        })?;
+        for (row, count) in rows.iter().zip(counts) {
+            self.segment_facts.entry(row.pack).or_default().push((*id, count));
+        }
+        Ok(())
+    }
+
+    /// A pack that a segment names is listed, with the length it names `[REPO-6]`.
+    fn row(&mut self, row: &PackRow) {
+        let name = pack_file_name(&row.pack);
+        let expected = u64::from(row.stored_len);
+        match self.reader.index().present().packs.get(&row.pack) {
+            Some(found) if *found == expected => {}
+            Some(found) => {
+                let error = Error::damaged(&name)(Corruption::WrongLength { expected, found: *found });
+                self.damages.add(&name, error);
+                self.doubted.insert(row.pack);
+                self.undecodable.insert(row.pack);
+            }
+            None => {
+                let error = Error::repository("read", &name)(io::ErrorKind::NotFound.into());
+                self.damages.add(&name, error);
+            }
+        }
+    }
+
+    /// Packs that a record calls damaged, and those that were found so before this.
+    pub(super) fn listed_packs(&mut self) {
+        let present = self.reader.index().present();
+        let mut listed: Vec<PackId> = present.packs.keys().copied().collect();
+        listed.sort_unstable();
+        for pack in listed {
+            let name = pack_file_name(&pack);
+            if self.damages.has(&name) {
+                self.doubted.insert(pack);
+                self.undecodable.insert(pack);
+            }
+            // Whoever reads the packs finds out whether it still is.
+            if present.damaged.contains(&pack) && !(self.options.read_data && self.options.subset.is_none()) {
+                let what = Corruption::rule("REPO-6", "a record says that it is damaged");
+                self.damages.add(&name, Error::damaged(&name)(what));
+                self.doubted.insert(pack);
+            }
+        }
+    }
+
+    /// The snapshots that can be read, or the one place that the check is about.
+    pub(super) fn starts(&mut self, snapshots: &[SnapshotId]) -> Result<Vec<Start>> {
+        if let Some((snapshot, path)) = &self.options.only {
+            let found = self.start_at(snapshot, path)?;
+            return Ok(found.into_iter().collect());
+        }
+        let mut starts = Vec::new();
+        let mut predecessors = Vec::new();
+        for id in snapshots {
+            self.go_on()?;
+            let Some(start) = self.start(id, &mut predecessors)? else { continue };
+            starts.push(start);
+        }
+        predecessors.sort_unstable();
+        predecessors.dedup();
+        for predecessor in predecessors.iter().filter(|id| snapshots.binary_search(id).is_err()) {
+            self.notice(format!("snapshot {predecessor}, named as a predecessor, is not here"));
+        }
+        Ok(starts)
+    }
+
+    fn start(&mut self, id: &SnapshotId, predecessors: &mut Vec<SnapshotId>) -> Result<Option<Start>> {
+        match self.repository.snapshot(id) {
+            Ok(snapshot) => {
+                self.report.snapshots += 1;
+                predecessors.extend(snapshot.predecessor);
+                let (entry, notes) = (snapshot.root, snapshot.notes);
+                Ok(Some(Start { snapshot: *id, path: Vec::new(), entry, notes }))
+            }
+            // Removed since it was listed.
+            Err(error) if is_vanished(&error) && !self.repository.snapshot_ids()?.contains(id) => Ok(None),
+            Err(error) if error.is_damage() => {
+                let number = self.damages.add(&format!("snapshots/{id}"), error);
+                self.damages.cost(number, id, b"", Loss::Snapshot);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The entry at a path of a snapshot.
+    fn start_at(&mut self, snapshot: &SnapshotId, path: &[u8]) -> Result<Option<Start>> {
+        let Some(mut start) = self.start(snapshot, &mut Vec::new())? else { return Ok(None) };
+        if path.is_empty() {
+            return Ok(Some(start));
+        }
+        start.notes = None;
+        let absent = || Error::NotFound { what: String::from_utf8_lossy(path).into_owned() };
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            let directory = start.entry.kind.directory().ok_or_else(absent)?;
+            match find_entry(self, directory, name)? {
+                Ok(Some(entry)) => start.entry = entry,
+                Ok(None) => return Err(absent()),
+                Err(error) => {
+                    let number = self.damages.add_error(error);
+                    self.damages.cost(number, snapshot, &start.path, Loss::Entries);
+                    return Ok(None);
+                }
+            }
+            if !start.path.is_empty() {
+                start.path.push(b'/');
+            }
+            start.path.extend_from_slice(name);
+        }
+        Ok(Some(start))
+    }
+}
+
+/// Looks for a name in a directory: what it is, or the damage that keeps it from being found.
+fn find_entry(check: &Check<'_>, directory: ChunkId, name: &[u8]) -> Result<Result<Option<Entry>>> {
+    let mut damage = None;
+    for entry in Entries::new(check.reader, directory) {
+        check.go_on()?;
+        match entry {
+            Ok(entry) if *entry.name == *name => return Ok(Ok(Some(entry))),
+            Ok(_) => {}
+            Err(error) if error.is_damage() => damage = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(damage.map_or(Ok(None), Err))
+}
+
+fn is_hex(name: &str, len: usize) -> bool {
+    name.len() == len && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The same error once more: causes that the system gave are kept by their kind and number.
+fn again(error: &Error) -> Error {
+    match error {
+        Error::Damaged { file, source } => Error::Damaged { file: file.clone(), source: source.clone() },
+        Error::Repository { action, file, source } => {
+            let source =
+                source.raw_os_error().map_or_else(|| source.kind().into(), io::Error::from_raw_os_error);
+            Error::Repository { action, file: file.clone(), source }
+        }
+        Error::ChunkMissing { kind, id } => Error::ChunkMissing { kind: *kind, id: *id },
+        other => Error::Usage(other.to_string()),
+    }
+}

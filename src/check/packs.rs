@@ -1,0 +1,173 @@
+//! Packs read whole, by two threads: each takes the next pack of the list, holds it against every rule and against the segments.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::check::{Check, Subset};
+use crate::error::{Corruption, Error, Result};
+use crate::event::{Change, Event, Item};
+use crate::id::PackId;
+use crate::index::{Index, is_vanished};
+use crate::pack::{ScannedPack, pack_file_name, scan_pack};
+
+/// One hashes and decodes while the other waits for the medium; a drive is slower than two.
+const THREADS: usize = 2;
+
+impl Check<'_> {
+    /// Reads the packs that are to be read.
+    pub(super) fn read_packs(&mut self) -> Result<()> {
+        let packs = self.chosen();
+        let bytes = packs.iter().map(|(_, len)| len).sum();
+        self.observer.event(&Event::Planned { items: packs.len() as u64, bytes });
+        for (pack, scanned) in self.scan(&packs)? {
+            self.judge(pack, scanned);
+        }
+        Ok(())
+    }
+
+    fn scan(&self, packs: &[(PackId, u64)]) -> Result<Vec<(PackId, Outcome)>> {
+        let next = AtomicUsize::new(0);
+        let outcomes = Mutex::new(Vec::new());
+        let failure = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS.min(packs.len()) {
+                scope.spawn(|| {
+                    while let Some((pack, _)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        match self.scan_one(*pack) {
+                            Ok(outcome) => {
+                                if let Ok(mut outcomes) = outcomes.lock() {
+                                    outcomes.push((*pack, outcome));
+                                }
+                            }
+                            Err(error) => {
+                                if let Ok(mut failure) = failure.lock() {
+                                    failure.get_or_insert(error);
+                                }
+                                next.store(packs.len(), Ordering::Relaxed);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = failure.into_inner().ok().flatten() {
+            return Err(error);
+        }
+        outcomes.into_inner().map_err(|_| Error::Usage("a thread of the check failed".into()))
+    }
+
+    fn scan_one(&self, pack: PackId) -> Result<Outcome> {
+        let name = pack_file_name(&pack);
+        self.observer.event(&Event::Started { path: Path::new(&name) });
+        let mut progress = |bytes| {
+            self.observer.event(&Event::Advanced { bytes });
+            self.go_on().is_ok()
+        };
+        let backend = self.repository.backend();
+        let scanned =
+            scan_pack(&**backend, pack, self.repository.id(), self.repository.keys(), &mut progress);
+        let scanned = match scanned {
+            // Removed since it was listed: whether someone misses it is seen when chunks are asked for.
+            Err(error) if error.is_damage() => ScannedPack { faults: vec![error], ..ScannedPack::default() },
+            other => other?,
+        };
+        self.observer.event(&Event::Done {
+            path: Path::new(&name),
+            item: Item::RepositoryFile,
+            change: Change::Unchanged,
+            bytes: scanned.len,
+        });
+        let agrees = scanned.chunks_are_sound.then(|| agrees(self.reader.index(), pack, &scanned));
+        Ok(Outcome {
+            len: scanned.len,
+            faults: scanned.faults,
+            chunks_are_sound: scanned.chunks_are_sound,
+            chunks: scanned.chunks.len() as u64,
+            index_agrees: agrees.transpose()?.unwrap_or(true),
+        })
+    }
+
+    fn judge(&mut self, pack: PackId, outcome: Outcome) {
+        let name = pack_file_name(&pack);
+        self.report.packs_read += 1;
+        self.report.bytes_read += outcome.len;
+        let vanished = matches!(&outcome.faults[..], [error] if is_vanished(error));
+        for error in outcome.faults {
+            self.damages.add(&name, error);
+        }
+        if !outcome.chunks_are_sound {
+            self.doubted.insert(pack);
+            if !vanished {
+                self.undecodable.insert(pack);
+            }
+            return;
+        }
+        if self.reader.index().present().damaged.contains(&pack) {
+            self.notice(format!("a record says that {name} is damaged, but its bytes are right"));
+        }
+        // [SEG-5]
+        let segments = self.segment_facts.remove(&pack).unwrap_or_default();
+        for (segment, facts) in segments {
+            if facts != outcome.chunks || !outcome.index_agrees {
+                let segment = format!("index/{segment}");
+                let what = Corruption::rule("SEG-5", "its facts about a pack are not what the pack holds");
+                self.damages.add(&segment, Error::damaged(&segment)(what));
+            }
+        }
+    }
+
+    /// The packs to be read, by id.
+    fn chosen(&self) -> Vec<(PackId, u64)> {
+        let present = self.reader.index().present();
+        let mut packs: Vec<(PackId, u64)> = present.packs.iter().map(|(id, len)| (*id, *len)).collect();
+        packs.sort_unstable();
+        let Some(subset) = self.options.subset else { return packs };
+        match subset {
+            Subset::Percent(percent) => {
+                // Ids are spread evenly, and a part in 2^32 is fine enough.
+                let limit = percent.clamp(0.0, 100.0) / 100.0 * f64::from(u32::MAX);
+                packs.retain(|(id, _)| f64::from(leading(id)) <= limit);
+            }
+            Subset::Part { n, of } => {
+                packs.retain(|(id, _)| u64::from(leading(id)) % of.max(1) == n.max(1) - 1);
+            }
+            Subset::Bytes(bytes) => {
+                let mut sum = 0u64;
+                packs.retain(|(_, len)| {
+                    let begun = sum < bytes;
+                    sum = sum.saturating_add(*len);
+                    begun
+                });
+            }
+        }
+        packs
+    }
+}
+
+/// What became of one pack.
+struct Outcome {
+    len: u64,
+    faults: Vec<Error>,
+    chunks_are_sound: bool,
+    chunks: u64,
+    index_agrees: bool,
+}
+
+/// Whether the index knows every chunk of the pack where it lies.
+fn agrees(index: &Index, pack: PackId, scanned: &ScannedPack) -> Result<bool> {
+    let mut chunks: Vec<_> = scanned.chunks.iter().collect();
+    // In the order of the segments, so that neighbours are found in one block.
+    chunks.sort_unstable_by_key(|(id, _)| *id);
+    for (id, location) in chunks {
+        if !index.locate_all(location.kind, id)?.iter().any(|found| found == location && found.pack == pack) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn leading(id: &PackId) -> u32 {
+    let [a, b, c, d, ..] = *id.as_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}

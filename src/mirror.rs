@@ -1,0 +1,434 @@
+//! A further copy of a repository on another medium, file by file identical but for `copy`: made with `--new` once, refreshed after.
+//!
+//! - The place is believed only if it says that it is a copy of this repository. An unmounted drive is an empty folder: without
+//!   `new`, nothing is written into one.
+//! - Snapshots are listed first and copied last, and nothing is copied that was not listed at the start. So at any moment each
+//!   snapshot on the mirror has there what the repository had of it.
+//! - A file is there if it is listed with the right length; with `verify`, if its bytes also hash right. It is hashed while
+//!   it is copied, and read back from the medium before it gets its name (`copy`).
+//! - Nothing is deleted on a mirror. A file is replaced there only by one whose bytes are right.
+//! - A file that is damaged in the repository is not copied, and the snapshots are copied all the same: what does not need that
+//!   file has to come back from the mirror too. The summary names the file, and the program ends as one that found damage.
+//!
+//! A repository with a feature that this program does not know is not mirrored: `[REPO-2]` forbids to write to the copy.
+//!
+//! `place` looks what is there, `listing` lists, `copy` copies, `memory` is what this host remembers about the copy.
+
+mod copy;
+mod listing;
+mod memory;
+mod place;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::backend::{Backend, read_whole};
+use crate::error::{Error, Result};
+use crate::event::{Change, Event, Item, Observer};
+use crate::id::{CopyId, SnapshotId};
+use crate::rate::RateLimit;
+use crate::repository::{CopyInfo, Repository, clean_up, make_folders};
+use crate::session::Session;
+use crate::snapshot::Time;
+
+use copy::Copier;
+use listing::{FileId, Folder, Listing};
+use memory::Memory;
+use place::Found;
+
+/// The longest `config` that is compared; a longer one differs.
+const MAX_CONFIG_LEN: u64 = 17 << 20;
+
+/// How to mirror.
+#[derive(Debug, Clone, Default)]
+pub struct MirrorOptions {
+    /// The place is a new one, to become a copy of its own. It must be empty; what an interrupted `new` left is taken over.
+    pub new: bool,
+    /// The name of a new copy, or empty.
+    pub name: String,
+    /// Read every file that is on the mirror already, and replace those that are not right.
+    pub verify: bool,
+    /// At most so many bytes per second are written.
+    pub write_rate: Option<u64>,
+    /// The folder where this host remembers what it saw of copies, if it may.
+    pub state_folder: Option<PathBuf>,
+}
+
+/// One of the two copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// What is mirrored.
+    Repository,
+    /// Where it is mirrored to.
+    Mirror,
+}
+
+/// A file that is damaged, and stays so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedFile {
+    /// Its name in the repository.
+    pub file: String,
+    /// Where it is damaged.
+    pub side: Side,
+    /// Whether the other copy holds it whole.
+    pub whole_on_other_side: bool,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub struct MirrorSummary {
+    /// The id of the mirror's copy.
+    pub copy: CopyId,
+    /// Its name, or empty.
+    pub name: String,
+    /// Files copied.
+    pub files_copied: u64,
+    /// Their bytes.
+    pub bytes_copied: u64,
+    /// Files that were there already.
+    pub files_present: u64,
+    /// Files that had another length or, found with `verify`, other bytes on the mirror, and now are right.
+    pub replaced: Vec<String>,
+    /// Files that are damaged. Not empty: the mirror is not what it should be, though all else is on it.
+    pub damaged: Vec<DamagedFile>,
+    /// Names of no kind that the format has, on either side: neither copied nor touched.
+    pub unknown_names: Vec<PathBuf>,
+    /// Snapshots that are on the mirror only: they are kept.
+    pub extra_snapshots: Vec<SnapshotId>,
+    /// Packs that are on the mirror only: they are kept.
+    pub extra_packs: u64,
+    /// The newest snapshot that this host had seen on the copy, if it is gone: an older copy was put in the place.
+    pub older_than: Option<SnapshotId>,
+    /// When this host last refreshed the copy, as far as it remembers.
+    pub last_refreshed: Option<Time>,
+}
+
+/// Brings the mirror at `destination` up to `repository`. On return all that was copied is durable there.
+///
+/// # Errors
+/// - `MediumMissing`, `OtherRepository`, `NotEmpty`, `Nested`: it is not the place for this mirror; nothing was written.
+/// - `Path` of a file on the mirror: the medium is full, failed, or gave back other bytes than were written. Repeat it to go on.
+/// - `UnknownFeature`, `UnknownRecord`; `Interrupted`; any error of the repository but damage to single files.
+pub fn mirror(
+    repository: &Repository,
+    destination: Arc<dyn Backend>,
+    options: &MirrorOptions,
+    observer: &dyn Observer,
+    stop: &AtomicBool,
+) -> Result<MirrorSummary> {
+    place::check_apart(repository.backend().place(), destination.place())?;
+    observer.event(&Event::Phase("looking at the mirror"));
+    let found = place::look(&*destination, repository.id())?;
+    let (copy, is_new) = accept(repository, &*destination, found, options, observer)?;
+    repository.check_writable(copy.copy)?;
+    let copier = Copier {
+        from: &**repository.backend(),
+        to: &*destination,
+        session: Session::begin(),
+        rate: options.write_rate.map(RateLimit::new),
+        observer,
+        stop,
+    };
+    let refreshed = Refresh::begin(repository, &destination, &copier, options, (&copy, is_new)).and_then(
+        |mut refresh| {
+            refresh.copy_all()?;
+            refresh.verify_extra()?;
+            refresh.finish()
+        },
+    );
+    refreshed.map_err(|error| match error {
+        // A drive that is pulled out says all kinds of things: what counts is whether it is still there.
+        Error::Path { ref source, .. }
+            if !error.is_no_space() && !is_still(&*destination, repository, &copy) =>
+        {
+            let reason = format!("it went away meanwhile: {error}: {source}");
+            Error::MediumMissing { path: destination.place().to_owned(), reason }
+        }
+        other => other,
+    })
+}
+
+/// Decides whether what was found is the place for this mirror; and whether it is still to become one.
+fn accept(
+    repository: &Repository,
+    destination: &dyn Backend,
+    found: Found,
+    options: &MirrorOptions,
+    observer: &dyn Observer,
+) -> Result<(CopyInfo, bool)> {
+    let path = destination.place().to_owned();
+    let missing = |reason: &str| Error::MediumMissing { path: path.clone(), reason: reason.into() };
+    match found {
+        Found::Mirror(copy) if copy.copy == repository.copy().copy => Err(missing(
+            "it has the copy id of the repository: it is the repository, or its folder was copied by other means",
+        )),
+        Found::Mirror(copy) => {
+            if options.new {
+                let text = "it is a mirror of this repository already, and is refreshed";
+                observer.event(&Event::Notice { path: &path, text });
+            }
+            Ok((copy, false))
+        }
+        Found::Free(_) | Found::Nameless if options.new => Ok((CopyInfo::new(&options.name), true)),
+        Found::Free(reason) => Err(missing(reason)),
+        Found::Nameless => {
+            Err(missing("its file `copy` is missing or damaged: `mirror --new` gives it a new one"))
+        }
+        Found::Other(_) | Found::Foreign(_) if options.new => Err(Error::NotEmpty { path }),
+        Found::Other(found) => Err(Error::OtherRepository { expected: repository.id(), found }),
+        Found::Foreign(reason) => Err(missing(reason)),
+    }
+}
+
+fn is_still(destination: &dyn Backend, repository: &Repository, copy: &CopyInfo) -> bool {
+    let found = place::look(destination, repository.id());
+    matches!(found, Ok(Found::Mirror(found)) if found.copy == copy.copy)
+}
+
+/// A refresh under way.
+struct Refresh<'a> {
+    repository: &'a Repository,
+    mirror: Repository,
+    copier: &'a Copier<'a>,
+    options: &'a MirrorOptions,
+    here: Listing,
+    there: Listing,
+    doubted: Vec<FileId>,
+    memory: Option<Memory>,
+    summary: MirrorSummary,
+}
+
+impl<'a> Refresh<'a> {
+    /// Lists both sides, and makes the place a repository if it is new. The repository is listed before anything else.
+    fn begin(
+        repository: &'a Repository,
+        destination: &Arc<dyn Backend>,
+        copier: &'a Copier<'a>,
+        options: &'a MirrorOptions,
+        (copy, is_new): (&CopyInfo, bool),
+    ) -> Result<Self> {
+        let here = Listing::of(copier.from).map_err(|(folder, source)| Error::Repository {
+            action: "list",
+            file: folder,
+            source,
+        })?;
+        if !is_new {
+            refuse_unknown(destination, copy.copy)?;
+        }
+        let there = establish(repository, copier, copy, is_new)?;
+        let mirror = Repository::open(destination.clone())?;
+        clean_up(copier.to)?;
+        // A record says that they are damaged there: a listing is not enough.
+        let doubted = mirror.damaged_packs()?.into_iter();
+        let doubted = doubted.map(|pack| FileId { folder: Folder::Packs, hash: *pack.as_bytes() }).collect();
+        let state = options.state_folder.as_deref();
+        let memory = state.and_then(|folder| Memory::recall(folder, repository.id(), copy.copy));
+        let summary = MirrorSummary {
+            copy: copy.copy,
+            name: copy.name.clone(),
+            files_copied: 0,
+            bytes_copied: 0,
+            files_present: 0,
+            replaced: Vec::new(),
+            damaged: Vec::new(),
+            unknown_names: Vec::new(),
+            extra_snapshots: Vec::new(),
+            extra_packs: 0,
+            older_than: None,
+            last_refreshed: memory.map(|memory| memory.refreshed),
+        };
+        let mut refresh = Self { repository, mirror, copier, options, here, there, doubted, memory, summary };
+        refresh.compare();
+        Ok(refresh)
+    }
+
+    /// Says what is on the mirror beyond or short of what is expected.
+    fn compare(&mut self) {
+        let extra = |file: &&FileId| !self.here.files.contains_key(*file);
+        let extra: Vec<FileId> = self.there.files.keys().filter(extra).copied().collect();
+        let snapshots = extra.iter().filter(|file| file.folder == Folder::Snapshots);
+        self.summary.extra_snapshots = snapshots.map(|file| SnapshotId::from_bytes(file.hash)).collect();
+        self.summary.extra_packs = extra.iter().filter(|file| file.folder == Folder::Packs).count() as u64;
+        if !self.summary.extra_snapshots.is_empty() {
+            let count = self.summary.extra_snapshots.len();
+            self.notice(&format!(
+                "{count} snapshots are on the mirror and not in the repository: they are kept there"
+            ));
+        }
+        let (from, to) = (self.copier.from.place(), self.copier.to.place());
+        let here = self.here.unknown.iter().map(|name| from.join(name));
+        self.summary.unknown_names =
+            here.chain(self.there.unknown.iter().map(|name| to.join(name))).collect();
+        let Some(memory) = self.memory else { return };
+        if let Some(newest) = memory.newest.filter(|newest| self.there.snapshots().all(|id| id != *newest)) {
+            self.summary.older_than = Some(newest);
+            self.notice(&format!(
+                "an older copy was put in the place of the mirror: snapshot {newest} was there and is gone"
+            ));
+        }
+        let gone = memory.packs.saturating_sub(self.there.pack_count());
+        if gone > 0 {
+            self.notice(&format!("{gone} packs that were on the mirror are gone"));
+        }
+    }
+
+    /// Copies what is missing or not right on the mirror, in the order of the listing.
+    fn copy_all(&mut self) -> Result<()> {
+        let here = std::mem::take(&mut self.here);
+        let is_todo = |file: &FileId, len: &u64| {
+            self.there.files.get(file) != Some(len) || self.is_to_be_verified(file)
+        };
+        let todo = here.files.iter().filter(|(file, len)| is_todo(file, len));
+        let (items, bytes) = todo.fold((0, 0), |(items, bytes), (_, len)| (items + 1, bytes + len));
+        self.copier.observer.event(&Event::Phase("copying"));
+        self.copier.observer.event(&Event::Planned { items, bytes });
+        for (file, len) in &here.files {
+            let listed = self.there.files.get(file).copied();
+            if listed == Some(*len) && (!self.is_to_be_verified(file) || self.copier.is_whole(file)?) {
+                self.summary.files_present += 1;
+            } else {
+                self.copy_one(file, listed.is_some())?;
+            }
+        }
+        self.here = here;
+        Ok(())
+    }
+
+    fn is_to_be_verified(&self, file: &FileId) -> bool {
+        self.options.verify || self.doubted.contains(file)
+    }
+
+    fn copy_one(&mut self, file: &FileId, is_there: bool) -> Result<()> {
+        let name = file.name();
+        match self.copier.copy(file) {
+            Ok(bytes) => {
+                self.summary.files_copied += 1;
+                self.summary.bytes_copied += bytes;
+                let change = if is_there { Change::Changed } else { Change::New };
+                if is_there {
+                    self.notice(&format!("{name} was damaged on the mirror and is replaced"));
+                    self.summary.replaced.push(name.clone());
+                }
+                let (path, item) = (Path::new(&name), Item::RepositoryFile);
+                self.copier.observer.event(&Event::Published { file: &name, len: bytes });
+                self.copier.observer.event(&Event::Done { path, item, change, bytes });
+                self.there.files.insert(*file, bytes);
+                Ok(())
+            }
+            // Small segments are merged and deleted at any time; the packs have all that is in them.
+            Err(error) if file.folder == Folder::Index && crate::index::is_vanished(&error) => Ok(()),
+            Err(error) if error.is_damage() => {
+                let whole_on_other_side = is_there && self.copier.is_whole(file)?;
+                let path = self.copier.from.place().join(&name);
+                self.copier.observer.event(&Event::Problem { path: &path, error: &error });
+                let side = Side::Repository;
+                self.summary.damaged.push(DamagedFile { file: name, side, whole_on_other_side });
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Verifies what is on the mirror only.
+    fn verify_extra(&mut self) -> Result<()> {
+        let extra = |file: &&FileId| !self.here.files.contains_key(*file) && self.is_to_be_verified(file);
+        let extra: Vec<FileId> = self.there.files.keys().filter(extra).copied().collect();
+        for file in extra {
+            if self.copier.is_whole(&file)? {
+                continue;
+            }
+            let name = file.name();
+            let path = self.copier.to.place().join(&name);
+            let error = Error::damaged(&name)(crate::error::Corruption::WrongHash);
+            self.copier.observer.event(&Event::Problem { path: &path, error: &error });
+            let damaged = DamagedFile { file: name, side: Side::Mirror, whole_on_other_side: false };
+            self.summary.damaged.push(damaged);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<MirrorSummary> {
+        for problem in self.repository.problems() {
+            let (Error::Damaged { file, .. } | Error::Repository { file, .. }) = problem else { continue };
+            // The others were met while copying.
+            if !file.contains('/') {
+                let path = self.copier.from.place().join(file);
+                self.copier.observer.event(&Event::Problem { path: &path, error: problem });
+                let damaged = DamagedFile {
+                    file: file.clone(),
+                    side: Side::Repository,
+                    whole_on_other_side: file != "copy",
+                };
+                self.summary.damaged.push(damaged);
+            }
+        }
+        if self.copier.to.folder_sync_is_weak() {
+            self.notice("the medium cannot make single folders durable: it was synced as a whole instead");
+        }
+        if let Some(folder) = &self.options.state_folder {
+            if let Err(error) = self.remember(folder) {
+                self.notice(&format!("what was seen of the mirror is not remembered: {error}"));
+            }
+        }
+        Ok(self.summary)
+    }
+
+    fn remember(&self, folder: &Path) -> Result<()> {
+        let mut memory = Memory::new(self.repository.id(), self.newest(), self.there.pack_count());
+        memory.verified = if self.options.verify && self.summary.damaged.is_empty() {
+            Some(memory.refreshed)
+        } else {
+            self.memory.and_then(|memory| memory.verified)
+        };
+        memory.keep(folder, self.summary.copy)
+    }
+
+    /// The snapshot on the mirror that began last.
+    fn newest(&self) -> Option<SnapshotId> {
+        let read = |id: &SnapshotId| match self.repository.snapshot(id) {
+            Ok(snapshot) => Some(snapshot),
+            Err(_) => self.mirror.snapshot(id).ok(),
+        };
+        self.there.snapshots().filter_map(|id| Some((read(&id)?.start, id))).max().map(|(_, id)| id)
+    }
+
+    fn notice(&self, text: &str) {
+        self.copier.observer.event(&Event::Notice { path: self.copier.to.place(), text });
+    }
+}
+
+/// Refuses a mirror with a feature or record that forbids this program to write there. What is damaged there is put right later.
+fn refuse_unknown(destination: &Arc<dyn Backend>, copy: CopyId) -> Result<()> {
+    match Repository::open(destination.clone()) {
+        Ok(mirror) => mirror.check_writable(copy),
+        Err(error @ Error::UnknownFeature { .. }) => Err(error),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Makes the place a repository with a `copy` of its own if it is new, puts `config` right, and lists what is there. `config`
+/// comes last, as in `init`: half of a repository is none.
+fn establish(repository: &Repository, copier: &Copier<'_>, copy: &CopyInfo, is_new: bool) -> Result<Listing> {
+    if is_new {
+        make_folders(copier.to)?;
+        copier.put("copy", &copy.encode(repository.id()))?;
+    }
+    let there = match Listing::of(copier.to) {
+        // Someone, or a tool that skips empty folders, took folders away. The place has just said that it is the mirror.
+        Err((_, error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            make_folders(copier.to)?;
+            Listing::of(copier.to)
+        }
+        other => other,
+    };
+    let there =
+        there.map_err(|(folder, error)| Error::path("list", &copier.to.place().join(folder))(error))?;
+    let config = repository.config().encode(repository.id());
+    for name in ["config.2", "config"] {
+        if !read_whole(copier.to, name, MAX_CONFIG_LEN).is_ok_and(|found| found == config) {
+            copier.put(name, &config)?;
+        }
+    }
+    Ok(there)
+}

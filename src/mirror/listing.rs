@@ -1,0 +1,133 @@
+//! What lies in a copy of the repository: every file that is named by its content, by folder and hash, with its length.
+//!
+//! Folders are in the order in which their files are copied. They are listed the other way round: a writer publishes packs
+//! first and snapshots last, so what a listed snapshot needs is listed after it.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::backend::{Backend, Listed};
+use crate::id::{PackId, SnapshotId};
+use crate::pack::pack_file_name;
+use crate::repository::is_of_the_medium;
+
+/// A folder of files that are named by their content, in the order of copying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Folder {
+    Keys,
+    Packs,
+    Index,
+    Records,
+    Snapshots,
+}
+
+const LISTED: [Folder; 5] = [Folder::Snapshots, Folder::Records, Folder::Index, Folder::Packs, Folder::Keys];
+
+/// What else the format has at the top.
+const OTHER_NAMES: [&str; 7] = ["config", "config.2", "copy", "features", "sessions", "marks", "tmp"];
+
+impl Folder {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::Packs => "packs",
+            Self::Index => "index",
+            Self::Records => "records",
+            Self::Snapshots => "snapshots",
+        }
+    }
+}
+
+/// A file that is named by its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FileId {
+    pub folder: Folder,
+    pub hash: [u8; 32],
+}
+
+impl FileId {
+    /// Its name in the repository.
+    pub fn name(&self) -> String {
+        let id = PackId::from_bytes(self.hash);
+        match self.folder {
+            Folder::Packs => pack_file_name(&id),
+            folder => format!("{}/{id}", folder.name()),
+        }
+    }
+}
+
+/// The files of one copy.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Their lengths, in the order of copying.
+    pub files: BTreeMap<FileId, u64>,
+    /// Names of no kind that the format has `[REPO-3]`.
+    pub unknown: Vec<String>,
+}
+
+impl Listing {
+    /// Lists a copy. A folder that is missing is an error: a short listing would pass for a small copy.
+    ///
+    /// # Errors
+    /// The folder, and what the medium said.
+    pub fn of(backend: &dyn Backend) -> Result<Self, (String, io::Error)> {
+        let list = |folder: &str| backend.list(folder).map_err(|error| (folder.to_owned(), error));
+        let mut listing = Self::default();
+        for folder in LISTED {
+            let listed = list(folder.name())?;
+            if folder == Folder::Packs {
+                listing.add_packs(listed, &list)?;
+            } else {
+                listed.into_iter().for_each(|file| listing.add(folder, folder.name(), file));
+            }
+        }
+        let is_known = |name: &str| {
+            OTHER_NAMES.contains(&name)
+                || LISTED.iter().any(|folder| folder.name() == name)
+                || is_of_the_medium(name)
+        };
+        let top = list("")?.into_iter().map(|found| found.name).filter(|name| !is_known(name));
+        listing.unknown.extend(top);
+        listing.unknown.sort_unstable();
+        Ok(listing)
+    }
+
+    fn add_packs(
+        &mut self,
+        listed: Vec<Listed>,
+        list: &dyn Fn(&str) -> Result<Vec<Listed>, (String, io::Error)>,
+    ) -> Result<(), (String, io::Error)> {
+        let prefixes: Vec<String> = (0..=255u8).map(|prefix| format!("{prefix:02x}")).collect();
+        for prefix in &prefixes {
+            let folder = format!("packs/{prefix}");
+            for file in list(&folder)? {
+                if !file.name.ends_with(".par") {
+                    self.add(Folder::Packs, &folder, file);
+                }
+            }
+        }
+        let unknown = listed.into_iter().map(|found| found.name).filter(|name| !prefixes.contains(name));
+        self.unknown.extend(unknown.map(|name| format!("packs/{name}")));
+        Ok(())
+    }
+
+    fn add(&mut self, folder: Folder, within: &str, file: Listed) {
+        let name = format!("{within}/{}", file.name);
+        let id = PackId::from_hex(&file.name).map(|id| FileId { folder, hash: *id.as_bytes() });
+        match id.filter(|id| file.is_file && id.name() == name) {
+            Some(id) => drop(self.files.insert(id, file.len)),
+            None => self.unknown.push(name),
+        }
+    }
+
+    /// The snapshots, ascending.
+    pub fn snapshots(&self) -> impl Iterator<Item = SnapshotId> {
+        let files = self.files.keys().filter(|file| file.folder == Folder::Snapshots);
+        files.map(|file| SnapshotId::from_bytes(file.hash))
+    }
+
+    /// How many packs there are.
+    pub fn pack_count(&self) -> u64 {
+        self.files.keys().filter(|file| file.folder == Folder::Packs).count() as u64
+    }
+}

@@ -1,0 +1,244 @@
+//! What a file carries besides its bytes: owner, attributes, mode, time, set in the order in which they survive each other.
+//!
+//! A change of owner clears setuid bits and capabilities, and an access control list changes the mode; so: owner, then
+//! attributes, then mode, then time. Only what differs is touched. What the system refuses is counted by kind.
+
+use std::collections::HashMap;
+use std::io;
+
+use rustix::fs::{FileType, Stat};
+
+use crate::error::{Error, Result};
+use crate::id::ChunkKind;
+use crate::snapshot::{Content, Meta, Piece, Snapshot, Xattr};
+
+use super::target::{Handle, mtime_of, type_of};
+use super::{NotSet, Owner, Run};
+
+/// The numbers that users and groups of the snapshot have here.
+pub(super) struct Owners {
+    owner: Owner,
+    /// Per source: where it lies in the snapshot, and the numbers here of its users and groups.
+    sources: Vec<(Vec<u8>, Numbers, Numbers)>,
+}
+
+/// From numbers in the snapshot to numbers here.
+type Numbers = HashMap<u32, u32>;
+
+impl Owners {
+    pub(super) fn new(owner: Owner, snapshot: &Snapshot) -> Self {
+        let mut sources = Vec::new();
+        if owner == Owner::Name {
+            let (users, groups) = (local_numbers("/etc/passwd"), local_numbers("/etc/group"));
+            let translate = |table: &[(u32, crate::codec::Bytes)], here: &HashMap<Vec<u8>, u32>| {
+                let known = table.iter().filter_map(|(number, name)| Some((*number, *here.get(&name.0)?)));
+                known.collect::<Numbers>()
+            };
+            for source in &snapshot.sources {
+                let users = translate(&source.users, &users);
+                let groups = translate(&source.groups, &groups);
+                sources.push((source.stored_at.0.clone(), users, groups));
+            }
+            // Where one source lies inside of another, the inner one's table holds.
+            sources.sort_by_key(|(stored_at, ..)| std::cmp::Reverse(stored_at.len()));
+        }
+        Self { owner, sources }
+    }
+
+    /// Whom the entry at this path of the snapshot is to belong to, if it is to belong to anyone but whoever restores.
+    pub(super) fn of(&self, path: &[u8], meta: &Meta) -> Option<(u32, u32)> {
+        if self.owner == Owner::None {
+            return None;
+        }
+        let below = |stored_at: &[u8]| {
+            path.strip_prefix(stored_at)
+                .is_some_and(|rest| stored_at.is_empty() || rest.is_empty() || rest.starts_with(b"/"))
+        };
+        let Some((_, users, groups)) = self.sources.iter().find(|(stored_at, ..)| below(stored_at)) else {
+            return Some((meta.uid, meta.gid));
+        };
+        let here = |table: &Numbers, number| table.get(&number).copied().unwrap_or(number);
+        Some((here(users, meta.uid), here(groups, meta.gid)))
+    }
+}
+
+/// Names and numbers in a file like `/etc/passwd`; the first line of a name counts.
+fn local_numbers(file: &str) -> HashMap<Vec<u8>, u32> {
+    let mut numbers = HashMap::new();
+    for line in std::fs::read(file).unwrap_or_default().split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b':');
+        let (Some(name), Some(number)) = (fields.next(), fields.nth(1)) else { continue };
+        if let Some(number) = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok()) {
+            numbers.entry(name.to_vec()).or_insert(number);
+        }
+    }
+    numbers
+}
+
+/// The metadata that an entry is to have.
+pub(super) struct Wanted<'m> {
+    pub(super) meta: &'m Meta,
+    pub(super) owner: Option<(u32, u32)>,
+}
+
+impl Run<'_> {
+    /// Whether the metadata differ from what they are to be, as far as this user could set them.
+    pub(super) fn metadata_differ(&self, handle: &Handle<'_>, wanted: &Wanted<'_>) -> Result<bool, Fault> {
+        let stat = handle.stat()?;
+        let symlink = type_of(&stat) == FileType::Symlink;
+        if self.root_user && wanted.owner.is_some_and(|owner| owner != (stat.st_uid, stat.st_gid))
+            || !symlink && stat.st_mode & 0o7777 != possible_mode(&stat, wanted)
+            || mtime_of(&stat) != wanted.meta.mtime
+        {
+            return Ok(true);
+        }
+        if !superfluous(handle, wanted.meta)?.is_empty() {
+            return Ok(true);
+        }
+        for xattr in wanted.meta.xattrs.iter().filter(|xattr| self.root_user || !only_roots(&xattr.name)) {
+            if handle.xattr(&xattr.name)?.as_deref() != Some(&*self.xattr_value(xattr)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sets all metadata that differ.
+    pub(super) fn set_metadata(&self, handle: &Handle<'_>, wanted: &Wanted<'_>) -> Result<(), Fault> {
+        let before = handle.stat()?;
+        self.set_owner(handle, &before, wanted);
+        self.set_xattrs(handle, wanted.meta)?;
+        let after = handle.stat()?;
+        let mode = possible_mode(&after, wanted);
+        if type_of(&after) != FileType::Symlink {
+            if mode != wanted.meta.mode {
+                self.not_set(NotSet::SetId);
+            }
+            if after.st_mode & 0o7777 != mode {
+                // An ordinary user's setgid bit may vanish silently, and a FAT has no modes to set.
+                let set = handle.chmod(mode).is_ok() && handle.stat()?.st_mode & 0o7777 == mode;
+                self.count_unless(set, NotSet::Mode);
+            }
+        }
+        if mtime_of(&after) != wanted.meta.mtime {
+            let set =
+                handle.set_mtime(wanted.meta.mtime).is_ok() && mtime_of(&handle.stat()?) == wanted.meta.mtime;
+            self.count_unless(set, NotSet::Time);
+        }
+        Ok(())
+    }
+
+    fn set_owner(&self, handle: &Handle<'_>, stat: &Stat, wanted: &Wanted<'_>) {
+        let Some((uid, gid)) = wanted.owner else { return };
+        if (uid, gid) == (stat.st_uid, stat.st_gid) || handle.chown(Some(uid), Some(gid)).is_ok() {
+            return;
+        }
+        // An ordinary user may still give a file to another of the own groups.
+        let group = gid == stat.st_gid || handle.chown(None, Some(gid)).is_ok();
+        self.count_unless(group && uid == stat.st_uid, NotSet::Owner);
+    }
+
+    fn set_xattrs(&self, handle: &Handle<'_>, meta: &Meta) -> Result<(), Fault> {
+        for name in superfluous(handle, meta)? {
+            self.count_unless(handle.remove_xattr(&name).is_ok(), kind_of(&name));
+        }
+        for xattr in &meta.xattrs {
+            let value = self.xattr_value(xattr)?;
+            let right = || handle.xattr(&xattr.name).is_ok_and(|found| found.as_deref() == Some(&*value));
+            // An error here is never the end of the restore: some file systems say "no space" for a long value.
+            let set = right() || handle.set_xattr(&xattr.name, &value).is_ok();
+            self.count_unless(set, kind_of(&xattr.name));
+        }
+        Ok(())
+    }
+
+    fn xattr_value(&self, xattr: &Xattr) -> Result<Vec<u8>, Fault> {
+        match &xattr.value {
+            Content::Inline(bytes) => Ok(bytes.0.clone()),
+            Content::Pieces(pieces) => {
+                let mut value = Vec::new();
+                for piece in pieces {
+                    if let Piece::Data(id, _) = piece {
+                        value.extend(self.reader.get(ChunkKind::Data, id).map_err(Fault::Repository)?);
+                    }
+                }
+                Ok(value)
+            }
+            Content::List(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn count_unless(&self, set: bool, kind: NotSet) {
+        if !set {
+            self.not_set(kind);
+        }
+    }
+}
+
+/// The mode to set: without setuid and setgid if the file belongs to somebody else than it did, who would lend
+/// out rights of their own.
+fn possible_mode(stat: &Stat, wanted: &Wanted<'_>) -> u32 {
+    let mut mode = wanted.meta.mode;
+    let (uid, gid) = wanted.owner.unwrap_or((wanted.meta.uid, wanted.meta.gid));
+    if type_of(stat) == FileType::RegularFile {
+        if uid != stat.st_uid {
+            mode &= !0o4000;
+        }
+        if gid != stat.st_gid {
+            mode &= !0o2000;
+        }
+    }
+    mode
+}
+
+/// Why metadata could not be read or set at all.
+pub(super) enum Fault {
+    /// A value could not be read from the repository.
+    Repository(Error),
+    /// The target's file system failed.
+    Target(io::Error),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Target(error)
+    }
+}
+
+impl Fault {
+    /// The error about a path below the target.
+    pub(super) fn at(self, run: &Run<'_>, path: &[u8]) -> Error {
+        match self {
+            Self::Repository(error) => error,
+            Self::Target(error) => run.error("set the metadata of", path)(error),
+        }
+    }
+}
+
+/// Attributes that a thing has and is not to have. Labels that the system gives (`security.selinux`, `security.ima`) are its own business.
+fn superfluous(handle: &Handle<'_>, meta: &Meta) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = handle.xattr_names()?;
+    names.retain(|name| {
+        // XFS shows each access control list a second time under such a name.
+        let ours = name.starts_with(b"user.")
+            || name.starts_with(b"trusted.") && !name.starts_with(b"trusted.SGI_ACL_")
+            || name.starts_with(b"system.posix_acl_")
+            || name == b"security.capability";
+        ours && meta.xattrs.binary_search_by(|xattr| xattr.name.0.cmp(name)).is_err()
+    });
+    Ok(names)
+}
+
+fn only_roots(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.") || name.starts_with(b"security.")
+}
+
+fn kind_of(name: &[u8]) -> NotSet {
+    if name.starts_with(b"system.posix_acl_") {
+        NotSet::Acl
+    } else if name == b"security.capability" {
+        NotSet::Capability
+    } else {
+        NotSet::Xattr
+    }
+}

@@ -1,0 +1,314 @@
+//! Which pieces are fetched when: files are gathered in a [`Batch`], and their pieces sorted by pack and frame.
+//!
+//! A batch is bounded by files, bytes and directories (each of which stays open), so memory and descriptors are too; a
+//! file longer than a batch passes in portions of its own. A directory whose files wait in a batch is finished after them,
+//! as they would change its time again. Names of one hard-linked file wait for the first of them.
+
+use std::collections::HashMap;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crate::error::Result;
+use crate::event::Change;
+use crate::id::{ChunkId, ChunkKind, LinkGroup};
+use crate::pack::Location;
+use crate::snapshot::{Content, Entry, Meta};
+
+use super::content::Writing;
+use super::target::{Dir, Inode};
+use super::{Run, lock};
+
+/// A batch has at most so many files …
+const MAX_FILES: usize = 4096;
+/// … of so many bytes together …
+const MAX_BYTES: u64 = 1 << 30;
+/// … in so many directories, each of which is held open.
+const MAX_DIRS: usize = 192;
+/// … with paths of so many bytes.
+const MAX_PATHS_LEN: usize = 16 << 20;
+/// A file of more bytes than this passes alone, in portions.
+const MAX_TOGETHER: u64 = 64 << 20;
+/// A portion has so many pieces.
+const MAX_NEEDS: usize = 16 << 10;
+
+/// A regular file to be restored.
+pub(super) struct Job {
+    /// Its directory; none if that does not exist, in a dry run.
+    pub(super) dir: Option<Arc<Dir>>,
+    /// Below the target.
+    pub(super) path: Vec<u8>,
+    pub(super) entry: Entry,
+    pub(super) size: u64,
+    pub(super) content: Content,
+    pub(super) owner: Option<(u32, u32)>,
+}
+
+/// A piece to be fetched for a file.
+pub(super) struct Need {
+    pub(super) writing: Arc<Writing>,
+    pub(super) at: u64,
+    pub(super) len: u32,
+    pub(super) id: ChunkId,
+    pub(super) location: Location,
+}
+
+/// A directory that the walk has left.
+pub(super) struct Finish {
+    pub(super) dir: Option<Arc<Dir>>,
+    pub(super) path: Vec<u8>,
+    /// None: its metadata are not known, and left as they are.
+    pub(super) meta: Option<(Meta, Option<(u32, u32)>)>,
+    /// The mode to go back to if the metadata are not known.
+    pub(super) mode_before: Option<u32>,
+    pub(super) change: Change,
+}
+
+/// Files that are restored together.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// Which batch this is, so that a directory knows whether it has files in it.
+    pub(super) number: u64,
+    jobs: Vec<Job>,
+    linked: Vec<Job>,
+    finishes: Vec<Finish>,
+    bytes: u64,
+    dirs: usize,
+    paths_len: usize,
+}
+
+/// Files with several names, as far as they are restored.
+#[derive(Default)]
+pub(super) struct Links {
+    files: HashMap<LinkGroup, Linked>,
+    inodes: HashMap<Inode, LinkGroup>,
+}
+
+/// Where the first name of a file is.
+#[derive(Clone)]
+enum Linked {
+    /// It is in the batch.
+    Waiting,
+    /// Below the target, directory and name; the inode is unknown in a dry run of what does not exist.
+    Restored { dir: Vec<u8>, dir_inode: Option<Inode>, name: Vec<u8>, inode: Option<Inode> },
+}
+
+/// A name that exists, to link to.
+pub(super) struct Original {
+    pub(super) dir: Vec<u8>,
+    pub(super) dir_inode: Option<Inode>,
+    pub(super) name: Vec<u8>,
+    pub(super) inode: Option<Inode>,
+}
+
+impl Links {
+    /// The name that the file of this group has already.
+    pub(super) fn original(&self, group: LinkGroup) -> Option<Original> {
+        match self.files.get(&group)?.clone() {
+            Linked::Waiting => None,
+            Linked::Restored { dir, dir_inode, name, inode } => {
+                Some(Original { dir, dir_inode, name, inode })
+            }
+        }
+    }
+
+    /// Notes under which name the file of this group was restored.
+    pub(super) fn restored(&mut self, group: LinkGroup, original: Original) {
+        let Original { dir, dir_inode, name, inode } = original;
+        if let Some(inode) = inode {
+            self.inodes.insert(inode, group);
+        }
+        self.files.insert(group, Linked::Restored { dir, dir_inode, name, inode });
+    }
+
+    /// Whether an existing inode may be the file of this group: it is not that of another one.
+    pub(super) fn may_be(&self, inode: Inode, group: LinkGroup) -> bool {
+        self.inodes.get(&inode).is_none_or(|owner| *owner == group)
+    }
+}
+
+impl Batch {
+    /// Adds a file. `first` says that it is the first one of its directory in this batch.
+    pub(super) fn push(&mut self, run: &Run<'_>, job: Job, first: bool) {
+        self.dirs += usize::from(first);
+        self.paths_len += job.path.len();
+        self.bytes = self.bytes.saturating_add(job.size);
+        let links = job.entry.meta.link_group.map(|group| (lock(&run.links), group));
+        let later = links.is_some_and(|(mut links, group)| {
+            let known = links.files.contains_key(&group);
+            links.files.entry(group).or_insert(Linked::Waiting);
+            known
+        });
+        if later { &mut self.linked } else { &mut self.jobs }.push(job);
+    }
+
+    /// Whether it is to be restored before anything is added.
+    pub(super) fn is_full(&self) -> bool {
+        self.jobs.len() + self.linked.len() >= MAX_FILES
+            || self.bytes >= MAX_BYTES
+            || self.dirs >= MAX_DIRS
+            || self.paths_len >= MAX_PATHS_LEN
+    }
+
+    /// Has a directory finished after its files.
+    pub(super) fn finish_later(&mut self, finish: Finish) {
+        self.finishes.push(finish);
+    }
+
+    /// Restores all files of the batch, finishes the directories, and leaves it empty.
+    pub(super) fn flush(&mut self, run: &Run<'_>) -> Result<()> {
+        let Self { number, jobs, linked, finishes, .. } = std::mem::take(self);
+        self.number = number + 1;
+        run.restore_files(jobs)?;
+        for job in linked {
+            run.check()?;
+            let original = job.entry.meta.link_group.and_then(|group| lock(&run.links).original(group));
+            match original {
+                Some(original) => {
+                    if let Some(job) = run.link_file(job, &original)? {
+                        run.restore_files(vec![job])?;
+                    }
+                }
+                // The first name was left as it was or is damaged: this one is the first now.
+                None => run.restore_files(vec![job])?,
+            }
+        }
+        for finish in finishes {
+            run.finish_directory(finish)?;
+        }
+        Ok(())
+    }
+}
+
+impl Run<'_> {
+    /// Restores regular files.
+    fn restore_files(&self, jobs: Vec<Job>) -> Result<()> {
+        let (together, alone): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.size <= MAX_TOGETHER);
+        self.restore_together(together)?;
+        for job in alone {
+            self.check()?;
+            let Some(writing) = self.begin(job)? else { continue };
+            let mut needs = Vec::new();
+            self.list_needs(&writing, &mut |need| {
+                needs.push(need);
+                if needs.len() >= MAX_NEEDS { self.fetch(std::mem::take(&mut needs)) } else { Ok(()) }
+            })?;
+            self.fetch(needs)?;
+            self.listed(&writing)?;
+            self.verify_and_complete(&[writing])?;
+        }
+        Ok(())
+    }
+
+    fn restore_together(&self, jobs: Vec<Job>) -> Result<()> {
+        let jobs: Vec<_> = jobs.into_iter().map(|job| std::sync::Mutex::new(Some(job))).collect();
+        let gathered = std::sync::Mutex::new((Vec::new(), Vec::new()));
+        self.in_parallel(jobs.len(), |index| {
+            let Some(job) = jobs.get(index).and_then(|job| lock(job).take()) else { return Ok(()) };
+            let Some(writing) = self.begin(job)? else { return Ok(()) };
+            let mut needs = Vec::new();
+            self.list_needs(&writing, &mut |need| {
+                needs.push(need);
+                Ok(())
+            })?;
+            self.listed(&writing)?;
+            let mut gathered = lock(&gathered);
+            gathered.0.extend(needs);
+            if self.options.verify {
+                gathered.1.push(writing);
+            }
+            Ok(())
+        })?;
+        let (needs, writings) = std::mem::take(&mut *lock(&gathered));
+        self.fetch(needs)?;
+        self.verify_and_complete(&writings)
+    }
+
+    /// With `verify`: has all that was written reach the medium, reads it back and gives the files their names.
+    fn verify_and_complete(&self, writings: &[Arc<Writing>]) -> Result<()> {
+        if !self.options.verify {
+            return Ok(());
+        }
+        if let Some(dir) = writings.iter().find_map(|writing| writing.job.dir.as_ref()) {
+            dir.sync().map_err(self.error("make durable", &dir.path))?;
+        }
+        self.in_parallel(writings.len(), |index| match writings.get(index) {
+            Some(writing) => {
+                self.read_back(writing)?;
+                self.complete(writing)
+            }
+            None => Ok(()),
+        })
+    }
+
+    /// Fetches pieces, each frame once, in the order in which they lie in the packs.
+    fn fetch(&self, mut needs: Vec<Need>) -> Result<()> {
+        needs.sort_by_key(|need| (need.location.pack, need.location.frame_offset, need.location.offset));
+        let mut frames: Vec<&[Need]> = needs
+            .chunk_by(|a, b| {
+                (a.location.pack, a.location.frame_offset) == (b.location.pack, b.location.frame_offset)
+            })
+            .collect();
+        frames.retain(|frame| !frame.is_empty());
+        self.in_parallel(frames.len(), |index| {
+            frames.get(index).map_or(Ok(()), |frame| self.fetch_frame(frame))
+        })
+    }
+
+    fn fetch_frame(&self, needs: &[Need]) -> Result<()> {
+        let wanted: Vec<_> = needs.iter().map(|need| (need.id, need.location)).collect();
+        let mut handed = vec![false; needs.len()];
+        let mut outcome = Ok(());
+        let mut take = |index: usize, chunk: Result<&[u8]>| {
+            let (Some(need), Some(handed), Ok(())) = (needs.get(index), handed.get_mut(index), &outcome)
+            else {
+                return;
+            };
+            if let Ok(chunk) = chunk {
+                *handed = true;
+                outcome = self.check().and_then(|()| self.write_piece(need, chunk));
+            }
+        };
+        // What a frame does not give is asked for once more, alone: it may lie in another pack as well.
+        let whole = self.reader.read_frame(&wanted, &mut take);
+        outcome?;
+        drop(whole);
+        for (need, _) in needs.iter().zip(&handed).filter(|(_, handed)| !**handed) {
+            self.check()?;
+            match self.reader.get(ChunkKind::Data, &need.id) {
+                Ok(chunk) => self.write_piece(need, &chunk)?,
+                Err(error) => self.lose_piece(need, error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `work` for each number below `count`, on several threads. The first error ends the restore.
+    pub(super) fn in_parallel(&self, count: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+        let threads = thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 8).min(count);
+        let next = AtomicUsize::new(0);
+        let worker = || {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= count || self.check().is_err() {
+                    return;
+                }
+                if let Err(error) = work(index) {
+                    self.abort(error);
+                    return;
+                }
+            }
+        };
+        if threads < 2 {
+            worker();
+        } else {
+            thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(worker);
+                }
+            });
+        }
+        self.check()
+    }
+}

@@ -1,0 +1,448 @@
+//! The target file system, by descriptor: the only file of `restore` that makes system calls on it.
+//!
+//! [`Dir`] is an open directory; every name in it is opened with `openat2`, beneath it and through no symlink. [`Dirs`] is
+//! a chain of directories of any depth of which a bounded number is open: one that was closed is found again by its
+//! names, from the nearest open one, and believed only if it is still the same inode. [`Temp`] is a new file without
+//! its final name, which is removed unless it is given one. [`Handle`] is a thing whose metadata is read and set.
+
+mod chain;
+mod handle;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, SeekFrom, Stat,
+};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::snapshot::Time;
+
+pub(super) use chain::Dirs;
+pub(super) use handle::Handle;
+
+/// Names are looked up together in paths up to this length, which the system takes.
+const MAX_LOOKUP_LEN: usize = 2048;
+
+/// Device and inode: whether two names are one file.
+pub(super) type Inode = (u64, u64);
+
+/// The inode that a stat is of.
+pub(super) fn inode_of(stat: &Stat) -> Inode {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// What kind of thing a stat is of.
+pub(super) fn type_of(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// The time of modification in a stat.
+pub(super) fn mtime_of(stat: &Stat) -> Time {
+    Time { secs: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) }
+}
+
+/// An open directory at or below the target.
+pub(super) struct Dir {
+    fd: OwnedFd,
+    /// Below the target, empty for the target itself.
+    pub(super) path: Vec<u8>,
+    pub(super) inode: Inode,
+}
+
+impl Dir {
+    /// Opens the target itself: the one path that is followed, because the user named it.
+    pub(super) fn open_root(path: &Path) -> io::Result<Self> {
+        let fd = rustix::fs::openat(
+            CWD,
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        Self::new(fd, Vec::new())
+    }
+
+    fn new(fd: OwnedFd, path: Vec<u8>) -> io::Result<Self> {
+        let inode = inode_of(&rustix::fs::fstat(&fd)?);
+        Ok(Self { fd, path, inode })
+    }
+
+    fn open(&self, name: &[u8], flags: OFlags, further: ResolveFlags) -> io::Result<OwnedFd> {
+        open_beneath(self.fd.as_fd(), name, flags, Mode::empty(), further)
+    }
+
+    /// What `name` is, if it is there.
+    pub(super) fn stat(&self, name: &[u8]) -> io::Result<Option<Stat>> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What this directory is now.
+    pub(super) fn stat_self(&self) -> io::Result<Stat> {
+        Ok(rustix::fs::fstat(&self.fd)?)
+    }
+
+    /// Opens the directory `name`. One that its owner may not enter is opened to the owner first.
+    pub(super) fn open_dir(&self, name: &[u8], path: Vec<u8>) -> io::Result<Self> {
+        match self.open(name, DIRECTORY, ResolveFlags::empty()) {
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+                let handle = self.handle(name)?;
+                handle.chmod(handle.stat()?.st_mode & 0o7777 | 0o700)?;
+                Self::new(self.open(name, DIRECTORY, ResolveFlags::empty())?, path)
+            }
+            other => Self::new(other?, path),
+        }
+    }
+
+    /// Opens the directory `name` unless something else is mounted on it.
+    pub(super) fn open_dir_here(&self, name: &[u8], path: Vec<u8>) -> io::Result<Self> {
+        Self::new(self.open(name, DIRECTORY, ResolveFlags::NO_XDEV)?, path)
+    }
+
+    /// Makes a directory that only its owner may enter.
+    pub(super) fn make_dir(&self, name: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::mkdirat(&self.fd, name, Mode::RWXU)?)
+    }
+
+    /// Makes a directory as any program does, by the process's umask.
+    pub(super) fn make_default_dir(&self, name: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o777))?)
+    }
+
+    /// Opens the regular file `name` for reading.
+    pub(super) fn open_file(&self, name: &[u8]) -> io::Result<File> {
+        // NONBLOCK: a FIFO that takes the place of the file meanwhile must not hang us.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = File::from(self.open(name, flags, ResolveFlags::empty())?);
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+
+    /// A handle on `name`, whatever it is, which may be used on its metadata only.
+    pub(super) fn handle(&self, name: &[u8]) -> io::Result<Handle<'static>> {
+        Ok(Handle::Place(self.open(name, OFlags::PATH, ResolveFlags::empty())?))
+    }
+
+    /// A handle on this directory itself.
+    pub(super) fn own_handle(&self) -> Handle<'_> {
+        Handle::Open(self.fd.as_fd())
+    }
+
+    /// The target of the symlink `name`.
+    pub(super) fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
+        Ok(rustix::fs::readlinkat(&self.fd, name, Vec::new())?.into_bytes())
+    }
+
+    /// Removes a name that is no directory.
+    pub(super) fn unlink(&self, name: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())?)
+    }
+
+    /// Removes an empty directory.
+    pub(super) fn remove_dir(&self, name: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Lists the directory from its beginning.
+    pub(super) fn list(&self, mut each: impl FnMut(&[u8], FileType) -> Result<()>) -> Result<()> {
+        let error = |errno: Errno| Error::Path {
+            action: "list",
+            path: PathBuf::from(OsStr::from_bytes(&self.path)),
+            source: errno.into(),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(error)?;
+        let mut buffer = vec![MaybeUninit::uninit(); 64 << 10];
+        let mut names = RawDir::new(&fd, &mut buffer);
+        while let Some(item) = names.next() {
+            let item = item.map_err(error)?;
+            let name = item.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                each(name, item.file_type())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all of the file system durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.fd)?)
+    }
+
+    /// The directory at a path of names below this one, if it still is the inode it was.
+    pub(super) fn walk_to(&self, names: &[&[u8]], path: Vec<u8>, inode: Inode) -> io::Result<Self> {
+        let mut fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)?;
+        for lookup in lookups(names) {
+            fd = open_beneath(fd.as_fd(), &lookup, DIRECTORY, Mode::empty(), ResolveFlags::empty())?;
+        }
+        let found = Self::new(fd, path)?;
+        if found.inode == inode {
+            Ok(found)
+        } else {
+            Err(io::Error::other("a directory was moved meanwhile"))
+        }
+    }
+
+    /// Gives what has the name `from` in the directory `from_dir` this further name.
+    pub(super) fn link(&self, name: &[u8], from_dir: &Self, from: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::linkat(&from_dir.fd, from, &self.fd, name, AtFlags::empty())?)
+    }
+
+    /// Gives `from` the name `to`, in place of anything that is no directory.
+    pub(super) fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.fd, from, &self.fd, to)?)
+    }
+
+    /// Gives `from` the name `to`, which must not exist.
+    pub(super) fn rename_new(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        match rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE) {
+            // A file system that cannot: nobody else is expected to make such a name at this very moment.
+            Err(Errno::INVAL | Errno::NOSYS) if self.stat(to)?.is_none() => self.rename(from, to),
+            other => Ok(other?),
+        }
+    }
+
+    /// Whether names in this directory that differ only by case are one name. Tried out.
+    pub(super) fn folds_case(self: &Arc<Self>) -> bool {
+        if !rustix::fs::fstatfs(&self.fd).is_ok_and(|fs| FOLDING.contains(&(fs.f_type & 0xffff_ffff))) {
+            return false;
+        }
+        let Ok((temp, _)) = Temp::file(self) else { return false };
+        matches!(self.stat(&temp.name.to_ascii_uppercase()), Ok(Some(_)))
+    }
+
+    /// Whether a repository lies in this directory.
+    pub(super) fn is_repository(&self) -> bool {
+        let mut magic = [0; 8];
+        self.open_file(b"config").is_ok_and(|file| file.read_exact_at(&mut magic, 0).is_ok())
+            && &magic == b"VLTCONFG"
+    }
+}
+
+/// File systems that may fold case: FAT, exFAT, NTFS (two drivers), CIFS, SMB2, HFS, HFS+, and anything over FUSE.
+const FOLDING: [i64; 9] =
+    [0x4d44, 0x2011_bab0, 0x5346_544e, 0x7366_746e, 0xff53_4d42, 0xfe53_4d42, 0x4244, 0x482b, 0x6573_5546];
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
+
+/// The one way to a name: beneath the directory, through no symlink and not through `/proc`.
+fn open_beneath(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    flags: OFlags,
+    mode: Mode,
+    further: ResolveFlags,
+) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | further;
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    loop {
+        match rustix::fs::openat2(directory, name, flags, mode, resolve) {
+            // AGAIN: a rename elsewhere kept the system from telling whether the name leads out of the directory.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Names joined into paths short enough to be looked up at once.
+fn lookups(names: &[&[u8]]) -> Vec<Vec<u8>> {
+    let mut paths: Vec<Vec<u8>> = Vec::new();
+    for name in names {
+        match paths.last_mut() {
+            Some(path) if path.len() + name.len() < MAX_LOOKUP_LEN => {
+                path.push(b'/');
+                path.extend_from_slice(name);
+            }
+            _ => paths.push(name.to_vec()),
+        }
+    }
+    paths
+}
+
+/// A new thing under a temporary name. Dropped without `rename`, it is removed.
+pub(super) struct Temp {
+    pub(super) dir: Arc<Dir>,
+    name: Vec<u8>,
+    done: bool,
+}
+
+impl Temp {
+    /// A new regular file, open for writing and reading.
+    pub(super) fn file(dir: &Arc<Dir>) -> io::Result<(Self, File)> {
+        let name = temporary_name();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = open_beneath(dir.fd.as_fd(), &name, flags, mode, ResolveFlags::empty())?;
+        Ok((Self { dir: dir.clone(), name, done: false }, File::from(fd)))
+    }
+
+    /// A new symlink.
+    pub(super) fn symlink(dir: &Arc<Dir>, target: &[u8]) -> io::Result<Self> {
+        let name = temporary_name();
+        rustix::fs::symlinkat(target, &dir.fd, &name)?;
+        Ok(Self { dir: dir.clone(), name, done: false })
+    }
+
+    /// A new FIFO, socket or device.
+    pub(super) fn node(dir: &Arc<Dir>, kind: FileType, major: u32, minor: u32) -> io::Result<Self> {
+        let name = temporary_name();
+        let device = rustix::fs::makedev(major, minor);
+        rustix::fs::mknodat(&dir.fd, &name, kind, Mode::RUSR | Mode::WUSR, device)?;
+        Ok(Self { dir: dir.clone(), name, done: false })
+    }
+
+    /// A further name of a thing.
+    pub(super) fn link(dir: &Arc<Dir>, from_dir: &Dir, from: &[u8]) -> io::Result<Self> {
+        let name = temporary_name();
+        dir.link(&name, from_dir, from)?;
+        Ok(Self { dir: dir.clone(), name, done: false })
+    }
+
+    /// Opens the file again.
+    pub(super) fn reopen(&self, inode: Inode) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::NONBLOCK;
+        let file = File::from(self.dir.open(&self.name, flags, ResolveFlags::empty())?);
+        if inode_of(&rustix::fs::fstat(&file)?) == inode {
+            Ok(file)
+        } else {
+            Err(io::Error::other("a temporary file was replaced meanwhile"))
+        }
+    }
+
+    /// A handle on it.
+    pub(super) fn handle(&self) -> io::Result<Handle<'static>> {
+        self.dir.handle(&self.name)
+    }
+
+    /// Gives it its name, in place of anything that is no directory.
+    pub(super) fn rename(&mut self, name: &[u8]) -> io::Result<()> {
+        self.dir.rename(&self.name, name)?;
+        // Two names of one inode: the rename did nothing, and the temporary one goes.
+        self.done = self.dir.stat(&self.name)?.is_none();
+        Ok(())
+    }
+
+    /// Gives it its name, which must not exist.
+    pub(super) fn rename_new(&mut self, name: &[u8]) -> io::Result<()> {
+        self.dir.rename_new(&self.name, name)?;
+        self.done = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        if !self.done {
+            // Nothing refers to it, and what went wrong before is what the user hears of.
+            let _ = self.dir.unlink(&self.name);
+        }
+    }
+}
+
+/// A name that nobody else uses.
+fn temporary_name() -> Vec<u8> {
+    static RANDOM: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!(".vault-{:016x}-{:x}.tmp", *RANDOM, COUNT.fetch_add(1, Ordering::Relaxed)).into_bytes()
+}
+
+/// Makes `new` a clone of the blocks of `old`, where the file system can.
+pub(super) fn clone_blocks(new: &File, old: &File) -> bool {
+    rustix::fs::ioctl_ficlone(new, old).is_ok()
+}
+
+/// Makes a range of a file a hole.
+pub(super) fn punch(file: &File, at: u64, len: u64) -> io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(rustix::fs::fallocate(file, flags, at, len)?)
+}
+
+/// The first byte at or after `at` that may be other than zero; none if there is none until the end.
+pub(super) fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
+    match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NXIO) => Ok(None),
+        // A file system that knows nothing of holes.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(at)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Drops what the system has cached of a file that is synced, so that the next read comes from the medium.
+pub(super) fn drop_cached(file: &File) {
+    // A file system without a page cache of its own has nothing to drop.
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+}
+
+/// Makes the target folder and those above it.
+pub(super) fn make_root(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent)?;
+    }
+    fs::create_dir(path)
+}
+
+/// Refuses a target inside of the repository, and a repository inside of the target, by inodes and not by names.
+pub(super) fn check_not_nested(repository: &Path, target: &Path) -> Result<()> {
+    let nested = |inner: &Path, outer: &Path, reason| Error::Nested {
+        inner: inner.to_owned(),
+        outer: outer.to_owned(),
+        reason,
+    };
+    let Some(repository_inodes) = inodes_above(repository)? else { return Ok(()) };
+    let mut existing = std::path::absolute(target).map_err(Error::path("look up", target))?;
+    let whole = existing.clone();
+    let target_inodes = loop {
+        if let Some(inodes) = inodes_above(&existing)? {
+            break inodes;
+        }
+        if !existing.pop() {
+            return Ok(());
+        }
+    };
+    let [repository_inode, ..] = repository_inodes[..] else { return Ok(()) };
+    if target_inodes.contains(&repository_inode) {
+        return Err(nested(
+            target,
+            repository,
+            "what is restored would lie among the files of the repository",
+        ));
+    }
+    if existing == whole && target_inodes.first().is_some_and(|inode| repository_inodes.contains(inode)) {
+        return Err(nested(repository, target, "restoring could replace or remove files of the repository"));
+    }
+    Ok(())
+}
+
+/// The inodes of a path and of all directories above it, the path's own first; none if it does not exist.
+fn inodes_above(path: &Path) -> Result<Option<Vec<Inode>>> {
+    let real = match fs::canonicalize(path) {
+        Ok(real) => real,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(Error::path("look up", path)(error)),
+    };
+    let mut inodes = Vec::new();
+    for place in real.ancestors() {
+        let metadata = fs::metadata(place).map_err(Error::path("look up", place))?;
+        inodes.push((metadata.dev(), metadata.ino()));
+    }
+    Ok(Some(inodes))
+}

@@ -1,0 +1,455 @@
+//! The walk through the snapshot's tree: directories are made and entered, special files made, regular ones gathered.
+//!
+//! No recursion: a stack of levels, of which only the last ones hold a reader of their entries and an open directory;
+//! on the way back the others are opened again. A directory that is not selected itself is made only when something
+//! below it is. While it is worked in, a directory is open to nobody but its owner; mode and time come when it is left.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::sync::Arc;
+
+use rustix::fs::FileType;
+
+use crate::error::Result;
+use crate::event::{Change, Item};
+use crate::id::ChunkId;
+use crate::snapshot::tree::Entries;
+use crate::snapshot::{Entry, Kind, Meta};
+
+use super::metadata::Wanted;
+use super::plan::{Batch, Finish, Job};
+use super::target::{self, Dir, Dirs};
+use super::{Overwrite, Run};
+
+/// So many levels keep their reader.
+const MAX_READERS: usize = 64;
+
+/// The walk.
+pub(super) struct Walk<'a> {
+    run: &'a Run<'a>,
+    /// The chain of those levels that exist in the target; none if the target does not, in a dry run.
+    dirs: Option<Dirs>,
+    levels: Vec<Level<'a>>,
+    /// Of the current level in the snapshot.
+    path: Vec<u8>,
+    batch: Batch,
+    /// Per file system: whether names that differ by case are one.
+    folds: HashMap<u64, bool>,
+}
+
+/// A directory that the walk is in.
+struct Level<'a> {
+    /// Its name is what the walk's path has from here to its end.
+    name_at: usize,
+    path_len: usize,
+    node: Option<ChunkId>,
+    entries: Option<Entries<'a>>,
+    /// The last name that was entered, from which a new reader goes on.
+    last: Vec<u8>,
+    meta: Option<Meta>,
+    place: Place,
+    existed: bool,
+    damaged: bool,
+    change: Change,
+    mode_before: Option<u32>,
+    /// The last batch that has a file of this directory.
+    batch: Option<u64>,
+    /// The names so far, folded, where that makes a difference.
+    folded: Option<HashSet<u64>>,
+}
+
+/// What a level is in the target.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It is the next one of the chain.
+    Open,
+    /// It does not exist, in a dry run.
+    Absent,
+    /// It is made when something in it is.
+    Later,
+    /// It cannot be made, or must not be: nothing in it is restored.
+    Passed,
+}
+
+/// Where the current level is.
+enum Here {
+    Open(Arc<Dir>),
+    Absent,
+    Passed,
+}
+
+impl<'a> Walk<'a> {
+    /// A walk that stands at the root of the target.
+    pub(super) fn new(run: &'a Run<'a>) -> Self {
+        Self {
+            run,
+            dirs: run.root.clone().map(Dirs::new),
+            levels: Vec::new(),
+            path: run.base.clone(),
+            batch: Batch::default(),
+            folds: HashMap::new(),
+        }
+    }
+
+    /// Restores `entry`: the content of a directory, or the one thing that it is.
+    pub(super) fn run(mut self, entry: Entry) -> Result<()> {
+        let node = entry.kind.directory();
+        let meta = matches!(entry.kind, Kind::Directory(_)).then(|| entry.meta.clone());
+        let mut level = Level::new(0, self.path.len(), node, meta);
+        level.place = if self.dirs.is_some() { Place::Open } else { Place::Absent };
+        level.change = if self.dirs.is_some() { Change::Unchanged } else { Change::New };
+        if let Some(root) = self.run.root.clone() {
+            level.existed = true;
+            self.look_at_directory(&mut level, &root)?;
+        }
+        self.levels.push(level);
+        if node.is_none() {
+            self.entry(entry)?;
+        }
+        loop {
+            self.run.check()?;
+            match self.next_entry() {
+                Some(Ok(entry)) => self.entry(entry)?,
+                Some(Err(error)) => {
+                    let path = self.target_path();
+                    if let Some(level) = self.levels.last_mut() {
+                        level.damaged = true;
+                    }
+                    self.run.problem_or_end(&path, error)?;
+                }
+                None => {
+                    self.leave()?;
+                    if self.levels.is_empty() {
+                        return self.batch.flush(self.run);
+                    }
+                }
+            }
+            if self.batch.is_full() {
+                self.batch.flush(self.run)?;
+            }
+        }
+    }
+
+    fn next_entry(&mut self) -> Option<Result<Entry>> {
+        let level = self.levels.last_mut()?;
+        let node = level.node?;
+        if let Some(entries) = &mut level.entries {
+            return entries.next();
+        }
+        let entries = level.entries.insert(Entries::new(self.run.reader, node));
+        loop {
+            match entries.next() {
+                Some(Ok(entry)) if !level.last.is_empty() && *entry.name <= *level.last => {}
+                // It was reported when the walk first came past it.
+                Some(Err(_)) if level.damaged => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// The path of the current level below the target.
+    fn target_path(&self) -> Vec<u8> {
+        let base = self.run.base.len();
+        let below = self.path.get(base..).unwrap_or_default();
+        below.strip_prefix(b"/").unwrap_or(below).to_vec()
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<()> {
+        let before = self.path.len();
+        let name_at = self.path.len() + usize::from(!self.path.is_empty());
+        self.path = super::joined(&self.path, &entry.name);
+        let is_dir = entry.kind.directory().is_some();
+        let selected = self.run.selected(&self.path, is_dir);
+        match entry.kind {
+            Kind::LeftOut(..) => {}
+            Kind::Directory(node) | Kind::Implied(node) if selected || self.run.may_contain(&self.path) => {
+                return self.enter(entry, node, name_at, selected);
+            }
+            _ if selected => self.leaf(entry)?,
+            _ => {}
+        }
+        self.path.truncate(before);
+        Ok(())
+    }
+
+    /// Restores what is no directory; the walk's path is its own.
+    fn leaf(&mut self, entry: Entry) -> Result<()> {
+        let path = self.target_path();
+        let dir = match self.here()? {
+            Here::Open(dir) => Some(dir),
+            Here::Absent => None,
+            Here::Passed => return Ok(()),
+        };
+        if self.is_folded_twin(&entry.name) {
+            let error = io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "this file system does not tell it from a name that differs by case only",
+            );
+            return self.run.problem_or_end(&path, self.run.error("write", &path)(error));
+        }
+        let owner = self.run.owners.of(&self.path, &entry.meta);
+        if let Kind::File(size, content) = &entry.kind {
+            let (size, content) = (*size, content.clone());
+            let number = self.batch.number;
+            let level = self.levels.last_mut();
+            let first = level.is_some_and(|level| level.batch.replace(number) != Some(number));
+            self.batch.push(self.run, Job { dir, path, entry, size, content, owner }, first);
+            return Ok(());
+        }
+        match self.run.restore_other(dir.as_ref(), &entry, &path, owner) {
+            Ok(change) => {
+                self.run.done(&path, Item::Other, change, 0);
+                Ok(())
+            }
+            Err(error) => self.run.problem_or_end(&path, error),
+        }
+    }
+
+    /// Goes down into a directory; the walk's path is its own.
+    fn enter(&mut self, entry: Entry, node: ChunkId, name_at: usize, selected: bool) -> Result<()> {
+        let meta = matches!(entry.kind, Kind::Directory(_)).then_some(entry.meta);
+        let twin = self.is_folded_twin(&entry.name);
+        if let Some(above) = self.levels.last_mut() {
+            above.last = entry.name.0;
+        }
+        let mut level = Level::new(name_at, self.path.len(), Some(node), meta);
+        if twin {
+            level.place = Place::Passed;
+            let path = self.target_path();
+            let error =
+                io::Error::new(io::ErrorKind::AlreadyExists, "another name differs from it by case only");
+            self.run.problem_or_end(&path, self.run.error("make", &path)(error))?;
+        }
+        self.levels.push(level);
+        if let Some(far) = self.levels.len().checked_sub(MAX_READERS + 1) {
+            self.levels[far].entries = None;
+        }
+        if selected {
+            self.here()?;
+        }
+        Ok(())
+    }
+
+    /// Where the current level is, after making what was put off.
+    fn here(&mut self) -> Result<Here> {
+        let first =
+            self.levels.iter().rposition(|level| level.place != Place::Later).map_or(0, |index| index + 1);
+        for index in first..self.levels.len() {
+            let above = self.levels.get(index.wrapping_sub(1)).map_or(Place::Open, |level| level.place);
+            let place = match above {
+                Place::Open => self.make(index)?,
+                other => other,
+            };
+            let level = &mut self.levels[index];
+            level.place = place;
+            if place == Place::Absent {
+                level.change = if level.change == Change::Changed { Change::Changed } else { Change::New };
+            }
+        }
+        match (self.levels.last().map(|level| level.place), &mut self.dirs) {
+            (Some(Place::Open), Some(dirs)) => {
+                let dir = dirs.top();
+                let path = self.target_path();
+                Ok(Here::Open(dir.map_err(self.run.error("open the directory of", &path))?))
+            }
+            (Some(Place::Absent), _) | (_, None) => Ok(Here::Absent),
+            _ => Ok(Here::Passed),
+        }
+    }
+
+    /// Makes or opens the directory of a level, below one that is open.
+    fn make(&mut self, index: usize) -> Result<Place> {
+        let Some(dirs) = &mut self.dirs else { return Ok(Place::Absent) };
+        let Some(level) = self.levels.get_mut(index) else { return Ok(Place::Passed) };
+        let name = self.path.get(level.name_at..level.path_len).unwrap_or_default().to_vec();
+        let base = self.run.base.len();
+        let path = self.path.get(base..level.path_len).unwrap_or_default();
+        let path = path.strip_prefix(b"/").unwrap_or(path).to_vec();
+        let parent = dirs.top().map_err(self.run.error("open the directory of", &path))?;
+        match self.run.make_directory(&parent, &name, &path, level) {
+            Ok(Made::Directory(dir)) => {
+                let dir = Arc::new(dir);
+                dirs.push(&name, dir.clone());
+                let mut level = std::mem::replace(&mut self.levels[index], Level::new(0, 0, None, None));
+                let looked = self.look_at_directory(&mut level, &dir);
+                self.levels[index] = level;
+                looked?;
+                Ok(Place::Open)
+            }
+            Ok(Made::Pretended) => Ok(Place::Absent),
+            Ok(Made::LeftOut) => {
+                self.run.done(&path, Item::Directory, Change::LeftOut, 0);
+                Ok(Place::Passed)
+            }
+            Err(error) => {
+                self.run.problem_or_end(&path, error)?;
+                Ok(Place::Passed)
+            }
+        }
+    }
+
+    /// Notes of an open directory what is to be known when it is left.
+    fn look_at_directory(&mut self, level: &mut Level<'a>, dir: &Arc<Dir>) -> Result<()> {
+        let run = self.run;
+        if level.existed && run.options.overwrite == Overwrite::Never {
+            level.meta = None;
+        }
+        if let (true, Some(meta)) = (level.existed, &level.meta) {
+            let path = self.path.get(..level.path_len).unwrap_or_default();
+            let wanted = Wanted { meta, owner: run.owners.of(path, meta) };
+            let differ =
+                run.metadata_differ(&dir.own_handle(), &wanted).map_err(|fault| fault.at(run, &dir.path));
+            match differ {
+                Ok(true) => level.change = Change::Changed,
+                Ok(false) => {}
+                Err(error) => run.problem_or_end(&dir.path, error)?,
+            }
+        }
+        if run.options.dry_run {
+            return Ok(());
+        }
+        let mode = dir.stat_self().map_or(0o700, |stat| stat.st_mode & 0o7777);
+        if !run.root_user && mode & 0o700 != 0o700 && dir.own_handle().chmod(mode | 0o700).is_ok() {
+            level.mode_before = Some(mode);
+        }
+        let folds = *self.folds.entry(dir.inode.0).or_insert_with(|| dir.folds_case());
+        level.folded = folds.then(HashSet::new);
+        Ok(())
+    }
+
+    /// Whether the file system takes a name for one that this directory has from the snapshot already.
+    fn is_folded_twin(&mut self, name: &[u8]) -> bool {
+        let Some(folded) = self.levels.last_mut().and_then(|level| level.folded.as_mut()) else {
+            return false;
+        };
+        let mut hasher = DefaultHasher::new();
+        String::from_utf8_lossy(name).to_lowercase().hash(&mut hasher);
+        !folded.insert(hasher.finish())
+    }
+
+    /// Goes up: removes what is too much, and finishes the directory now or with the batch.
+    fn leave(&mut self) -> Result<()> {
+        let dir = match self.levels.last().map(|level| level.place) {
+            Some(Place::Open) => match self.here()? {
+                Here::Open(dir) => Some(dir),
+                _ => None,
+            },
+            _ => None,
+        };
+        let path = self.target_path();
+        let Some(level) = self.levels.pop() else { return Ok(()) };
+        let whole = self.path.get(..level.path_len).unwrap_or_default().to_vec();
+        self.path.truncate(level.name_at.saturating_sub(1));
+        if let (Place::Open, false, Some(dirs)) = (level.place, self.levels.is_empty(), &mut self.dirs) {
+            dirs.pop();
+        }
+        let run = self.run;
+        if let (Some(dir), Some(node), true, false, true) =
+            (&dir, level.node, level.existed, level.damaged, run.options.delete)
+            && let Err(error) = run.delete_superfluous(dir, node)
+        {
+            run.problem_or_end(&path, error)?;
+        }
+        // The folder that a single file goes into is not the snapshot's.
+        if matches!(level.place, Place::Later | Place::Passed) || level.node.is_none() {
+            return Ok(());
+        }
+        let meta = level.meta.map(|meta| {
+            let owner = run.owners.of(&whole, &meta);
+            (meta, owner)
+        });
+        let finish = Finish { dir, path, meta, mode_before: level.mode_before, change: level.change };
+        if level.batch == Some(self.batch.number) {
+            self.batch.finish_later(finish);
+            return Ok(());
+        }
+        run.finish_directory(finish)
+    }
+}
+
+impl Level<'_> {
+    fn new(name_at: usize, path_len: usize, node: Option<ChunkId>, meta: Option<Meta>) -> Self {
+        Self {
+            name_at,
+            path_len,
+            node,
+            entries: None,
+            last: Vec::new(),
+            meta,
+            place: Place::Later,
+            existed: false,
+            damaged: false,
+            change: Change::Unchanged,
+            mode_before: None,
+            batch: None,
+            folded: None,
+        }
+    }
+}
+
+/// What came of making a directory.
+enum Made {
+    Directory(Dir),
+    /// A dry run: it would have been made.
+    Pretended,
+    /// Something is in its place that is to stay.
+    LeftOut,
+}
+
+impl Run<'_> {
+    fn make_directory(
+        &self,
+        parent: &Arc<Dir>,
+        name: &[u8],
+        path: &[u8],
+        level: &mut Level<'_>,
+    ) -> Result<Made> {
+        let found = parent.stat(name).map_err(self.error("look at", path))?;
+        level.change = Change::New;
+        if let Some(stat) = found {
+            if target::type_of(&stat) == FileType::Directory {
+                level.existed = true;
+                level.change = Change::Unchanged;
+                return parent
+                    .open_dir(name, path.to_vec())
+                    .map(Made::Directory)
+                    .map_err(self.error("open", path));
+            }
+            let mtime = level.meta.as_ref().map(|meta| meta.mtime).unwrap_or_default();
+            if !self.may_replace(&stat, mtime) {
+                return Ok(Made::LeftOut);
+            }
+            level.change = Change::Changed;
+            if !self.options.dry_run {
+                parent.unlink(name).map_err(self.error("replace", path))?;
+            }
+        }
+        if self.options.dry_run {
+            return Ok(Made::Pretended);
+        }
+        if level.meta.is_some() { parent.make_dir(name) } else { parent.make_default_dir(name) }
+            .map_err(self.error("make the directory", path))?;
+        parent.open_dir(name, path.to_vec()).map(Made::Directory).map_err(self.error("open", path))
+    }
+
+    /// Sets the metadata of a directory that nothing is done in any more.
+    pub(super) fn finish_directory(&self, finish: Finish) -> Result<()> {
+        let Finish { dir, path, meta, mode_before, change } = finish;
+        if let (Some(dir), false) = (&dir, self.options.dry_run) {
+            let handle = dir.own_handle();
+            let set = match (&meta, mode_before) {
+                (Some((meta, owner)), _) => self
+                    .set_metadata(&handle, &Wanted { meta, owner: *owner })
+                    .map_err(|fault| fault.at(self, &path)),
+                (None, Some(mode)) => handle.chmod(mode).map_err(self.error("set the permissions of", &path)),
+                (None, None) => Ok(()),
+            };
+            if let Err(error) = set {
+                return self.problem_or_end(&path, error);
+            }
+        }
+        self.done(&path, Item::Directory, change, 0);
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! A repository in memory, with at most one file changed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use vault::backend::{Backend, Listed, NewFile, StoredFile};
+
+/// What is done to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Flip { at: usize, bit: u8 },
+    Truncate { len: usize },
+    Append { byte: u8 },
+    Remove,
+}
+
+/// The files of a repository; shared, but for one.
+#[derive(Clone)]
+pub struct Medium {
+    files: Arc<BTreeMap<String, Arc<Vec<u8>>>>,
+    folders: Arc<HashMap<String, Vec<Listed>>>,
+    changed: Option<(String, Option<Arc<Vec<u8>>>)>,
+}
+
+impl Medium {
+    /// All of a folder.
+    pub fn load(root: &Path) -> Self {
+        let mut files = BTreeMap::new();
+        let mut folders: HashMap<String, Vec<Listed>> = HashMap::new();
+        let mut pending = vec![String::new()];
+        while let Some(folder) = pending.pop() {
+            let mut listed = Vec::new();
+            for entry in std::fs::read_dir(root.join(&folder)).unwrap() {
+                let entry = entry.unwrap();
+                let name = entry.file_name().into_string().unwrap();
+                let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+                let is_file = entry.file_type().unwrap().is_file();
+                let mut len = 0;
+                if is_file {
+                    let bytes = std::fs::read(entry.path()).unwrap();
+                    len = bytes.len() as u64;
+                    files.insert(path, Arc::new(bytes));
+                } else {
+                    pending.push(path);
+                }
+                listed.push(Listed { name, len, is_file });
+            }
+            folders.insert(folder, listed);
+        }
+        Self { files: Arc::new(files), folders: Arc::new(folders), changed: None }
+    }
+
+    /// The names and lengths of the files.
+    pub fn files(&self) -> Vec<(String, usize)> {
+        self.files.iter().map(|(name, bytes)| (name.clone(), bytes.len())).collect()
+    }
+
+    /// The same with one file changed.
+    pub fn with(&self, file: &str, change: Change) -> Self {
+        let bytes = &self.files[file];
+        let changed = match change {
+            Change::Remove => None,
+            Change::Flip { at, bit } => {
+                let mut bytes = bytes.to_vec();
+                bytes[at] ^= bit;
+                Some(bytes)
+            }
+            Change::Truncate { len } => Some(bytes[..len].to_vec()),
+            Change::Append { byte } => {
+                let mut bytes = bytes.to_vec();
+                bytes.push(byte);
+                Some(bytes)
+            }
+        };
+        Self { changed: Some((file.to_owned(), changed.map(Arc::new))), ..self.clone() }
+    }
+
+    /// As a medium for a repository.
+    pub fn share(&self) -> Arc<dyn Backend> {
+        Arc::new(self.clone())
+    }
+
+    /// The bytes of a file.
+    pub fn bytes(&self, file: &str) -> Option<&Arc<Vec<u8>>> {
+        match &self.changed {
+            Some((changed, bytes)) if changed == file => bytes.as_ref(),
+            _ => self.files.get(file),
+        }
+    }
+}
+
+impl Backend for Medium {
+    fn place(&self) -> &Path {
+        Path::new("memory")
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<Listed>> {
+        let mut listed = self.folders.get(folder).ok_or(io::ErrorKind::NotFound)?.clone();
+        if let Some((changed, bytes)) = &self.changed {
+            let (parent, name) = changed.rsplit_once('/').unwrap_or(("", changed));
+            if parent == folder {
+                match bytes {
+                    None => listed.retain(|entry| entry.name != name),
+                    Some(bytes) => listed
+                        .iter_mut()
+                        .filter(|entry| entry.name == name)
+                        .for_each(|entry| entry.len = bytes.len() as u64),
+                }
+            }
+        }
+        Ok(listed)
+    }
+
+    fn open(&self, file: &str) -> io::Result<Box<dyn StoredFile>> {
+        let bytes = self.bytes(file).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(Stored(bytes.clone())))
+    }
+
+    fn create(&self, _: &str) -> io::Result<Box<dyn NewFile>> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn make_folder(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync_folder(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+}
+
+struct Stored(Arc<Vec<u8>>);
+
+impl StoredFile for Stored {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap();
+        let bytes = self.0.get(start..start.saturating_add(buffer.len()));
+        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn drop_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
