@@ -177,7 +177,7 @@ impl Shared<'_> {
 
 /// Takes a snapshot. On return with a snapshot it is durable.
 ///
-/// An interruption (`stop`) ends the walk, keeps what was read, and leaves a partial snapshot.
+/// An interruption (`stop`) ends the walk, keeps what was read, and leaves a partial snapshot `[DUR-12]`.
 ///
 /// # Errors
 /// A source that is missing, or any error of the repository. Errors of single files are not: see `errors`.

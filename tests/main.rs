@@ -3,6 +3,8 @@
 
 mod browse;
 mod damage;
+mod durability;
+mod format;
 mod mirror;
 mod restore;
 mod source;

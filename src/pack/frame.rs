@@ -1,7 +1,7 @@
 //! The compression unit: some chunks, compressed together, explaining itself.
 //!
 //! Plain bytes of a frame: count | (kind, length) of each chunk | the chunks. [`Compressor::seal`] decodes what it has
-//! just encoded and computes every id again before it lets go of it: a flipped bit or a fault of the encoder must not reach
+//! just encoded and computes every id again before it lets go of it `[DUR-4]`: a flipped bit or a fault of the encoder must not reach
 //! the disk.
 
 use crate::error::{Corruption, FrameError};
@@ -242,6 +242,10 @@ impl Frame {
                         "FRAME-4",
                         "a zstd frame states another size than its header",
                     ));
+                }
+                // What follows the first frame would be decoded too, or skipped.
+                if zstd::zstd_safe::find_frame_compressed_size(&stored) != Ok(stored.len()) {
+                    return Err(Corruption::rule("FRAME-4", "a zstd frame does not end where its bytes end"));
                 }
                 zstd::bulk::decompress(&stored, len)
                     .map_err(|_| Corruption::rule("FRAME-4", "a zstd frame cannot be decompressed"))?
