@@ -54,7 +54,8 @@ fn parts_to_be_read_add_up_to_all() {
         let found = summary(&world.run(&["check", "--read-data-subset", part, "--json"]).ok());
         (found["packs_read"].as_u64().unwrap(), found["packs"].as_u64().unwrap())
     };
-    let (parts, all) = (1..=3).map(|n| read(&format!("{n}/3"))).fold((0, 0), |(sum, _), (n, all)| (sum + n, all));
+    let (parts, all) =
+        (1..=3).map(|n| read(&format!("{n}/3"))).fold((0, 0), |(sum, _), (n, all)| (sum + n, all));
     assert!(parts == all && all >= 4, "{parts} of {all}");
     assert_eq!(read("100%"), (all, all));
     assert_eq!(read("5G"), (all, all));
@@ -68,7 +69,10 @@ fn marked_damage_is_stored_anew() {
     world.run(&["check", "--read-data", "--mark-damaged"]).code(13).says("marked pack");
     world.run(&["snapshot", &world.path("src"), "-q", "--force"]).ok();
     world.run(&["restore", &world.latest("src"), "--target", "t"]).ok();
-    assert!(fs::read(world.vault.join("cwd/t/dir/b.bin")).unwrap() == fs::read(world.src().join("dir/b.bin")).unwrap());
+    assert!(
+        fs::read(world.vault.join("cwd/t/dir/b.bin")).unwrap()
+            == fs::read(world.src().join("dir/b.bin")).unwrap()
+    );
 }
 
 #[test]
@@ -78,7 +82,9 @@ fn a_damaged_snapshot_matters_where_it_may_have_been_the_answer() {
     fs::write(world.src().join("a.txt"), "second\n").unwrap();
     let damaged = world.save(&[]);
     flip(&world.repo().join("snapshots").join(&damaged));
-    for args in [&["snapshots"][..], &["ls"], &["find", "a.txt"], &["stats"], &["diff", &whole, "latest"], &["check"]] {
+    for args in
+        [&["snapshots"][..], &["ls"], &["find", "a.txt"], &["stats"], &["diff", &whole, "latest"], &["check"]]
+    {
         let output = world.run(args).code(13);
         assert!((output.stderr + &String::from_utf8_lossy(&output.stdout)).contains(&damaged), "{args:?}");
     }

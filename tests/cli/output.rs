@@ -48,7 +48,10 @@ fn no_name_reaches_the_screen_raw() {
         let output = world.run(args).ok();
         assert_harmless(&output.stdout);
         assert_harmless(output.stderr.as_bytes());
-        assert!(output.text().contains(shown) || output.stderr.contains(shown) || args[0] == "diff", "{args:?}");
+        assert!(
+            output.text().contains(shown) || output.stderr.contains(shown) || args[0] == "diff",
+            "{args:?}"
+        );
     }
     let missing = [OsStr::new("snapshot"), OsStr::from_bytes(EVIL)];
     let output = world.vault.run(&missing).code(1).says("evil\\x1b[2J");
@@ -97,8 +100,12 @@ fn results_are_on_the_standard_output_and_quiet_leaves_only_these() {
     let told = world.run(&["snapshot", &src]).ok();
     assert!(told.stdout.is_empty() && told.stderr.contains("snapshot "));
     assert!(!told.stderr.contains('\x1b'), "no terminal, no colors");
-    for args in [&["snapshot", &src][..], &["restore", "latest", "--target", "t"], &["check"], &["mirror", "--new", "m"]]
-    {
+    for args in [
+        &["snapshot", &src][..],
+        &["restore", "latest", "--target", "t"],
+        &["check"],
+        &["mirror", "--new", "m"],
+    ] {
         let quiet = world.run(&[args, &["-q"]].concat()).ok();
         assert!(quiet.stdout.is_empty() && quiet.stderr.is_empty(), "{args:?}: {}", quiet.stderr);
     }
@@ -134,7 +141,9 @@ fn a_reader_that_goes_away_is_no_matter_for_complaint() {
     }
     fs::write(world.src().join("large"), Random(8).bytes(1 << 20)).unwrap();
     world.save(&[]);
-    for args in [&["ls", "-R"][..], &["ls", "-R", "--json"], &["cat", &world.latest("src/large")], &["find", "*"]] {
+    for args in
+        [&["ls", "-R"][..], &["ls", "-R", "--json"], &["cat", &world.latest("src/large")], &["find", "*"]]
+    {
         let mut command: Command = world.vault.command(args);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());

@@ -143,7 +143,11 @@ fn owners_come_back_by_name_by_number_or_not_at_all() {
     world.save(&[]);
     for (owner, uid) in [("name", 12345), ("number", 12345), ("none", 0)] {
         world.run(&["restore", &world.latest("src"), "--target", owner, "--owner", owner]).ok();
-        assert_eq!(fs::metadata(world.vault.join("cwd").join(owner).join("a.txt")).unwrap().uid(), uid, "{owner}");
+        assert_eq!(
+            fs::metadata(world.vault.join("cwd").join(owner).join("a.txt")).unwrap().uid(),
+            uid,
+            "{owner}"
+        );
     }
 }
 
@@ -169,7 +173,8 @@ fn damage_costs_what_it_hits_and_keep_damaged_keeps_the_rest() {
     world.run(&["snapshot", &src, "-q"]).ok();
     let packs = super::files(&world.repo().join("packs"));
     flip(packs.iter().max_by_key(|pack| fs::metadata(pack).unwrap().len()).unwrap());
-    let output = world.run(&["restore", &world.latest("src"), "--target", "t"]).code(13).says("could not be restored");
+    let output =
+        world.run(&["restore", &world.latest("src"), "--target", "t"]).code(13).says("could not be restored");
     assert!(output.stderr.contains("large") && output.stderr.contains("is damaged"));
     let target = world.vault.join("cwd/t");
     assert!(!target.join("large").exists() && target.join("a.txt").exists());
