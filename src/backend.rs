@@ -187,7 +187,17 @@ impl Backend for LocalFolder {
     }
 
     fn make_folder(&self, folder: &str) -> io::Result<()> {
-        fs::DirBuilder::new().mode(0o700).recursive(true).create(self.root.join(folder))
+        let path = self.root.join(folder);
+        // Of the repository's own folder and those above it, nobody but this syncs the names.
+        let above: Vec<PathBuf> = if folder.is_empty() { unnamed_yet(&path) } else { Vec::new() };
+        fs::DirBuilder::new().mode(0o700).recursive(true).create(path)?;
+        above.iter().try_for_each(|folder| match sync_folder(folder, &self.weak_folder_sync) {
+            // One that may be written to and not read.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Ok(rustix::fs::syncfs(File::open(&self.root)?)?)
+            }
+            other => other,
+        })
     }
 
     fn sync_folder(&self, folder: &str) -> io::Result<()> {
@@ -207,6 +217,15 @@ impl Backend for LocalFolder {
     fn folder_sync_is_weak(&self) -> bool {
         self.weak_folder_sync.load(Ordering::Relaxed)
     }
+}
+
+/// The folders that get a new name if `path` is made with all folders above it.
+fn unnamed_yet(path: &Path) -> Vec<PathBuf> {
+    path.ancestors()
+        .take_while(|folder| !folder.as_os_str().is_empty() && fs::symlink_metadata(folder).is_err())
+        .filter_map(Path::parent)
+        .map(|above| if above.as_os_str().is_empty() { PathBuf::from(".") } else { above.to_owned() })
+        .collect()
 }
 
 /// Makes the names in a folder durable. Media without that (exFAT over FUSE, SMB) get a sync of the whole file system `[DUR-5]`.

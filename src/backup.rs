@@ -157,6 +157,7 @@ struct Shared<'a> {
     tally: Tally,
     start: Time,
     force: bool,
+    has_predecessor: bool,
     rate: Option<crate::rate::RateLimit>,
 }
 
@@ -180,7 +181,7 @@ impl Shared<'_> {
 /// An interruption (`stop`) ends the walk, keeps what was read, and leaves a partial snapshot `[DUR-12]`.
 ///
 /// # Errors
-/// A source that is missing, or any error of the repository. Errors of single files are not: see `errors`.
+/// That no source is there, or any error of the repository. Errors of single files and sources are not: see `errors`.
 pub fn backup(
     repository: &Repository,
     mut options: BackupOptions,
@@ -188,7 +189,7 @@ pub fn backup(
     stop: &AtomicBool,
 ) -> Result<BackupSummary> {
     let stream = options.stream.take();
-    let sources = place::resolve(&options, stream.as_ref())?;
+    let (sources, missing) = place::resolve(&options, stream.as_ref())?;
     place::refuse_inside_repository(&sources, repository.backend().place())?;
     let start = Time::now();
     let mut write_options = WriteOptions::new(observer.clone());
@@ -199,6 +200,7 @@ pub fn backup(
     // Snapshots are listed before packs: one that is listed here cannot lose its packs to a listing that is older.
     let snapshots = repository.snapshots()?;
     let mut writer = repository.writer(write_options)?;
+    say_damaged(&**observer, &snapshots);
     let chunker = Chunker::new(repository.config().chunker).map_err(Error::damaged("config"))?;
     let predecessor = find_predecessor(&snapshots, &options, &sources);
     plan(observer, predecessor.map(|(_, snapshot)| snapshot));
@@ -215,8 +217,12 @@ pub fn backup(
         tally: Tally::default(),
         start,
         force: options.force,
+        has_predecessor: predecessor.is_some(),
         rate: options.read_rate.map(crate::rate::RateLimit::new),
     };
+    for (path, error) in &missing {
+        shared.problem(path, error);
+    }
     let assembled = run(&shared, &state, &options, &sources, stream)
         .and_then(|assembled| Ok((assemble::write_notes(&shared, &options.rules)?, assembled)));
     let Shared { tally, .. } = shared;
@@ -294,7 +300,8 @@ fn run(
             assembling.join().unwrap_or_else(|_| Err(Error::Usage("the assembling thread failed".into())));
         // The assembler's error is the cause where both have one: the walk only notices that nobody takes its groups.
         match (assembled, walked) {
-            (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+            // A walk that broke off leaves the assembler with half a tree, which says only that much.
+            (Err(Error::Stopped) | Ok(_), Err(error)) | (Err(error), _) => Err(error),
             (Ok(assembled), Ok(())) => Ok(assembled),
         }
     })
@@ -317,6 +324,14 @@ fn find_predecessor<'a>(
     })
 }
 
+/// Damaged snapshots stay what they are, but whoever saves shall know.
+fn say_damaged(observer: &dyn Observer, snapshots: &[(SnapshotId, Result<Snapshot>)]) {
+    for error in snapshots.iter().filter_map(|(_, read)| read.as_ref().err()) {
+        let text = format!("{error}; this snapshot is not affected");
+        observer.event(&Event::Notice { path: Path::new(""), text: &text });
+    }
+}
+
 /// The set of snapshots that this run saw, so that it can be told later when one of them is missing.
 fn seen(listed: &HashSet<SnapshotId>) -> Field {
     let mut ids: Vec<[u8; 32]> = listed.iter().map(|id| *id.as_bytes()).collect();
@@ -335,8 +350,13 @@ fn plan(observer: &Arc<dyn Observer>, predecessor: Option<&Snapshot>) {
 }
 
 fn host_of(options: &BackupOptions) -> String {
-    let here = || rustix::system::uname().nodename().to_string_lossy().into_owned();
-    options.host.clone().unwrap_or_else(here)
+    options.host.clone().unwrap_or_else(current_host)
+}
+
+/// The name of this host, as snapshots note it.
+#[must_use]
+pub fn current_host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn host_id_here() -> [u8; 16] {

@@ -2,7 +2,7 @@
 //!
 //! Four steps. `files` holds names, snapshots, segments and the listing of packs against one another; `packs` reads packs whole; `walk`
 //! visits each distinct node of all trees once and asks for every chunk they need; only if something is lost, `costs` walks again, by
-//! path. `damage` gathers what was found, one [`Damage`] per object.
+//! path. `damage` gathers what was found, one [`Damage`] per object, and `marks` records damaged packs.
 //!
 //! Memory: 16 bytes for each distinct node of the trees (the walk) and 32 for each node without loss (the walk for costs, after damage), a
 //! batch of a million chunk ids, and what is lost. Nothing grows with the depth of a path but the path itself and a list of folders
@@ -11,6 +11,7 @@
 mod costs;
 mod damage;
 mod files;
+mod marks;
 mod packs;
 mod walk;
 
@@ -21,9 +22,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::{ChunkId, ChunkKind, PackId, SegmentId, SnapshotId};
-use crate::pack::pack_file_name;
-use crate::repository::{Reader, Record, RecordBody, RecordOuter, Repository, Scope, record_kind};
-use crate::snapshot::{Entry, Time};
+use crate::repository::{Reader, Repository};
+use crate::snapshot::Entry;
 
 use damage::Damages;
 
@@ -39,11 +39,14 @@ pub struct CheckOptions {
     pub subset: Option<Subset>,
     /// Check only what this snapshot needs, or what is at this path in it (names joined by slashes, empty for all).
     pub only: Option<(SnapshotId, Vec<u8>)>,
-    /// Publish a record for each damaged pack, so that the next snapshot stores again what the source still has.
+    /// Publish a record for each damaged pack, so that the next snapshot stores again what the source still has; and take such
+    /// records back where all bytes of the pack were found to be right.
     pub mark_damaged: bool,
+    /// Any number: which packs a part consists of.
+    pub seed: u32,
 }
 
-/// Which packs to read, chosen by their ids: the same ones each time.
+/// Which packs to read. `Percent` and `Bytes` take others for another `seed`; never none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Subset {
     /// So many of a hundred.
@@ -88,6 +91,8 @@ pub struct CheckReport {
     pub notices: Vec<String>,
     /// Packs that were newly recorded as damaged.
     pub marked: Vec<PackId>,
+    /// Packs that were recorded as damaged, are whole, and were found to be so: the record is undone.
+    pub unmarked: Vec<PackId>,
 }
 
 /// Something that is not what it should be.
@@ -156,6 +161,7 @@ pub fn check(
         report: CheckReport::default(),
         doubted: HashSet::new(),
         undecodable: HashSet::new(),
+        healed: HashSet::new(),
         segment_facts: HashMap::new(),
         lost: HashMap::new(),
     };
@@ -200,6 +206,8 @@ struct Check<'a> {
     doubted: HashSet<PackId>,
     /// Packs whose hash is wrong or that cannot be decoded.
     undecodable: HashSet<PackId>,
+    /// Packs that are whole though a record calls them damaged.
+    healed: HashSet<PackId>,
     /// How many facts which segment has about a pack.
     segment_facts: HashMap<PackId, Vec<(SegmentId, u64)>>,
     /// Chunks that cannot be had or are not what they should be.
@@ -229,44 +237,5 @@ impl Check<'_> {
     fn notice(&mut self, text: String) {
         self.observer.event(&Event::Notice { path: Path::new(""), text: &text });
         self.report.notices.push(text);
-    }
-
-    /// Records damaged packs that no record names yet `[REPO-6]`.
-    fn mark(&mut self) -> Result<()> {
-        let present = self.reader.index().present();
-        let mut packs: Vec<PackId> = self
-            .undecodable
-            .iter()
-            .filter(|pack| present.packs.contains_key(pack) && !present.damaged.contains(pack))
-            .copied()
-            .collect();
-        packs.sort_unstable();
-        if packs.is_empty() {
-            return Ok(());
-        }
-        if self.damages.has("copy") {
-            self.notice("damaged packs are not recorded: the file that names this copy is damaged".into());
-            return Ok(());
-        }
-        for pack in packs {
-            let record = Record {
-                outer: RecordOuter {
-                    kind: record_kind::PACK_DAMAGED,
-                    // Who overlooks it relies on chunks that are gone.
-                    must_understand: true,
-                    scope: Scope::Copy(self.repository.copy().copy),
-                    ids: vec![*pack.as_bytes()],
-                },
-                body: RecordBody {
-                    created: Time::now(),
-                    host: String::new(),
-                    reason: self.damages.reason(&pack_file_name(&pack)),
-                    fields: Vec::new(),
-                },
-            };
-            self.repository.publish_record(&record)?;
-            self.report.marked.push(pack);
-        }
-        Ok(())
     }
 }

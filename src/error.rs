@@ -101,9 +101,9 @@ pub enum Error {
         reason: &'static str,
     },
     /// Something the user named is not there.
-    #[error("{what} not found")]
+    #[error("there is no {what}")]
     NotFound {
-        /// What was looked for.
+        /// What was looked for, without an article.
         what: String,
     },
     /// A file changed each time it was read: what was stored is a mixture of states.

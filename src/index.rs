@@ -13,7 +13,9 @@ mod segment;
 
 pub use cache::ChunkCache;
 pub use facts::Facts;
-pub use segment::{FACT_LEN, FACTS_PER_BLOCK, MAX_SEGMENT_FACTS, PackRow, Segment, SegmentHeader};
+pub use segment::{
+    FACT_LEN, FACTS_PER_BLOCK, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, PackRow, Segment, SegmentHeader,
+};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};

@@ -16,7 +16,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | leaves | [`id`] [`error`] [`codec`] [`field`] [`header`] [`event`] [`backend`] [`pattern`] [`rate`] [`session`] |
+//! | leaves | [`id`] [`error`] [`codec`] [`field`] [`header`] [`event`] [`backend`] [`pattern`] [`rate`] [`session`] [`guard`] |
 //! | bytes | [`chunk`], then [`pack`], then [`index`] |
 //! | trees | [`snapshot`], then [`browse`] |
 //! | the store | [`repository`] |
@@ -66,6 +66,7 @@ pub mod event;
 pub mod export;
 pub mod field;
 pub mod find;
+pub mod guard;
 pub mod header;
 pub mod id;
 pub mod index;

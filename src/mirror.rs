@@ -112,35 +112,34 @@ pub struct MirrorSummary {
 /// - `UnknownFeature`, `UnknownRecord`; `Interrupted`; any error of the repository but damage to single files.
 pub fn mirror(
     repository: &Repository,
-    destination: Arc<dyn Backend>,
+    destination: &Arc<dyn Backend>,
     options: &MirrorOptions,
     observer: &dyn Observer,
     stop: &AtomicBool,
 ) -> Result<MirrorSummary> {
     place::check_apart(repository.backend().place(), destination.place())?;
     observer.event(&Event::Phase("looking at the mirror"));
-    let found = place::look(&*destination, repository.id())?;
-    let (copy, is_new) = accept(repository, &*destination, found, options, observer)?;
+    let found = place::look(&**destination, repository.id())?;
+    let (copy, is_new) = accept(repository, &**destination, found, options, observer)?;
     repository.check_writable(copy.copy)?;
     let copier = Copier {
         from: &**repository.backend(),
-        to: &*destination,
+        to: &**destination,
         session: Session::begin(),
         rate: options.write_rate.map(RateLimit::new),
         observer,
         stop,
     };
-    let refreshed = Refresh::begin(repository, &destination, &copier, options, (&copy, is_new)).and_then(
-        |mut refresh| {
+    let refreshed =
+        Refresh::begin(repository, destination, &copier, options, (&copy, is_new)).and_then(|mut refresh| {
             refresh.copy_all()?;
             refresh.verify_extra()?;
-            refresh.finish()
-        },
-    );
+            Ok(refresh.finish())
+        });
     refreshed.map_err(|error| match error {
         // A drive that is pulled out says all kinds of things: what counts is whether it is still there.
         Error::Path { ref source, .. }
-            if !error.is_no_space() && !is_still(&*destination, repository, &copy) =>
+            if !error.is_no_space() && !is_still(&**destination, repository, &copy) =>
         {
             let reason = format!("it went away meanwhile: {error}: {source}");
             Error::MediumMissing { path: destination.place().to_owned(), reason }
@@ -171,13 +170,12 @@ fn accept(
             Ok((copy, false))
         }
         Found::Free(_) | Found::Nameless if options.new => Ok((CopyInfo::new(&options.name), true)),
-        Found::Free(reason) => Err(missing(reason)),
         Found::Nameless => {
             Err(missing("its file `copy` is missing or damaged: `mirror --new` gives it a new one"))
         }
         Found::Other(_) | Found::Foreign(_) if options.new => Err(Error::NotEmpty { path }),
         Found::Other(found) => Err(Error::OtherRepository { expected: repository.id(), found }),
-        Found::Foreign(reason) => Err(missing(reason)),
+        Found::Free(reason) | Found::Foreign(reason) => Err(missing(reason)),
     }
 }
 
@@ -252,9 +250,7 @@ impl<'a> Refresh<'a> {
         self.summary.extra_packs = extra.iter().filter(|file| file.folder == Folder::Packs).count() as u64;
         if !self.summary.extra_snapshots.is_empty() {
             let count = self.summary.extra_snapshots.len();
-            self.notice(&format!(
-                "{count} snapshots are on the mirror and not in the repository: they are kept there"
-            ));
+            self.notice(&format!("snapshots that are only on the mirror are kept there: {count}"));
         }
         let (from, to) = (self.copier.from.place(), self.copier.to.place());
         let here = self.here.unknown.iter().map(|name| from.join(name));
@@ -269,7 +265,7 @@ impl<'a> Refresh<'a> {
         }
         let gone = memory.packs.saturating_sub(self.there.pack_count());
         if gone > 0 {
-            self.notice(&format!("{gone} packs that were on the mirror are gone"));
+            self.notice(&format!("packs that were on the mirror and are gone: {gone}"));
         }
     }
 
@@ -348,7 +344,7 @@ impl<'a> Refresh<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<MirrorSummary> {
+    fn finish(mut self) -> MirrorSummary {
         for problem in self.repository.problems() {
             let (Error::Damaged { file, .. } | Error::Repository { file, .. }) = problem else { continue };
             // The others were met while copying.
@@ -366,12 +362,12 @@ impl<'a> Refresh<'a> {
         if self.copier.to.folder_sync_is_weak() {
             self.notice("the medium cannot make single folders durable: it was synced as a whole instead");
         }
-        if let Some(folder) = &self.options.state_folder {
-            if let Err(error) = self.remember(folder) {
-                self.notice(&format!("what was seen of the mirror is not remembered: {error}"));
-            }
+        if let Some(folder) = &self.options.state_folder
+            && let Err(error) = self.remember(folder)
+        {
+            self.notice(&format!("what was seen of the mirror is not remembered: {error}"));
         }
-        Ok(self.summary)
+        self.summary
     }
 
     fn remember(&self, folder: &Path) -> Result<()> {
@@ -412,6 +408,8 @@ fn refuse_unknown(destination: &Arc<dyn Backend>, copy: CopyId) -> Result<()> {
 fn establish(repository: &Repository, copier: &Copier<'_>, copy: &CopyInfo, is_new: bool) -> Result<Listing> {
     if is_new {
         make_folders(copier.to)?;
+        // Again, now that the folder is there: a mistake would overwrite the repository's own `copy`.
+        place::check_apart(copier.from.place(), copier.to.place())?;
         copier.put("copy", &copy.encode(repository.id()))?;
     }
     let there = match Listing::of(copier.to) {

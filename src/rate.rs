@@ -1,7 +1,11 @@
 //! A limit on bytes per second, shared by any number of threads.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// How long a wait may go on after it was to stop.
+const LOOK_AROUND: Duration = Duration::from_millis(50);
 
 /// Lets so many bytes per second pass, over any stretch of a few seconds.
 pub struct RateLimit {
@@ -19,6 +23,11 @@ impl RateLimit {
 
     /// Waits until so many bytes more may pass.
     pub fn pass(&self, bytes: u64) {
+        self.pass_or_stop(bytes, &AtomicBool::new(false));
+    }
+
+    /// Waits until so many bytes more may pass, or `stop` is set.
+    pub fn pass_or_stop(&self, bytes: u64, stop: &AtomicBool) {
         // Micros keep the product in range for any length of a buffer.
         let micros = bytes.saturating_mul(1_000_000) / self.bytes_per_sec;
         let cost = Duration::from_micros(micros);
@@ -31,6 +40,13 @@ impl RateLimit {
             }
             Err(_) => cost,
         };
-        std::thread::sleep(wait);
+        let until = now.checked_add(wait);
+        while !stop.load(Ordering::Relaxed) {
+            let rest = until.map_or(wait, |until| until.saturating_duration_since(Instant::now()));
+            if rest.is_zero() {
+                break;
+            }
+            std::thread::sleep(rest.min(LOOK_AROUND));
+        }
     }
 }

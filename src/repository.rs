@@ -44,7 +44,6 @@ pub struct Repository {
     config: Config,
     copy: CopyInfo,
     keys: IdKeys,
-    writable: Result<(), String>,
     problems: Problems,
 }
 
@@ -65,23 +64,11 @@ impl Repository {
         let mut problems = Vec::new();
         let (id, config) = config::read_config(&*backend, &mut problems)?;
         let copy = config::read_copy(&*backend, id, &mut problems)?;
-        let mut writable = config::check_features(&*backend)?;
-        let repository =
-            Self { backend, id, config, copy, keys: IdKeys::plain(), writable: Ok(()), problems: Vec::new() };
-        for (record, read) in repository.records()? {
-            match read {
-                Ok(read)
-                    if read.outer.must_understand
-                        && !read.is_known()
-                        && read.speaks_of(repository.copy.copy) =>
-                {
-                    writable = Err(format!("record {record}"));
-                }
-                Ok(_) => {}
-                Err(error) => problems.push(error),
-            }
-        }
-        Ok(Self { writable, problems, ..repository })
+        // A feature that forbids writing is met again when something is to be written.
+        let _ = config::check_features(&*backend)?;
+        let repository = Self { backend, id, config, copy, keys: IdKeys::plain(), problems: Vec::new() };
+        problems.extend(repository.records()?.into_iter().filter_map(|(_, read)| read.err()));
+        Ok(Self { problems, ..repository })
     }
 
     /// The repository's id, shared by all its copies.
@@ -181,7 +168,9 @@ impl Repository {
     /// # Errors
     /// Any error of the medium.
     pub fn segment_ids(&self) -> Result<Vec<SegmentId>> {
-        Ok(sorted(self.list_or_none("index")?.iter().filter_map(|listed| SegmentId::from_hex(&listed.name))))
+        // Anything but a file is no segment, and no reason to do without the others.
+        let files = self.list_or_none("index")?.into_iter().filter(|listed| listed.is_file);
+        Ok(sorted(files.filter_map(|listed| SegmentId::from_hex(&listed.name))))
     }
 
     /// The packs that are listed, and what the records say of them.
@@ -251,7 +240,7 @@ impl Repository {
         }
     }
 
-    /// Checks that no feature and no record here forbids this program to write to one copy of the repository `[REC-1]`.
+    /// Checks that no feature and no record here forbids this program to write to one copy of the repository `[REPO-2]` `[REC-1]`.
     ///
     /// # Errors
     /// `UnknownFeature`, `UnknownRecord`; any error of the medium.
@@ -271,9 +260,7 @@ impl Repository {
     /// # Errors
     /// A feature or record that forbids writing; any error of the medium.
     pub fn writer(&self, options: WriteOptions) -> Result<Writer> {
-        if let Err(name) = &self.writable {
-            return Err(Error::UnknownFeature { name: name.clone() });
-        }
+        self.check_writable(self.copy.copy)?;
         let (index, problems) = self.load_index()?;
         Writer::begin(self, index, &problems, options)
     }
@@ -281,8 +268,9 @@ impl Repository {
     /// Publishes a record.
     ///
     /// # Errors
-    /// Any error of the medium.
+    /// A feature or record that forbids writing; any error of the medium.
     pub fn publish_record(&self, record: &Record) -> Result<RecordId> {
+        self.check_writable(self.copy.copy)?;
         let bytes = record.encode(self.id);
         let id = RecordId::from_bytes(id::hash(&bytes));
         object::publish(&*self.backend, &crate::session::Session::begin(), &format!("records/{id}"), &bytes)?;

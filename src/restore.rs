@@ -290,7 +290,7 @@ pub fn restore(
 
 /// The entry at a path of a snapshot.
 fn find(reader: &dyn GetChunk, root: &Entry, path: &[u8]) -> Result<Entry> {
-    let missing = || Error::NotFound { what: format!("{} in the snapshot", String::from_utf8_lossy(path)) };
+    let missing = || Error::NotFound { what: format!("/{} in the snapshot", String::from_utf8_lossy(path)) };
     let mut entry = root.clone();
     for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
         let node = entry.kind.directory().ok_or_else(missing)?;

@@ -44,7 +44,7 @@ pub fn is_left_over(name: &str) -> bool {
         return false;
     }
     let (Ok(pid), Ok(start)) = (pid.parse::<u32>(), start.parse::<u64>()) else { return false };
-    found_boot != boot || start_ticks(pid) != Some(start)
+    found_boot != boot || start_ticks(pid).map_or_else(|| !exists(pid), |ticks| ticks != start)
 }
 
 /// Random bytes from the system.
@@ -78,6 +78,12 @@ fn host_and_boot() -> String {
     }
     let boot = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     format!("{}-{}", short(&machine), short(boot.trim_ascii()))
+}
+
+/// Whether a process exists, though `/proc` may hide those of other users.
+fn exists(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 /// When a process was started, in clock ticks since boot: tells a process from a later one of the same number.

@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod browse;
+mod cli;
 mod damage;
 mod durability;
+mod engine;
 mod format;
 mod mirror;
 mod restore;
@@ -11,3 +13,4 @@ mod source;
 mod spec;
 mod support;
 mod tidy;
+mod whole;

@@ -1,5 +1,6 @@
 //! Mirrors: on every kind of file system, cut off at every point, filled up, pulled out, and in the wrong place.
 
+mod damage;
 pub mod medium;
 mod refusals;
 mod world;
@@ -9,16 +10,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use vault::backend::LocalFolder;
+use vault::backend::{Backend, LocalFolder};
 use vault::error::Error;
 use vault::event::{Event, Silent};
-use vault::mirror::{DamagedFile, MirrorOptions, Side, mirror};
+use vault::mirror::{MirrorOptions, mirror};
 use vault::session::Session;
 
 use crate::support::mount::{FileSystem, Mount, run};
 use crate::support::scratch::{Scratch, remove_tree};
 use medium::{Op, Watched};
-use world::{World, assert_snapshots_complete, files, flip, names, open};
+use world::{World, assert_snapshots_complete, count, files, flip, names, open};
 
 /// Made, refreshed, unplugged, written to, looked into on its own: what happens to a drive.
 fn life_of_a_mirror(kind: FileSystem, mb: u64) {
@@ -26,19 +27,19 @@ fn life_of_a_mirror(kind: FileSystem, mb: u64) {
     let at = drive.join("backup");
     let made = world.mirror(&at, &world.options(true)).unwrap();
     world.assert_mirrored(&at);
-    assert_eq!(made.files_copied as usize, files(&at).len() - 2, "all but config and config.2");
+    assert_eq!(made.files_copied, count(&at) - 2, "all but config and config.2");
     assert_ne!(made.copy, world.repository().copy().copy);
 
     world.snapshot_more(600);
     if kind != FileSystem::Tmpfs {
         drive.remount();
     }
-    let before = files(&at);
+    let before = count(&at);
     let refreshed = world.mirror(&at, &world.options(false)).unwrap();
     world.assert_mirrored(&at);
     assert_eq!(refreshed.copy, made.copy);
     assert_eq!(refreshed.files_present, made.files_copied);
-    assert_eq!(refreshed.files_copied as usize, files(&at).len() - before.len());
+    assert_eq!(refreshed.files_copied, count(&at) - before);
     assert!(refreshed.last_refreshed.is_some() && refreshed.older_than.is_none());
 
     // A snapshot straight into the mirror is nothing that a refresh minds.
@@ -89,13 +90,13 @@ fn a_mirror_lives_in_memory() {
 }
 
 /// A medium that fails for good at the change of this number, as a program that is killed there.
-fn dying_after(path: &Path, changes: u64) -> (Arc<Watched>, Arc<AtomicBool>) {
+fn dying_after(path: &Path, changes: u64) -> (Arc<dyn Backend>, Arc<AtomicBool>) {
     let (left, died) = (AtomicU64::new(changes), Arc::new(AtomicBool::new(false)));
     let flag = died.clone();
     let watched = Watched::new(path, move |op, _| {
-        let dies = op.is_change()
+        let is_fatal = op.is_change()
             && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err();
-        if dies {
+        if is_fatal {
             flag.store(true, Ordering::Relaxed);
         }
         let dead = flag.load(Ordering::Relaxed);
@@ -114,7 +115,7 @@ fn dur_13_a_mirror_that_is_cut_off_anywhere_goes_on_and_shows_no_snapshot_that_l
     for changes in (0..5).chain((5..260).step_by(50)).chain(260..) {
         remove_tree(&at).unwrap();
         let (medium, died) = dying_after(&at, changes);
-        let cut = world.mirror_to(medium, &world.options(true));
+        let cut = world.mirror_to(&medium, &world.options(true));
         if !died.load(Ordering::Relaxed) {
             cut.unwrap();
             break;
@@ -126,9 +127,9 @@ fn dur_13_a_mirror_that_is_cut_off_anywhere_goes_on_and_shows_no_snapshot_that_l
             let found = open(&at);
             assert_snapshots_complete(&found, found.snapshot_ids().unwrap().len());
         }
-        let written = files(&at).len();
+        let written = if at.exists() { count(&at) } else { 0 };
         let resumed = world.mirror(&at, &world.options(!begun)).unwrap();
-        let copied_before = written.saturating_sub(2) as u64;
+        let copied_before = written.saturating_sub(2);
         assert_eq!(resumed.files_present, copied_before, "after {changes} changes");
         world.assert_mirrored(&at);
     }
@@ -146,7 +147,7 @@ fn a_refresh_that_is_cut_off_anywhere_goes_on_and_shows_no_snapshot_that_lacks_a
         remove_tree(&at).unwrap();
         run(std::process::Command::new("cp").arg("-a").args([&before, &at]));
         let (medium, died) = dying_after(&at, changes);
-        let cut = world.mirror_to(medium, &world.options(false));
+        let cut = world.mirror_to(&medium, &world.options(false));
         if !died.load(Ordering::Relaxed) {
             cut.unwrap();
             assert!(changes > 15, "{changes}");
@@ -162,20 +163,21 @@ fn a_refresh_that_is_cut_off_anywhere_goes_on_and_shows_no_snapshot_that_lacks_a
 
 #[test]
 fn a_full_medium_is_said_and_filled_on_later() {
-    let (world, drive) = (World::new(3000), Mount::new(FileSystem::Ext4, 16));
+    let (world, drive) = (World::new(8000), Mount::new(FileSystem::Ext4, 32));
     let ballast = drive.join("ballast");
-    let free = drive.free_bytes() - (2 << 20);
+    let free = drive.free_bytes() - (5 << 20);
     fs::write(&ballast, vec![1; usize::try_from(free).unwrap()]).unwrap();
     let at = drive.join("mirror");
     let full = world.mirror(&at, &world.options(true)).unwrap_err();
     assert!(full.is_no_space(), "{full:?}");
-    assert!(names(&at, "packs/").len() > 2 && names(&at, "snapshots/").is_empty());
+    assert!(!names(&at, "packs/").is_empty());
+    assert_eq!(names(&at, "snapshots/"), [""; 0]);
     assert!(fs::read_dir(at.join("tmp")).unwrap().next().is_none(), "the unfinished file stays");
     let again = world.mirror(&at, &world.options(false)).unwrap_err();
     assert!(again.is_no_space(), "{again:?}");
     fs::remove_file(ballast).unwrap();
     let filled = world.mirror(&at, &world.options(false)).unwrap();
-    assert!(filled.files_present > 2);
+    assert!(filled.files_present > 0);
     world.assert_mirrored(&at);
 }
 
@@ -183,17 +185,17 @@ fn a_full_medium_is_said_and_filled_on_later() {
 fn pulled_out(kind: FileSystem, mb: u64) {
     let world = World::new(1500);
     world.snapshot_more(100);
-    for (published, flush_log) in [(3, false), (6, true), (9, false), (12, false), (13, true)] {
+    for (published, flush_log) in [(3, false), (6, true), (8, true), (10, false), (11, false)] {
         let mount = Arc::new(Mutex::new(Mount::new(kind, mb)));
         let at = mount.lock().unwrap().join("mirror");
         let (drive, count) = (mount.clone(), AtomicUsize::new(0));
-        let medium = Watched::new(&at, move |op, _| {
+        let medium: Arc<dyn Backend> = Watched::new(&at, move |op, _| {
             if op == Op::Publish && count.fetch_add(1, Ordering::Relaxed) == published {
                 drive.lock().unwrap().shutdown(flush_log);
             }
             Ok(())
         });
-        let error = world.mirror_to(medium, &world.options(true)).unwrap_err();
+        let error = world.mirror_to(&medium, &world.options(true)).unwrap_err();
         assert!(matches!(error, Error::MediumMissing { .. }), "{error:?}");
         mount.lock().unwrap().remount();
         let found = open(&at);
@@ -230,93 +232,17 @@ fn a_refresh_with_nothing_new_writes_nothing_and_reads_no_pack() {
         }
     };
     let from = Watched::new(&world.repository_path(), record("from"));
-    let to = Watched::new(&at, record("to"));
+    let to: Arc<dyn Backend> = Watched::new(&at, record("to"));
     let repository = vault::repository::Repository::open(from).unwrap();
     let options = world.options(false);
-    let summary = mirror(&repository, to, &options, &Silent, &AtomicBool::new(false)).unwrap();
-    assert_eq!((summary.files_copied, summary.files_present), (0, names(&at, "").len() as u64 - 2));
+    let summary = mirror(&repository, &to, &options, &Silent, &AtomicBool::new(false)).unwrap();
+    assert_eq!((summary.files_copied, summary.files_present), (0, count(&at) - 2));
     let log = log.lock().unwrap();
     let is_wrong = |(_, op, name): &&(&str, Op, String)| {
         op.is_change() || *op == Op::Open && (name.starts_with("packs") || name.starts_with("index"))
     };
-    assert_eq!(log.iter().filter(is_wrong).collect::<Vec<_>>(), [&("", Op::List, String::new()); 0]);
+    assert_eq!(log.iter().find(is_wrong), None);
     assert!(log.iter().any(|(side, op, name)| *side == "to" && *op == Op::List && name == "packs/ff"));
-}
-
-#[test]
-fn dur_15_a_file_that_is_damaged_in_the_repository_is_named_and_neither_copied_nor_deleted() {
-    let (world, scratch) = (World::new(900), Scratch::new());
-    let at = scratch.join("mirror");
-    world.mirror(&at, &world.options(true)).unwrap();
-    let good = files(&at);
-    // Of the packs there already, one loses its end and one a bit; of the new ones, one loses a bit.
-    let packs = names(&at, "packs/");
-    let here = world.repository_path();
-    fs::File::options().write(true).open(here.join(&packs[0])).unwrap().set_len(1000).unwrap();
-    flip(&here.join(&packs[1]));
-    world.snapshot_more(600);
-    let new: Vec<String> =
-        names(&here, "packs/").into_iter().filter(|name| !good.contains_key(name)).collect();
-    flip(&here.join(&new[0]));
-    fs::remove_file(
-        world.scratch.join("repository/snapshots").join(
-            names(&here, "snapshots/")
-                .iter()
-                .find(|name| good.contains_key(*name))
-                .unwrap()
-                .strip_prefix("snapshots/")
-                .unwrap(),
-        ),
-    )
-    .unwrap();
-
-    let summary = world.mirror(&at, &world.options(false)).unwrap();
-    let damaged = |file: &String, whole_on_other_side| DamagedFile {
-        file: file.clone(),
-        side: Side::Repository,
-        whole_on_other_side,
-    };
-    let mut expected = vec![damaged(&packs[0], true), damaged(&new[0], false)];
-    expected.sort_by_key(|damaged| damaged.file.clone());
-    assert_eq!(summary.damaged, expected);
-    let after = files(&at);
-    assert!(good.iter().all(|(name, hash)| after.get(name) == Some(hash)), "what was good is still there");
-    assert!(!after.contains_key(&new[0]));
-    assert!(new[1..].iter().all(|name| after.contains_key(name)), "what is whole is copied");
-    // What does not need that pack comes back: the newer snapshot is there.
-    assert_eq!(names(&at, "snapshots/").len(), 2);
-    assert!(fs::read_dir(at.join("tmp")).unwrap().next().is_none());
-
-    // Mended in the repository, it is copied.
-    flip(&here.join(&new[0]));
-    fs::copy(at.join(&packs[0]), here.join(&packs[0])).unwrap();
-    let mended = world.mirror(&at, &world.options(false)).unwrap();
-    assert_eq!((mended.files_copied, mended.damaged.len()), (1, 0));
-    assert_snapshots_complete(&open(&at), 2);
-}
-
-#[test]
-fn only_verifying_finds_wrong_bytes_of_the_right_length_on_the_mirror() {
-    let (world, scratch) = (World::new(600), Scratch::new());
-    let at = scratch.join("mirror");
-    world.mirror(&at, &world.options(true)).unwrap();
-    let wrong: Vec<String> =
-        ["packs/", "index/", "snapshots/"].map(|folder| names(&at, folder).remove(0)).into();
-    wrong.iter().for_each(|name| flip(&at.join(name)));
-    let plain = world.mirror(&at, &world.options(false)).unwrap();
-    assert_eq!((plain.files_copied, plain.damaged.len()), (0, 0));
-    let options = MirrorOptions { verify: true, ..world.options(false) };
-    let verified = world.mirror(&at, &options).unwrap();
-    assert_eq!((verified.replaced, verified.damaged), (wrong.clone(), vec![]));
-    world.assert_mirrored(&at);
-
-    // Damaged on both sides: named, and kept for whoever can mend it.
-    flip(&at.join(&wrong[0]));
-    flip(&world.repository_path().join(&wrong[0]));
-    let both = world.mirror(&at, &options).unwrap();
-    let file = DamagedFile { file: wrong[0].clone(), side: Side::Repository, whole_on_other_side: false };
-    assert_eq!(both.damaged, [file]);
-    assert!(at.join(&wrong[0]).exists());
 }
 
 #[test]
@@ -332,7 +258,10 @@ fn packs_that_vanished_from_the_mirror_and_an_older_copy_in_its_place_are_notice
     fs::remove_file(at.join(&names(&at, "packs/")[0])).unwrap();
     fs::remove_dir_all(at.join("records")).unwrap();
     let (summary, notices) = world.mirror_noting(&at, &world.options(false));
-    assert_eq!((summary.files_copied, notices), (1, vec!["1 packs that were on the mirror are gone".into()]));
+    assert_eq!(
+        (summary.files_copied, notices),
+        (1, vec!["packs that were on the mirror and are gone: 1".into()])
+    );
     world.assert_mirrored(&at);
 
     fs::rename(&at, scratch.join("newer")).unwrap();
@@ -356,8 +285,8 @@ fn a_snapshot_that_is_published_meanwhile_is_left_for_the_next_time() {
             *taken = Some(world.snapshot_more(300));
         }
     };
-    let to = Arc::new(LocalFolder::new(&at));
-    mirror(&world.repository(), to, &world.options(true), &observer, &AtomicBool::new(false)).unwrap();
+    let to: Arc<dyn Backend> = Arc::new(LocalFolder::new(&at));
+    mirror(&world.repository(), &to, &world.options(true), &observer, &AtomicBool::new(false)).unwrap();
     let taken = taken.into_inner().unwrap().unwrap();
     assert!(!open(&at).snapshot_ids().unwrap().contains(&taken));
     assert_snapshots_complete(&open(&at), 1);
@@ -373,14 +302,14 @@ fn dur_14_a_medium_that_gives_back_other_bytes_gets_no_file() {
     world.snapshot_more(300);
     let before = files(&at);
     let medium = Watched::new(&at, |_, _| Ok(()));
-    let lies = medium.clone();
+    let (lies, medium): (_, Arc<dyn Backend>) = (medium.clone(), medium);
     let observer = move |event: &Event<'_>| {
         if matches!(event, Event::Phase("copying")) {
             lies.lies.store(true, Ordering::Relaxed);
         }
     };
     let stop = AtomicBool::new(false);
-    let error = mirror(&world.repository(), medium, &world.options(false), &observer, &stop).unwrap_err();
+    let error = mirror(&world.repository(), &medium, &world.options(false), &observer, &stop).unwrap_err();
     let said = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
     assert!(format!("{error} {said}").contains("gave back other bytes"), "{error:?}");
     assert_eq!(files(&at), before);
@@ -396,8 +325,8 @@ fn an_interruption_keeps_what_was_copied() {
             stop.store(true, Ordering::Relaxed);
         }
     };
-    let to = Arc::new(LocalFolder::new(&at));
-    let stopped = mirror(&world.repository(), to, &world.options(true), &observer, &stop);
+    let to: Arc<dyn Backend> = Arc::new(LocalFolder::new(&at));
+    let stopped = mirror(&world.repository(), &to, &world.options(true), &observer, &stop);
     assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
     assert!(fs::read_dir(at.join("tmp")).unwrap().next().is_none());
     let resumed = world.mirror(&at, &world.options(true)).unwrap();

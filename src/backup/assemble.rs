@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crossbeam_channel::Receiver;
 
-use crate::backup::place::Placed;
+use crate::backup::place::{Placed, walker};
 use crate::backup::read::{Answer, Made, implied};
 use crate::backup::state::{LocalState, Recorder};
 use crate::backup::{Shared, source_record};
@@ -77,8 +77,12 @@ pub(super) fn run(
     let origin = origin();
     let sources = sources
         .iter()
-        .zip(&numbers)
-        .map(|(placed, numbers)| source_record(placed, &origin, numbers))
+        .enumerate()
+        .filter_map(|(number, placed)| {
+            // A source inside of another was counted with that one.
+            let numbers = numbers.get(walker(sources, number))?;
+            Some(source_record(placed, &origin, numbers))
+        })
         .collect();
     Ok(Assembled { root, sources })
 }

@@ -94,6 +94,7 @@ impl<'a> Conductor<'a> {
             filter: options.filter.clone(),
             one_file_system: options.one_file_system,
             repository: Some(self.shared.repository.clone()),
+            cache: options.cache_folder.clone(),
             // Pending writes through old memory maps move ctime now rather than after we looked.
             sync: true,
         };

@@ -120,7 +120,7 @@ impl<'a> ContentWriter<'a> {
                 let got =
                     fill(&mut self.buffer[end..limit], |buffer, _| read(buffer)).map_err(Failure::Source)?;
                 if let Some(rate) = &self.shared.rate {
-                    rate.pass(got as u64);
+                    rate.pass_or_stop(got as u64, self.shared.stop);
                 }
                 ended = got < limit - end || read_total + got as u64 == len;
                 end += got;

@@ -37,8 +37,15 @@ pub(super) enum Move {
     Up,
 }
 
-/// Resolves the sources and finds their places.
-pub(super) fn resolve(options: &BackupOptions, stream: Option<&StreamSource>) -> Result<Vec<Placed>> {
+/// Sources that are not there, and why.
+pub(super) type Missing = Vec<(PathBuf, Error)>;
+
+/// Resolves the sources and finds their places. Those that are missing beside others are no reason not to save these.
+pub(super) fn resolve(
+    options: &BackupOptions,
+    stream: Option<&StreamSource>,
+) -> Result<(Vec<Placed>, Missing)> {
+    let mut missing = Missing::new();
     let mut placed = Vec::new();
     if let Some(stream) = stream {
         let given = stream.path.clone();
@@ -49,8 +56,10 @@ pub(super) fn resolve(options: &BackupOptions, stream: Option<&StreamSource>) ->
     }
     let mut by_path = BTreeMap::new();
     for given in &options.sources {
-        let root = SourceRoot::open(given)?;
-        by_path.entry(root.resolved.clone()).or_insert(root);
+        match SourceRoot::open(given) {
+            Ok(root) => drop(by_path.entry(root.resolved.clone()).or_insert(root)),
+            Err(error) => missing.push((given.clone(), error)),
+        }
     }
     for (path, root) in by_path {
         let resolved = path.as_os_str().as_bytes().to_vec();
@@ -58,14 +67,20 @@ pub(super) fn resolve(options: &BackupOptions, stream: Option<&StreamSource>) ->
         let absolute = root.absolute.as_os_str().as_bytes().to_vec();
         let stored_at = options.as_path.as_ref().unwrap_or(&absolute).clone();
         let mut next = place(Some(root), given, resolved, &stored_at)?;
-        next.inside_another =
-            placed.iter().any(|other: &Placed| lies_below(Path::new(&path), &other.resolved));
+        let outer = placed.iter().find(|other: &&Placed| lies_below(&path, &other.resolved));
+        if let Some(outer) = outer {
+            // It is found where the outer one has it, under whatever name the user came to it.
+            next.inside_another = true;
+            next.stored_at = below(&outer.stored_at, &path, &outer.resolved);
+        }
         placed.push(next);
     }
+    refuse_overlap(&placed)?;
     if placed.is_empty() {
-        return Err(Error::Usage("there is nothing to save: name at least one path".into()));
+        let nothing = || Error::Usage("there is nothing to save: name at least one path".into());
+        return Err(missing.into_iter().next().map_or_else(nothing, |(_, error)| error));
     }
-    Ok(placed)
+    Ok((placed, missing))
 }
 
 fn place(root: Option<SourceRoot>, given: Vec<u8>, resolved: Vec<u8>, stored_at: &[u8]) -> Result<Placed> {
@@ -80,6 +95,42 @@ fn place(root: Option<SourceRoot>, given: Vec<u8>, resolved: Vec<u8>, stored_at:
     }
     let name = names.last().map(|name| name.to_vec()).unwrap_or_default();
     Ok(Placed { root, given, resolved, stored_at: names.join(&b'/'), name, inside_another: false })
+}
+
+/// Where `path`, which lies below the folder `outer`, is stored if that folder is stored at `stored_at`.
+fn below(stored_at: &[u8], path: &Path, outer: &[u8]) -> Vec<u8> {
+    let rest = path.strip_prefix(OsStr::from_bytes(outer)).unwrap_or(path).as_os_str().as_bytes();
+    if stored_at.is_empty() { rest.to_vec() } else { [stored_at, rest].join(&b'/') }
+}
+
+/// Two sources that are walked apart cannot be stored one inside of the other, as a symlink in the one might have it.
+fn refuse_overlap(placed: &[Placed]) -> Result<()> {
+    let apart = || placed.iter().filter(|source| !source.inside_another);
+    for outer in apart() {
+        let is_inside = |inner: &&Placed| {
+            Path::new(OsStr::from_bytes(&inner.stored_at)).starts_with(OsStr::from_bytes(&outer.stored_at))
+        };
+        if let Some(inner) = apart().filter(|inner| !std::ptr::eq(*inner, outer)).find(is_inside) {
+            let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            return Err(Error::Usage(format!(
+                "{} would be stored inside of {}, where it is a symlink: name {} instead",
+                shown(&inner.given),
+                shown(&outer.given),
+                shown(&inner.resolved),
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The number of the source that walks this one: itself, or the one that it lies below.
+pub(super) fn walker(sources: &[Placed], number: usize) -> usize {
+    let Some(inner) = sources.get(number).filter(|source| source.inside_another) else { return number };
+    let path = Path::new(OsStr::from_bytes(&inner.resolved));
+    sources
+        .iter()
+        .position(|outer| !outer.inside_another && lies_below(path, &outer.resolved))
+        .unwrap_or(number)
 }
 
 fn lies_below(path: &Path, folder: &[u8]) -> bool {

@@ -49,8 +49,8 @@ pub(super) enum Made {
 }
 
 /// A reading thread. Ends when no more groups come, or with the first error of the repository.
-pub(super) fn run(shared: &Shared<'_>, state: &LocalState, groups: &Receiver<Group>) {
-    let mut reader = Reader { shared, lookup: state.lookup(), contents: ContentWriter::new(shared) };
+pub(super) fn run<'a>(shared: &'a Shared<'a>, state: &'a LocalState, groups: &Receiver<Group>) {
+    let mut reader = Reader { shared, state, lookup: state.lookup(), contents: ContentWriter::new(shared) };
     for group in groups {
         let made = group.nodes.into_iter().map(|node| reader.make(node)).collect::<Result<Vec<_>>>();
         let failed = made.is_err();
@@ -67,6 +67,7 @@ pub(super) fn run(shared: &Shared<'_>, state: &LocalState, groups: &Receiver<Gro
 
 struct Reader<'a> {
     shared: &'a Shared<'a>,
+    state: &'a LocalState,
     lookup: Lookup<'a>,
     contents: ContentWriter<'a>,
 }
@@ -119,14 +120,24 @@ impl Reader<'_> {
         let path = found.path();
         let stamp = Stamp::of(&found.stat, file_system);
         let key = Key::of(&path);
-        let known = self.lookup.get(&key);
-        let knew = known.is_some();
-        if let Some(entry) = known.and_then(|known| known.entry_if_unchanged(&stamp, self.shared)) {
-            let entry = Entry { name: Bytes(name), ..entry };
-            self.done_file(&path, &entry, Change::Unchanged);
-            self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
-            return Ok((entry, None));
-        }
+        let known = self.lookup.get(&key).map(|known| known.entry(&stamp, self.shared));
+        let old = match known {
+            Some((entry, true)) => {
+                let mut entry = Entry { name: Bytes(name), ..entry };
+                if !file_system.ctime_is_meaningful {
+                    // Such a stamp says nothing of owner, mode and attributes; asking for them costs no reading of the file.
+                    entry.meta = self.meta_of(found, &path, &found.stat)?;
+                    entry.meta.link_group =
+                        (found.stat.nlink > 1).then(|| self.link_group(&found.stat, file_system));
+                }
+                self.done_file(&path, &entry, Change::Unchanged);
+                self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
+                let remembered =
+                    self.state.begins_anew().then(|| Remembered { key, found: Some((stamp, entry.clone())) });
+                return Ok((entry, remembered));
+            }
+            other => other.map(|(old, _)| old),
+        };
         let before = self.contents.added();
         let read = match self.read_file(found) {
             Ok(read) => read,
@@ -151,16 +162,19 @@ impl Reader<'_> {
             self.shared.problem(&path, &Error::ChangedWhileRead);
         }
         // Without a memory of the file, chunks of its own say that it is new; small files have none to tell by.
-        let change = match (knew, self.contents.added() > before || read.len <= INLINE_LEN) {
-            (true, _) => Change::Changed,
-            (false, true) => Change::New,
-            (false, false) => Change::Unchanged,
+        let change = match old {
+            Some(old) if is_same(&old, &entry) => Change::Unchanged,
+            Some(_) => Change::Changed,
+            None if self.contents.added() > before || read.len <= INLINE_LEN => Change::New,
+            None => Change::Unchanged,
         };
         self.done_file(&path, &entry, change);
         let stamp = Stamp::of(&read.stat, file_system);
         let remembered = Remembered {
             key,
-            found: (!read.raced && stamp.is_settled(self.shared.start)).then(|| (stamp, entry.clone())),
+            // Unless the file system was synced, a later write through an old memory map may move no time.
+            found: (!read.raced && file_system.is_synced && stamp.is_settled(self.shared.start))
+                .then(|| (stamp, entry.clone())),
         };
         Ok((entry, Some(remembered)))
     }
@@ -190,6 +204,8 @@ impl Reader<'_> {
 
     fn done_file(&self, path: &Path, entry: &Entry, change: Change) {
         let tally = &self.shared.tally;
+        // What another series of snapshots knows of the file is no reason to call it old in this one.
+        let change = if self.shared.has_predecessor { change } else { Change::New };
         Tally::add(&tally.files, 1);
         Tally::add(&tally.bytes, entry.size());
         Tally::add(
@@ -309,6 +325,12 @@ impl Reader<'_> {
         };
         Ok(Content::Pieces(value.chunks(XATTR_CHUNK_LEN).map(put).collect::<Result<_>>()?))
     }
+}
+
+/// Whether a file is what it was, as far as its user can tell.
+fn is_same(old: &Entry, new: &Entry) -> bool {
+    let seen = |meta: &Meta| (meta.mode, meta.uid, meta.gid, meta.mtime);
+    old.kind == new.kind && seen(&old.meta) == seen(&new.meta) && old.meta.xattrs == new.meta.xattrs
 }
 
 /// Opens a file, or the one that took its name since the walk saw it, as when an editor saves.

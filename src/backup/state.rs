@@ -9,7 +9,6 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -24,6 +23,7 @@ use crate::backup::{BackupOptions, Shared};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
+use crate::guard::{self, Guarded};
 use crate::id::{self, ChunkKind, PackId, SnapshotId};
 use crate::repository::{Repository, Writer};
 use crate::snapshot::{Content, Entry, Kind, Piece, Time};
@@ -90,13 +90,12 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// The entry, if the file is still what it was and all of its chunks are present.
-    pub(super) fn entry_if_unchanged(self, stamp: &Stamp, shared: &Shared<'_>) -> Option<Entry> {
-        if shared.force || self.stamp != *stamp {
-            return None;
-        }
-        let present = self.all_packs_present || has_all_chunks(&self.entry, shared.writer);
-        present.then_some(self.entry)
+    /// The entry; and whether the file is still what it was and all of its chunks are present.
+    pub(super) fn entry(self, stamp: &Stamp, shared: &Shared<'_>) -> (Entry, bool) {
+        let usable = !shared.force
+            && self.stamp == *stamp
+            && (self.all_packs_present || has_all_chunks(&self.entry, shared.writer));
+        (self.entry, usable)
     }
 }
 
@@ -131,11 +130,19 @@ pub(super) struct LocalState {
 }
 
 struct Open {
-    database: Database,
+    database: Guarded<Database>,
     /// What is in it may be believed.
     usable: bool,
     all_packs_present: bool,
-    write: Mutex<Option<WriteTransaction>>,
+    write: Mutex<Option<Guarded<WriteTransaction>>>,
+}
+
+impl Open {
+    /// Whether only what this run has seen is kept. Otherwise an entry that it did not come to would be vouched for by
+    /// the packs of this run, though its own are missing.
+    fn begins_anew(&self) -> bool {
+        !self.usable || !self.all_packs_present
+    }
 }
 
 impl LocalState {
@@ -170,7 +177,15 @@ impl LocalState {
                 database
             }
         };
+        let mut database = Guarded::new(database);
         let header = read_header(&database).filter(|header| listed.contains(&header.snapshot));
+        if header.is_none() {
+            // What cannot be believed must not survive beside what is written now, nor be built upon.
+            drop(database);
+            let begun = fs::remove_file(&path).ok().and_then(|()| open_database(&path).ok());
+            let Some(begun) = begun else { return Self { open: None } };
+            database = Guarded::new(begun);
+        }
         let usable = header.is_some();
         let mut all_packs_present = false;
         if let Some(header) = header.filter(|header| header.packs_are_listed) {
@@ -185,21 +200,27 @@ impl LocalState {
     /// A way to ask, for one thread.
     pub(super) fn lookup(&self) -> Lookup<'_> {
         let open = self.open.as_ref().filter(|open| open.usable);
-        let table = open.and_then(|open| guarded(|| open.database.begin_read().ok()?.open_table(FILES).ok()));
+        let table =
+            open.and_then(|open| guarded(|| open.database.get()?.begin_read().ok()?.open_table(FILES).ok()));
         Lookup { table, all_packs_present: open.is_some_and(|open| open.all_packs_present), state: self }
     }
 
     /// A way to remember, for one thread.
     pub(super) fn recorder(&self) -> Recorder<'_> {
         let begun = self.open.as_ref().and_then(|open| {
-            let write = guarded(|| open.database.begin_write().ok())?;
-            if !open.usable {
+            let write = guarded(|| open.database.get()?.begin_write().ok().map(Guarded::new))?;
+            if open.begins_anew() {
                 // What cannot be believed must not survive beside what is written now.
-                guarded(|| write.delete_table(FILES).ok());
+                guarded(|| write.get()?.delete_table(FILES).ok())?;
             }
             Some(write)
         });
         Recorder { state: self, write: begun }
+    }
+
+    /// Whether what was found unchanged is to be recorded again.
+    pub(super) fn begins_anew(&self) -> bool {
+        self.open.as_ref().is_some_and(Open::begins_anew)
     }
 
     /// Keeps what was recorded, now that the snapshot is acknowledged.
@@ -211,6 +232,7 @@ impl LocalState {
         let header = codec::encode(&StateHeader { version: VERSION, snapshot, packs, packs_are_listed });
         let failed = |reason: String| Error::Cache { path: PathBuf::from("local state"), reason };
         guarded(|| {
+            let write = write.take()?;
             let kept = || -> Result<(), redb::Error> {
                 {
                     let mut meta = write.open_table(META)?;
@@ -221,7 +243,7 @@ impl LocalState {
             };
             Some(kept().map_err(|error| failed(error.to_string())))
         })
-        .unwrap_or_else(|| Err(failed("redb panicked".into())))
+        .unwrap_or_else(|| Err(failed("redb cannot make sense of it".into())))
     }
 }
 
@@ -261,7 +283,7 @@ impl Lookup<'_> {
 /// One thread's way to remember.
 pub(super) struct Recorder<'a> {
     state: &'a LocalState,
-    write: Option<WriteTransaction>,
+    write: Option<Guarded<WriteTransaction>>,
 }
 
 impl Recorder<'_> {
@@ -269,7 +291,7 @@ impl Recorder<'_> {
     pub(super) fn record(&mut self, remembered: &Remembered) {
         let Some(write) = &self.write else { return };
         let done = guarded(|| {
-            let mut table: Table<'_, &[u8], &[u8]> = write.open_table(FILES).ok()?;
+            let mut table: Table<'_, &[u8], &[u8]> = write.get()?.open_table(FILES).ok()?;
             match &remembered.found {
                 Some(found) => {
                     let value = seal(&remembered.key.0, &codec::encode(found));
@@ -309,25 +331,27 @@ fn state_path(folder: &Path, repository: &Repository, sources: &[Placed]) -> Pat
 
 fn open_database(path: &Path) -> Result<Database, redb::DatabaseError> {
     let open = || redb::Builder::new().set_cache_size(MEMORY_BYTES).create(path);
-    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
-        Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted("redb panicked".into())))
+    guard::guarded(open).unwrap_or_else(|| {
+        Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted(
+            "redb cannot make sense of it".into(),
+        )))
     })
 }
 
-fn read_header(database: &Database) -> Option<StateHeader> {
+fn read_header(database: &Guarded<Database>) -> Option<StateHeader> {
     let bytes = guarded(|| {
-        let table = database.begin_read().ok()?.open_table(META).ok()?;
+        let table = database.get()?.begin_read().ok()?.open_table(META).ok()?;
         Some(table.get(HEADER).ok()??.value().to_vec())
     })?;
     let header: StateHeader = codec::decode(unseal(HEADER.as_bytes(), &bytes)?).ok()?;
     // An empty table and a header belong together only in a state without files; a lost table shows as one.
-    let files = guarded(|| database.begin_read().ok()?.open_table(FILES).ok()?.len().ok());
+    let files = guarded(|| database.get()?.begin_read().ok()?.open_table(FILES).ok()?.len().ok());
     (header.version == VERSION && files.is_some()).then_some(header)
 }
 
 /// Runs something of redb, which may panic on a damaged file.
 fn guarded<T>(run: impl FnOnce() -> Option<T>) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(run)).ok().flatten()
+    guard::guarded(run).flatten()
 }
 
 fn seal(key: &[u8], bytes: &[u8]) -> Vec<u8> {

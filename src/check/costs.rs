@@ -109,7 +109,8 @@ impl Check<'_> {
             None
         } else {
             let read = self.reader.get(ChunkKind::Tree, &node).and_then(|bytes| {
-                tree::decode_node(&bytes).map_err(Error::damaged(&format!("tree node {node}")))
+                tree::decode_node(&bytes)
+                    .map_err(|broken| Error::damaged(&format!("tree node {node}"))(broken))
             });
             match read {
                 Ok(opened) => Some(opened),
@@ -190,7 +191,8 @@ impl Check<'_> {
                 continue;
             }
             let read = self.reader.get(ChunkKind::List, &node).and_then(|bytes| {
-                list::decode_node(&bytes).map_err(Error::damaged(&format!("list node {node}")))
+                list::decode_node(&bytes)
+                    .map_err(|broken| Error::damaged(&format!("list node {node}"))(broken))
             });
             match read {
                 Ok(ListNode::Leaf(pieces)) => {

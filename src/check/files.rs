@@ -1,5 +1,6 @@
 //! The files of a repository against one another: names, snapshots, segments, and the listing of packs.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use crate::check::{Check, Loss, Start};
@@ -73,14 +74,14 @@ impl Check<'_> {
                 }
             }
             if folder == "packs" {
-                self.pack_names(&listed.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>())?;
+                self.pack_names(&listed.iter().map(|entry| entry.name.as_str()).collect())?;
             }
         }
         Ok(())
     }
 
-    fn pack_names(&mut self, folders: &[String]) -> Result<()> {
-        let missing = (0..=255u8).filter(|prefix| !folders.contains(&format!("{prefix:02x}"))).count();
+    fn pack_names(&mut self, folders: &BTreeSet<&str>) -> Result<()> {
+        let missing = (0..=255u8).filter(|prefix| !folders.contains(&*format!("{prefix:02x}"))).count();
         if missing > 0 {
             self.notice(format!("{missing} of the 256 folders of packs are missing"));
         }
@@ -89,7 +90,7 @@ impl Check<'_> {
             let listed = self.repository.backend().list(&path).map_err(Error::repository("list", &path))?;
             for entry in listed {
                 let id = entry.name.strip_suffix(".par").unwrap_or(&entry.name);
-                let known = entry.is_file && is_hex(id, 64) && id.starts_with(folder.as_str());
+                let known = entry.is_file && is_hex(id, 64) && id.starts_with(folder);
                 self.unknown_unless(known, &path, &entry.name);
             }
         }
@@ -128,10 +129,11 @@ impl Check<'_> {
         let backend = self.repository.backend();
         let file = backend.open(name).map_err(Error::repository("read", name))?;
         let mut hasher = FileHasher::default();
-        let mut buffer = vec![0; PIECE_LEN];
+        let mut buffer = vec![0; usize::try_from(file.len()).map_or(PIECE_LEN, |len| len.min(PIECE_LEN))];
         let mut at = 0;
         while at < file.len() {
-            let len = usize::try_from(file.len() - at).map_or(PIECE_LEN, |rest| rest.min(PIECE_LEN));
+            let rest = usize::try_from(file.len() - at).unwrap_or(usize::MAX);
+            let len = rest.min(buffer.len());
             let piece = buffer.get_mut(..len).unwrap_or_default();
             file.read_exact_at(piece, at).map_err(Error::repository("read", name))?;
             hasher.update(piece);
@@ -245,7 +247,8 @@ impl Check<'_> {
             return Ok(Some(start));
         }
         start.notes = None;
-        let absent = || Error::NotFound { what: String::from_utf8_lossy(path).into_owned() };
+        let absent =
+            || Error::NotFound { what: format!("/{} in the snapshot", String::from_utf8_lossy(path)) };
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
             let directory = start.entry.kind.directory().ok_or_else(absent)?;
             match find_entry(self, directory, name)? {

@@ -105,6 +105,7 @@ impl Check<'_> {
         }
         if self.reader.index().present().damaged.contains(&pack) {
             self.notice(format!("a record says that {name} is damaged, but its bytes are right"));
+            self.healed.insert(pack);
         }
         // [SEG-5]
         let segments = self.segment_facts.remove(&pack).unwrap_or_default();
@@ -123,24 +124,30 @@ impl Check<'_> {
         let mut packs: Vec<(PackId, u64)> = present.packs.iter().map(|(id, len)| (*id, *len)).collect();
         packs.sort_unstable();
         let Some(subset) = self.options.subset else { return packs };
-        match subset {
-            Subset::Percent(percent) => {
-                // Ids are spread evenly, and a part in 2^32 is fine enough.
-                let limit = percent.clamp(0.0, 100.0) / 100.0 * f64::from(u32::MAX);
-                packs.retain(|(id, _)| f64::from(leading(id)) <= limit);
-            }
-            Subset::Part { n, of } => {
-                packs.retain(|(id, _)| u64::from(leading(id)) % of.max(1) == n.max(1) - 1);
-            }
-            Subset::Bytes(bytes) => {
-                let mut sum = 0u64;
-                packs.retain(|(_, len)| {
-                    let begun = sum < bytes;
-                    sum = sum.saturating_add(*len);
-                    begun
-                });
-            }
+        if let Subset::Part { n, of } = subset {
+            packs.retain(|(id, _)| u64::from(leading(id)) % of.max(1) == n.max(1) - 1);
+            return packs;
         }
+        // Ids are spread evenly, so what the seed makes of them is a shuffled order.
+        packs.sort_unstable_by_key(|(id, _)| leading(id) ^ self.options.seed);
+        let all = packs.iter().fold(0u64, |sum, (_, len)| sum.saturating_add(*len));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a share of the bytes, and not to the byte"
+        )]
+        let wanted = match subset {
+            Subset::Percent(percent) => (all as f64 * percent.clamp(0.0, 100.0) / 100.0).ceil() as u64,
+            Subset::Bytes(bytes) => bytes,
+            Subset::Part { .. } => 0,
+        };
+        let mut sum = 0u64;
+        packs.retain(|(_, len)| {
+            let begun = sum < wanted;
+            sum = sum.saturating_add(*len);
+            begun
+        });
         packs
     }
 }

@@ -120,12 +120,11 @@ impl Check<'_> {
 
     fn visit(&mut self, walk: &mut Walk, task: &Task) -> Result<()> {
         let read = self.reader.get(task.kind, &task.node).and_then(|bytes| {
-            let name = format!("{} node {}", task.kind, task.node);
             match task.kind {
                 ChunkKind::List => open_list(walk, task, &bytes).map(|()| 0),
                 _ => open_tree(walk, task, &bytes),
             }
-            .map_err(Error::damaged(&name))
+            .map_err(|broken| Error::damaged(&format!("{} node {}", task.kind, task.node))(broken))
         });
         match read {
             Ok(entries) => {

@@ -7,12 +7,12 @@
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::error::{Error, Result};
+use crate::guard::{self, Guarded};
 use crate::header::array;
 use crate::id::{self, ChunkId, ChunkKind, PackId, SegmentId};
 use crate::index::Index;
@@ -26,7 +26,7 @@ const FILE_NAME: &str = "chunks.redb";
 
 /// The cache, open and locked.
 pub struct ChunkCache {
-    database: Database,
+    database: Guarded<Database>,
     path: PathBuf,
 }
 
@@ -66,16 +66,20 @@ impl ChunkCache {
                 Err(DatabaseError::DatabaseAlreadyOpen) => return Err(Failure::Locked),
                 Err(error) => return Err(Failure::Doubt(error.to_string())),
             };
-            let cache = Self { database, path: path.to_owned() };
+            let cache = Self { database: Guarded::new(database), path: path.to_owned() };
             cache.fill(index)?;
             Ok(cache)
         })
     }
 
+    fn database(&self) -> Result<&Database, Failure> {
+        self.database.get().ok_or_else(|| Failure::Doubt("it is closed".into()))
+    }
+
     /// Takes in the facts of all segments that are not in yet.
     fn fill(&self, index: &Index) -> Result<(), Failure> {
         let known: HashSet<SegmentId> = {
-            let read = self.database.begin_read().map_err(doubt)?;
+            let read = self.database()?.begin_read().map_err(doubt)?;
             match read.open_table(SEGMENTS) {
                 Ok(table) => table
                     .iter()
@@ -90,7 +94,7 @@ impl ChunkCache {
         if new.is_empty() {
             return Ok(());
         }
-        let write = self.database.begin_write().map_err(doubt)?;
+        let write = self.database()?.begin_write().map_err(doubt)?;
         {
             let mut chunks = write.open_table(CHUNKS).map_err(doubt)?;
             let mut segments = write.open_table(SEGMENTS).map_err(doubt)?;
@@ -122,7 +126,7 @@ impl ChunkCache {
     /// `Cache`: throw the cache away.
     pub fn add(&self, segment: SegmentId, facts: impl Iterator<Item = Placed>) -> Result<()> {
         guarded(|| {
-            let write = self.database.begin_write().map_err(doubt)?;
+            let write = self.database()?.begin_write().map_err(doubt)?;
             {
                 let mut chunks = write.open_table(CHUNKS).map_err(doubt)?;
                 for (id, location) in facts {
@@ -142,7 +146,7 @@ impl ChunkCache {
     /// `Cache` if a value is not what was written: throw the cache away.
     pub fn get(&self, id: &ChunkId) -> Result<Option<Location>> {
         guarded(|| {
-            let read = self.database.begin_read().map_err(doubt)?;
+            let read = self.database()?.begin_read().map_err(doubt)?;
             let table = match read.open_table(CHUNKS) {
                 Ok(table) => table,
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -161,8 +165,7 @@ impl ChunkCache {
     /// Closes the cache and deletes its file.
     pub fn throw_away(self) {
         let path = self.path.clone();
-        // Closing may panic on a damaged file; the file goes either way.
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(self)));
+        drop(self);
         let _ = fs::remove_file(path);
     }
 
@@ -190,7 +193,7 @@ fn doubt(error: impl std::fmt::Display) -> Failure {
 
 /// Runs something of redb; a panic in it is a doubt about the file like any other.
 fn guarded<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(Failure::Doubt("redb panicked".into())))
+    guard::guarded(run).unwrap_or_else(|| Err(Failure::Doubt("redb cannot make sense of it".into())))
 }
 
 fn encode(id: &ChunkId, location: &Location) -> [u8; VALUE_LEN] {

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::header::{Header, Magic, array};
 use crate::id::{self, ChunkId, ChunkKind, IdKeys, PackId, RepositoryId};
 use crate::index::segment::{FACT_LEN, FACTS_PER_BLOCK, PackRow, SegmentHeader};
-use crate::pack::{Location, PackFile, PackKind, Placed};
+use crate::pack::{FRAME_HEADER_LEN, Location, PackFile, PackKind, Placed};
 
 /// A fact as it is stored: see the table FACT in `spec/format.md`.
 pub(super) type Row = [u8; FACT_LEN];
@@ -111,10 +111,43 @@ impl Facts {
                 };
                 placed.push((keys.chunk_id(chunk.kind, plain), location));
             }
-            offset = u64::from(walked.offset) + 1 + u64::from(walked.stored_len);
+            offset = u64::from(walked.offset) + FRAME_HEADER_LEN as u64 + u64::from(walked.stored_len);
         }
         self.add_pack(file.id(), file.len(), kind, placed.into_iter());
         Ok(())
+    }
+
+    /// Takes the facts apart into parts of at most so many facts and packs, each with all facts of its packs `[SEG-5]`.
+    #[must_use]
+    pub fn split(self, max_facts: u64, max_packs: usize) -> Vec<Self> {
+        if self.rows.len() as u64 <= max_facts && self.packs.len() <= max_packs {
+            return vec![self];
+        }
+        let number = |row: &Row| u32::from_le_bytes(array(&row[33..]));
+        let Self { packs, mut rows, .. } = self;
+        rows.sort_by_key(number);
+        let mut parts = vec![Self::default()];
+        let mut rows = rows.chunk_by(|one, other| number(one) == number(other)).peekable();
+        for (old, pack) in (0..).zip(packs) {
+            let of_pack = rows.next_if(|rows| rows.first().map(number) == Some(old)).unwrap_or_default();
+            let is_full = parts.last().is_none_or(|part| {
+                (part.rows.len() + of_pack.len()) as u64 > max_facts || part.packs.len() >= max_packs
+            });
+            if is_full {
+                parts.push(Self::default());
+            }
+            let Some(part) = parts.last_mut() else { continue };
+            let new = u32::try_from(part.packs.len()).unwrap_or(u32::MAX);
+            part.packs.push(pack);
+            part.known.insert(pack.pack, new);
+            part.rows.extend(of_pack.iter().map(|row| {
+                let mut row = *row;
+                row[33..37].copy_from_slice(&new.to_le_bytes());
+                row
+            }));
+        }
+        parts.retain(|part| !part.packs.is_empty());
+        parts
     }
 
     /// Puts packs and facts into the order of a segment `[SEG-3]`.
@@ -170,6 +203,11 @@ impl Facts {
         bytes
     }
 
+    /// Whether these are the packs and as many facts as a segment's header says.
+    pub(super) fn fit(&self, header: &SegmentHeader) -> bool {
+        self.packs == header.packs && self.rows.len() as u64 == header.fact_count
+    }
+
     /// All facts.
     pub fn iter(&self) -> impl Iterator<Item = Placed> + '_ {
         self.rows.iter().filter_map(|row| decode_row(row, &self.packs))
@@ -217,4 +255,42 @@ pub(super) fn find_in_rows(rows: &[Row], packs: &[PackRow], id: &ChunkId, found:
     let start = rows.partition_point(|row| row[..32] < id.as_bytes()[..]);
     let same = rows.iter().skip(start).take_while(|row| row[..32] == id.as_bytes()[..]);
     found.extend(same.filter_map(|row| Some(decode_row(row, packs)?.1)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Segment;
+
+    #[test]
+    fn facts_too_many_for_one_segment_are_split_by_whole_packs() {
+        let mut facts = Facts::default();
+        for pack in (0..10u8).rev() {
+            let id = PackId::from_bytes([pack; 32]);
+            let placed = (0..3u8).map(|chunk| {
+                let location = Location {
+                    pack: id,
+                    frame_offset: 192,
+                    frame_stored_len: 64,
+                    offset: u32::from(chunk),
+                    len: 1,
+                    kind: ChunkKind::Data,
+                };
+                (ChunkId::from_bytes([chunk * 16 + pack; 32]), location)
+            });
+            facts.add_pack(id, 1000, PackKind::Data, placed);
+        }
+        facts.sort();
+        let all: Vec<_> = facts.iter().collect();
+        let repository = RepositoryId::from_bytes([7; 16]);
+        let mut found = Vec::new();
+        for (mut part, packs) in facts.split(7, 100).into_iter().zip([2, 2, 2, 2, 2]) {
+            part.sort();
+            assert_eq!((part.packs().len(), part.len()), (packs, 3 * packs));
+            assert_eq!(Segment::check(&part.encode_segment(repository), repository, &part), Ok(()));
+            found.extend(part.iter());
+        }
+        found.sort_unstable();
+        assert_eq!(found, all);
+    }
 }

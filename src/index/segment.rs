@@ -13,7 +13,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::field::{Field, validate_fields};
 use crate::header::{HEADER_LEN, Header, Magic};
 use crate::id::{self, ChunkId, PackId, RepositoryId, SegmentId};
-use crate::index::facts::{self, Row};
+use crate::index::facts::{self, Facts, Row};
 use crate::pack::{Location, PackKind, Placed};
 
 /// The bytes of a fact.
@@ -22,6 +22,9 @@ pub const FACT_LEN: usize = 53;
 pub const FACTS_PER_BLOCK: usize = 1236;
 /// The most facts of a segment: 64 MiB of them.
 pub const MAX_SEGMENT_FACTS: u64 = (64 << 20) / FACT_LEN as u64;
+
+/// The most packs that a segment is made to cover: a table of them stays well below the limit of the header's body.
+pub const MAX_SEGMENT_PACKS: usize = 1 << 16;
 
 const CHECKSUM_LEN: usize = 16;
 /// The most bytes of the header's body.
@@ -135,6 +138,30 @@ impl Segment {
         Ok(Self { id, name, file, header, blocks_offset })
     }
 
+    /// Checks the bytes of a segment with these facts before they are published: its header can be read and says that.
+    ///
+    /// # Errors
+    /// Names the rule.
+    pub fn check(bytes: &[u8], repository: RepositoryId, facts: &Facts) -> Result<(), Corruption> {
+        let head = Header::decode(bytes, Magic::Segment, Some(repository))?;
+        if head.body_len > MAX_BODY_LEN {
+            return Err(Corruption::StructTooLong { len: head.body_len });
+        }
+        let body =
+            usize::try_from(head.body_len).ok().and_then(|len| bytes.get(HEADER_LEN..HEADER_LEN + len));
+        let header: SegmentHeader = codec::decode(body.unwrap_or_default())?;
+        header.validate()?;
+        let expected = header.file_len(head.body_len);
+        if bytes.len() as u64 != expected {
+            return Err(Corruption::WrongLength { expected, found: bytes.len() as u64 });
+        }
+        if facts.fit(&header) {
+            Ok(())
+        } else {
+            Err(Corruption::rule("SEG-5", "it does not hold the facts it was made from"))
+        }
+    }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> SegmentId {
@@ -235,6 +262,12 @@ impl Segment {
         }
         if rows.windows(2).any(|pair| facts::order_of(&pair[0]) >= facts::order_of(&pair[1])) {
             return Err(Error::damaged(&self.name)(Corruption::rule("SEG-3", "its facts do not ascend")));
+        }
+        if rows.iter().any(|row| facts::decode_row(row, &self.header.packs).is_none()) {
+            return Err(Error::damaged(&self.name)(Corruption::rule(
+                "SEG-3",
+                "a fact names no pack or kind",
+            )));
         }
         if rows.first().map(facts::id_of) != self.header.first_ids.get(number).copied() {
             return Err(Error::damaged(&self.name)(Corruption::rule(

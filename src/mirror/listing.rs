@@ -56,6 +56,9 @@ impl FileId {
     }
 }
 
+/// The folder that could not be listed, and what the medium said.
+pub(super) type ListError = (String, io::Error);
+
 /// The files of one copy.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
@@ -70,15 +73,17 @@ impl Listing {
     ///
     /// # Errors
     /// The folder, and what the medium said.
-    pub fn of(backend: &dyn Backend) -> Result<Self, (String, io::Error)> {
+    pub fn of(backend: &dyn Backend) -> Result<Self, ListError> {
         let list = |folder: &str| backend.list(folder).map_err(|error| (folder.to_owned(), error));
         let mut listing = Self::default();
         for folder in LISTED {
             let listed = list(folder.name())?;
             if folder == Folder::Packs {
-                listing.add_packs(listed, &list)?;
+                listing.add_packs(&listed, &list)?;
             } else {
-                listed.into_iter().for_each(|file| listing.add(folder, folder.name(), file));
+                for file in &listed {
+                    listing.add(folder, folder.name(), file);
+                }
             }
         }
         let is_known = |name: &str| {
@@ -94,24 +99,23 @@ impl Listing {
 
     fn add_packs(
         &mut self,
-        listed: Vec<Listed>,
-        list: &dyn Fn(&str) -> Result<Vec<Listed>, (String, io::Error)>,
-    ) -> Result<(), (String, io::Error)> {
+        listed: &[Listed],
+        list: &dyn Fn(&str) -> Result<Vec<Listed>, ListError>,
+    ) -> Result<(), ListError> {
         let prefixes: Vec<String> = (0..=255u8).map(|prefix| format!("{prefix:02x}")).collect();
         for prefix in &prefixes {
             let folder = format!("packs/{prefix}");
-            for file in list(&folder)? {
-                if !file.name.ends_with(".par") {
-                    self.add(Folder::Packs, &folder, file);
-                }
+            // Parity is reserved, and no unknown name.
+            for file in list(&folder)?.iter().filter(|file| file.name.strip_suffix(".par").is_none()) {
+                self.add(Folder::Packs, &folder, file);
             }
         }
-        let unknown = listed.into_iter().map(|found| found.name).filter(|name| !prefixes.contains(name));
+        let unknown = listed.iter().map(|found| &found.name).filter(|name| !prefixes.contains(name));
         self.unknown.extend(unknown.map(|name| format!("packs/{name}")));
         Ok(())
     }
 
-    fn add(&mut self, folder: Folder, within: &str, file: Listed) {
+    fn add(&mut self, folder: Folder, within: &str, file: &Listed) {
         let name = format!("{within}/{}", file.name);
         let id = PackId::from_hex(&file.name).map(|id| FileId { folder, hash: *id.as_bytes() });
         match id.filter(|id| file.is_file && id.name() == name) {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
@@ -102,7 +102,7 @@ fn resolve(path: &Path) -> Result<PathBuf> {
         match fs::canonicalize(above) {
             Ok(found) => {
                 let below = absolute.strip_prefix(above).unwrap_or(Path::new(""));
-                return Ok(if below.as_os_str().is_empty() { found } else { found.join(below) });
+                return Ok(descend(found, below));
             }
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
@@ -111,4 +111,15 @@ fn resolve(path: &Path) -> Result<PathBuf> {
         }
     }
     Ok(absolute)
+}
+
+/// Goes on from a folder by names that do not exist yet. Were `x/..` made, it would be where `x` is.
+fn descend(mut folder: PathBuf, below: &Path) -> PathBuf {
+    for name in below.components() {
+        match name {
+            Component::ParentDir => drop(folder.pop()),
+            name => folder.push(name),
+        }
+    }
+    folder
 }

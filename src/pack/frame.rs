@@ -243,9 +243,8 @@ impl Frame {
                         "a zstd frame states another size than its header",
                     ));
                 }
-                // What follows the first frame would be decoded too, or skipped.
                 if zstd::zstd_safe::find_frame_compressed_size(&stored) != Ok(stored.len()) {
-                    return Err(Corruption::rule("FRAME-4", "a zstd frame does not end where its bytes end"));
+                    return Err(Corruption::rule("FRAME-4", "the stored bytes are not one zstd frame"));
                 }
                 zstd::bulk::decompress(&stored, len)
                     .map_err(|_| Corruption::rule("FRAME-4", "a zstd frame cannot be decompressed"))?

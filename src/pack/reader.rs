@@ -9,8 +9,8 @@ use crate::id::{self, ChunkId, ChunkKind, PackId, RepositoryId};
 use crate::pack::frame::{Frame, FrameChunk, FrameHeader, decode_frame};
 use crate::pack::{
     ALIGNMENT, DIRECTORY_CHUNK_LEN, DIRECTORY_FRAME_LEN, DIRECTORY_LEN, FRAME_HEADER_LEN, Location,
-    MAX_CHUNK_LEN, MAX_FRAME_LEN, MAX_PACK_CHUNKS, PackKind, Placed, TAIL_LEN, TAIL_MAGIC, aligned,
-    pack_file_name,
+    MAX_CHUNK_LEN, MAX_FRAME_LEN, MAX_PACK_CHUNKS, MAX_PACK_LEN, PackKind, Placed, TAIL_LEN, TAIL_MAGIC,
+    aligned, pack_file_name,
 };
 
 /// A frame as the directory describes it.
@@ -208,6 +208,9 @@ impl PackFile {
         };
         let mut tail = [0; TAIL_LEN];
         read_at(&*self.file, &self.name, &mut tail, tail_offset)?;
+        if len > MAX_PACK_LEN {
+            return Err(damaged(Corruption::WrongLength { expected: MAX_PACK_LEN, found: len }));
+        }
         if tail[184..] != TAIL_MAGIC {
             return Err(damaged(Corruption::WrongMagic { part: "tail" }));
         }

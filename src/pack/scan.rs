@@ -187,10 +187,10 @@ impl Scan<'_> {
 
     /// Hashes what remains and returns the hash of the whole.
     fn rest(&mut self) -> Result<PackId> {
-        let mut buffer = vec![0; PIECE_LEN];
+        let rest = |at| usize::try_from(self.file.len().saturating_sub(at)).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; rest(self.at).min(PIECE_LEN)];
         while self.at < self.file.len() {
-            let len =
-                usize::try_from(self.file.len() - self.at).map_or(PIECE_LEN, |rest| rest.min(PIECE_LEN));
+            let len = rest(self.at).min(buffer.len());
             let piece = buffer.get_mut(..len).unwrap_or_default();
             self.take(piece)?;
         }

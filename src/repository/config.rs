@@ -46,6 +46,7 @@ impl Config {
         if self.encryption != 0 {
             return Err(Corruption::UnknownEncryption { found: self.encryption });
         }
+        self.created.validate()?;
         // [CONF-2]
         self.chunker.validate()?;
         validate_fields(&self.fields, &[])

@@ -82,6 +82,7 @@ impl Record {
     pub fn decode(bytes: &[u8], repository: RepositoryId) -> Result<Self, Corruption> {
         let object = decode_object(bytes, Magic::Record, Some(repository))?;
         let record = Self { outer: codec::decode(object.outer)?, body: codec::decode(object.body)? };
+        record.body.created.validate()?;
         validate_fields(&record.body.fields, &[])?;
         Ok(record)
     }

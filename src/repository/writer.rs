@@ -24,9 +24,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::backend::Backend;
 use crate::chunk::PutChunk;
 use crate::codec;
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::event::{Event, Observer};
-use crate::header::{Magic, encode_object};
+use crate::header::{Magic, decode_object, encode_object};
 use crate::id::{self, ChunkId, ChunkKind, IdKeys, PackId, RepositoryId, SnapshotId};
 use crate::index::{ChunkCache, Facts, Index, Problems};
 use crate::pack::{
@@ -261,9 +261,12 @@ impl Writer {
     /// # Errors
     /// The first error of any thread; then nothing that was put may be referred to.
     pub fn finish(&mut self) -> Result<Written> {
-        self.flush(PackKind::Tree, &self.open_trees)?;
-        self.flush(PackKind::Data, &self.open_data)?;
+        let flushed = self
+            .flush(PackKind::Tree, &self.open_trees)
+            .and_then(|()| self.flush(PackKind::Data, &self.open_data));
+        // A thread that failed is why nobody took what was flushed: its error comes first.
         let facts = self.join()?;
+        flushed?;
         segments::publish_last(&self.shared, facts)?;
         Ok(self.written())
     }
@@ -278,6 +281,9 @@ impl Writer {
         }
         snapshot.validate().map_err(Error::damaged("a snapshot to be written"))?;
         let bytes = encode_object(Magic::Snapshot, self.shared.repository, &[], &codec::encode(snapshot));
+        // [DUR-4], [LIMIT-1]: one that could not be read back, as too long, must not be acknowledged.
+        verify_snapshot(&bytes, self.shared.repository, snapshot)
+            .map_err(Error::damaged("a snapshot to be written"))?;
         let id = SnapshotId::from_bytes(id::hash(&bytes));
         let name = format!("snapshots/{id}");
         object::publish(&*self.shared.backend, &self.shared.session, &name, &bytes)?;
@@ -432,6 +438,12 @@ fn compress(
             Err(error) => return shared.fail(sealed(error)),
         }
     }
+}
+
+/// Whether the bytes of a snapshot's file are read as that snapshot.
+fn verify_snapshot(bytes: &[u8], repository: RepositoryId, snapshot: &Snapshot) -> Result<(), Corruption> {
+    let object = decode_object(bytes, Magic::Snapshot, Some(repository))?;
+    if codec::decode::<Snapshot>(object.body)? == *snapshot { Ok(()) } else { Err(Corruption::NotCanonical) }
 }
 
 fn notice(observer: &dyn Observer, error: &Error) {

@@ -8,7 +8,7 @@ use std::io;
 
 use rustix::fs::{FileType, Stat};
 
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::id::ChunkKind;
 use crate::snapshot::{Content, Meta, Piece, Snapshot, Xattr};
 
@@ -158,8 +158,15 @@ impl Run<'_> {
             Content::Pieces(pieces) => {
                 let mut value = Vec::new();
                 for piece in pieces {
-                    if let Piece::Data(id, _) = piece {
-                        value.extend(self.reader.get(ChunkKind::Data, id).map_err(Fault::Repository)?);
+                    if let Piece::Data(id, len) = piece {
+                        let chunk = self.reader.get(ChunkKind::Data, id).map_err(Fault::Repository)?;
+                        if chunk.len() != *len as usize {
+                            let rule =
+                                Corruption::rule("LIST-2", "a chunk has not the length that its piece gives");
+                            let error = Error::damaged(&format!("data chunk {id}"))(rule);
+                            return Err(Fault::Repository(error));
+                        }
+                        value.extend(chunk);
                     }
                 }
                 Ok(value)

@@ -37,6 +37,8 @@ pub struct WalkOptions {
     pub one_file_system: bool,
     /// The folder of the repository that is written to: left out wherever and under whatever name it is met.
     pub repository: Option<PathBuf>,
+    /// The folder that the program itself writes to meanwhile: its files would change while they are read.
+    pub cache: Option<PathBuf>,
     /// Write out each file system when the walk comes to it, so that the times of its files are right.
     pub sync: bool,
 }
@@ -84,6 +86,7 @@ pub struct Walk {
     alias: Option<(Vec<u8>, usize)>,
     source: Stat,
     repository: Option<(Device, u64)>,
+    cache: Option<(Device, u64)>,
     file_systems: HashMap<Device, Arc<FileSystem>>,
     git: GitRules,
     interrupted: bool,
@@ -119,10 +122,10 @@ impl Walk {
             Directory::top(above.as_os_str().as_bytes().to_vec(), fd)
         };
         let top = open().map_err(Error::path("open", above))?;
-        let repository = options.repository.as_deref().and_then(|path| {
+        let id = |path: &PathBuf| {
             let flags = rustix::fs::AtFlags::empty();
             Some(stat::of_name(CWD, path.as_os_str().as_bytes(), flags).ok()?.id())
-        });
+        };
         let alias = (root.absolute != *resolved)
             .then(|| (root.absolute.as_os_str().as_bytes().to_vec(), resolved.as_os_str().as_bytes().len()));
         Ok(Self {
@@ -137,7 +140,8 @@ impl Walk {
                 .to_vec(),
             alias,
             source: root.stat,
-            repository,
+            repository: options.repository.as_ref().and_then(id),
+            cache: options.cache.as_ref().and_then(id),
             file_systems: HashMap::new(),
             git: GitRules::default(),
             interrupted: false,
@@ -246,6 +250,9 @@ impl Walk {
     fn barred(&self, stat: &Stat) -> Option<Why> {
         if stat.is_dir() && self.repository == Some(stat.id()) {
             return Some(Why::Repository);
+        }
+        if stat.is_dir() && self.cache == Some(stat.id()) {
+            return Some(Why::Excluded);
         }
         // An overlay may report files, but not directories, under the devices of its layers.
         let is_elsewhere = stat.dev != self.source.dev

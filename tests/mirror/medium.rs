@@ -1,7 +1,8 @@
 //! A medium that a test looks into: it asks a hook before each operation, which may refuse, and it can lie.
 
+use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -64,7 +65,8 @@ impl Backend for Watched {
     fn create(&self, temporary: &str) -> io::Result<Box<dyn NewFile>> {
         (self.hook)(Op::Create, temporary)?;
         let inner = Some(self.inner.create(temporary)?);
-        Ok(Box::new(WatchedNew { inner, hook: self.hook.clone() }))
+        let path = self.inner.place().join(temporary);
+        Ok(Box::new(WatchedNew { inner, path, hook: self.hook.clone() }))
     }
 
     fn make_folder(&self, folder: &str) -> io::Result<()> {
@@ -113,13 +115,23 @@ impl StoredFile for WatchedFile {
 
 struct WatchedNew {
     inner: Option<Box<dyn NewFile>>,
+    path: PathBuf,
     hook: Arc<Hook>,
 }
 
 impl WatchedNew {
     /// After a refusal nothing more happens: a killed program does not remove its temporary files either.
     fn ask(&mut self, op: Op, name: &str) -> io::Result<()> {
-        (self.hook)(op, name).inspect_err(|_| std::mem::forget(self.inner.take()))
+        (self.hook)(op, name).inspect_err(|_| self.die())
+    }
+
+    /// Lets go of the file without removing it. It would not be found under another name.
+    fn die(&mut self) {
+        let Some(inner) = self.inner.take() else { return };
+        let aside = self.path.with_extension("aside");
+        fs::rename(&self.path, &aside).unwrap();
+        drop(inner);
+        fs::rename(&aside, &self.path).unwrap();
     }
 
     fn dead() -> io::Error {
@@ -148,8 +160,8 @@ impl NewFile for WatchedNew {
 impl Drop for WatchedNew {
     fn drop(&mut self) {
         // As above: were the medium dead, removing would not reach it.
-        if (self.hook)(Op::Remove, "").is_err() {
-            std::mem::forget(self.inner.take());
+        if self.inner.is_some() && (self.hook)(Op::Remove, "").is_err() {
+            self.die();
         }
     }
 }

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use vault::backend::LocalFolder;
 use vault::error::Error;
-use vault::repository::{InitOptions, Repository};
+use vault::repository::{InitOptions, RecordOuter, Repository, Scope};
 
-use super::world::{World, flip, names};
+use super::world::{World, flip, names, open, publish_record};
 use crate::support::manifest::Manifest;
 use crate::support::mount::{FileSystem, Mount, run};
 use crate::support::scratch::Scratch;
@@ -39,11 +39,11 @@ fn an_empty_missing_or_foreign_folder_is_a_missing_medium() {
     fs::write(scratch.join("file"), "x").unwrap();
     for name in ["empty", "fresh", "foreign", "missing", "missing/deeper", "file"] {
         let at = scratch.join(name);
-        if name != "missing/deeper" {
-            assert_missing(&refused(&world, &at, false));
-        } else {
+        if name == "missing/deeper" {
             assert_missing(&world.mirror(&at, &world.options(false)).unwrap_err());
             assert!(!scratch.join("missing").exists());
+        } else {
+            assert_missing(&refused(&world, &at, false));
         }
     }
     for name in ["foreign", "file"] {
@@ -64,8 +64,9 @@ fn an_unplugged_drive_is_a_missing_medium() {
     let (at, below) = (drive.path(), drive.join("vault"));
     world.mirror(&at, &world.options(true)).unwrap();
     drive.unmount();
-    assert_missing(&refused(&world, &at, false));
-    assert_missing(&world.mirror(&below, &world.options(false)).unwrap_err());
+    for at in [&at, &below] {
+        assert_missing(&world.mirror(at, &world.options(false)).unwrap_err());
+    }
     assert!(fs::read_dir(&at).unwrap().next().is_none());
     drive.remount();
     world.snapshot_more(10);
@@ -133,7 +134,7 @@ fn a_mirror_that_does_not_say_which_copy_it_is_takes_a_new_one() {
 }
 
 #[test]
-fn a_mirror_with_an_unknown_feature_is_refused() {
+fn a_mirror_with_an_unknown_feature_or_record_is_refused() {
     let (world, scratch) = (World::new(10), Scratch::new());
     let at = scratch.join("mirror");
     world.mirror(&at, &world.options(true)).unwrap();
@@ -146,6 +147,17 @@ fn a_mirror_with_an_unknown_feature_is_refused() {
     }
     fs::write(world.repository_path().join("features/write-later"), "").unwrap();
     assert!(matches!(refused(&world, &at, false), Error::UnknownFeature { .. }));
+    fs::remove_file(world.repository_path().join("features/write-later")).unwrap();
+
+    // A statement about the repository's own place does not concern the mirror; one about the mirror does.
+    let statement =
+        |copy| RecordOuter { kind: 99, must_understand: true, scope: Scope::Copy(copy), ids: Vec::new() };
+    let here = world.repository();
+    publish_record(&here, statement(here.copy().copy));
+    world.mirror(&at, &world.options(false)).unwrap();
+    publish_record(&here, statement(open(&at).copy().copy));
+    let error = refused(&world, &at, false);
+    assert!(matches!(error, Error::UnknownRecord { .. }), "{error:?}");
 }
 
 #[test]

@@ -13,10 +13,10 @@ use vault::error::Result;
 use vault::event::{Event, Observer, Silent};
 use vault::id::{ChunkKind, SnapshotId};
 use vault::mirror::{MirrorOptions, MirrorSummary, mirror};
-use vault::repository::{InitOptions, Repository};
+use vault::repository::{InitOptions, Record, RecordBody, RecordOuter, Repository};
 use vault::snapshot::list::Pieces;
 use vault::snapshot::tree::Entries;
-use vault::snapshot::{Content, Kind, Piece};
+use vault::snapshot::{Content, Kind, Piece, Time};
 
 use crate::support::scratch::Scratch;
 use crate::support::torture::Random;
@@ -68,11 +68,11 @@ impl World {
 
     /// Mirrors to a folder.
     pub fn mirror(&self, to: &Path, options: &MirrorOptions) -> Result<MirrorSummary> {
-        self.mirror_to(Arc::new(LocalFolder::new(to)), options)
+        self.mirror_to(&(Arc::new(LocalFolder::new(to)) as Arc<dyn Backend>), options)
     }
 
     /// Mirrors to a medium.
-    pub fn mirror_to(&self, to: Arc<dyn Backend>, options: &MirrorOptions) -> Result<MirrorSummary> {
+    pub fn mirror_to(&self, to: &Arc<dyn Backend>, options: &MirrorOptions) -> Result<MirrorSummary> {
         mirror(&self.repository(), to, options, &Silent, &AtomicBool::new(false))
     }
 
@@ -85,8 +85,8 @@ impl World {
             }
         };
         let stop = AtomicBool::new(false);
-        let to = Arc::new(LocalFolder::new(to));
-        let summary = mirror(&self.repository(), to, options, &observer, &stop).unwrap();
+        let to: Arc<dyn Backend> = Arc::new(LocalFolder::new(to));
+        let summary = mirror(&self.repository(), &to, options, &observer, &stop).unwrap();
         (summary, notices.into_inner().unwrap())
     }
 
@@ -115,6 +115,11 @@ pub fn files(root: &Path) -> BTreeMap<String, blake3::Hash> {
         .filter(|(name, _)| name != "copy" && !name.starts_with("tmp/"))
         .map(|(name, entry)| (name, blake3::hash(&fs::read(entry.path()).unwrap())))
         .collect()
+}
+
+/// How many files a copy has, of those.
+pub fn count(root: &Path) -> u64 {
+    files(root).len() as u64
 }
 
 /// The names of the files in a folder of a copy, with that folder.
@@ -164,4 +169,11 @@ pub fn flip(path: &Path) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(path, bytes).unwrap();
+}
+
+/// Publishes a record in a copy.
+pub fn publish_record(copy: &Repository, outer: RecordOuter) {
+    let body =
+        RecordBody { created: Time::now(), host: String::new(), reason: String::new(), fields: Vec::new() };
+    copy.publish_record(&Record { outer, body }).unwrap();
 }

@@ -58,8 +58,8 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// The folder of the repository [default: `$XDG_DATA_HOME/vault/default`]
-    #[arg(short, long, global = true, env = "VAULT_REPOSITORY", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    /// The folder of the repository [default: `$VAULT_REPOSITORY`, or else `$XDG_DATA_HOME/vault/default`]
+    #[arg(short, long, global = true, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub repository: Option<PathBuf>,
     /// Print results and errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
@@ -324,7 +324,7 @@ pub enum OwnerArg {
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Only what this snapshot, or this path of it, needs
+    /// Check only what this snapshot, or this path of it, needs
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     pub selector: Option<Selector>,
     /// Read and verify every byte, not only the structure
@@ -358,6 +358,9 @@ pub struct MirrorArgs {
     /// A name for the copy, such as that of the drive
     #[arg(long, value_name = "NAME", requires = "new")]
     pub name: Option<String>,
+    /// Read all that is on the copy already too, and replace what is damaged there
+    #[arg(long)]
+    pub verify: bool,
 }
 
 /// Arguments of `completions`.

@@ -1,11 +1,13 @@
 //! What the verbs do: one file each. Here: what they share, and the way from a verb to its file.
 
 mod cat;
+mod check;
 mod diff;
 mod find;
 mod init;
 mod ls;
 mod manual;
+mod mirror;
 mod restore;
 mod snapshot;
 mod snapshots;
@@ -28,7 +30,7 @@ use crate::args::{Global, Verb};
 use crate::exit::Outcome;
 use crate::limited::Limited;
 use crate::places;
-use crate::render::Screen;
+use crate::render::{self, Screen};
 use crate::select::{self, Selector};
 
 /// What every verb has at hand.
@@ -58,11 +60,12 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Diff(args) => diff::run(context, &args),
         Verb::Cat(args) => cat::run(context, &args),
         Verb::Restore(args) => restore::run(context, &args),
+        Verb::Check(args) => check::run(context, &args),
         Verb::Stats(args) => stats::run(context, &args),
+        Verb::Mirror(args) => mirror::run(context, &args),
         Verb::Completions(args) => manual::completions(context, &args),
         Verb::Man(args) => manual::man(context, &args),
         Verb::Version => manual::version(context),
-        _ => Err(Error::Interrupted),
     }
 }
 
@@ -74,8 +77,8 @@ impl Context {
 
     /// The folder of the repository, and whether it is the default one.
     pub fn repository_folder(&self) -> Result<(PathBuf, bool)> {
-        if let Some(folder) = &self.global.repository {
-            return Ok((folder.clone(), false));
+        if let Some(folder) = self.global.repository.clone().or_else(places::named_repository) {
+            return Ok((folder, false));
         }
         let default = places::default_repository();
         let missing =
@@ -116,14 +119,21 @@ impl Context {
         Some(caches.join(repository.to_string()))
     }
 
-    /// Reads all snapshots, and says which cannot be read.
-    pub fn snapshots(&self, repository: &Repository) -> Result<Snapshots> {
+    /// Reads all snapshots, and says which cannot be read. If some of them are selected, what is in the others does not matter
+    /// where an id selects; for anything else a damaged one might have been the answer, as its time is not known.
+    pub fn snapshots(&self, repository: &Repository, selectors: &[&Selector]) -> Result<Snapshots> {
+        let by_id = |selector: &&Selector| matches!(selector.which, select::Which::Id(_));
+        let all_by_id = !selectors.is_empty() && selectors.iter().all(by_id);
         let mut snapshots = Snapshots { whole: Vec::new(), damaged: Vec::new() };
         for (id, read) in repository.snapshots()? {
             match read {
                 Ok(snapshot) => snapshots.whole.push((id, snapshot)),
                 Err(error) => {
-                    self.screen.problem(b"", &error);
+                    if all_by_id {
+                        self.screen.warn(&render::chain(&error));
+                    } else {
+                        self.screen.problem(b"", &error);
+                    }
                     snapshots.damaged.push((id, error));
                 }
             }
@@ -139,7 +149,7 @@ impl Context {
 
 impl Snapshots {
     /// The snapshot that is meant. If that one is damaged, this is an error. That any other one is damaged was said when they
-    /// were read, and is in the exit code: an older snapshot must not pass for the latest.
+    /// were read, and is in the exit code where it may matter: an older snapshot must not pass for the latest.
     pub fn select(&self, selector: &Selector, zone: &TimeZone) -> Result<&(SnapshotId, Snapshot)> {
         if let select::Which::Id(prefix) = &selector.which {
             let fits = |id: &SnapshotId| id.to_string().starts_with(prefix);
@@ -158,7 +168,7 @@ impl Snapshots {
 pub fn entry_at(get: &dyn GetChunk, snapshot: &(SnapshotId, Snapshot), path: &[u8]) -> Result<Entry> {
     let (id, snapshot) = snapshot;
     browse::lookup(get, &snapshot.root, path)?.ok_or_else(|| Error::NotFound {
-        what: format!("/{} in snapshot {}", crate::render::text::escape(path), short(id)),
+        what: format!("/{} in snapshot {}", render::text::escape(path), short(id)),
     })
 }
 

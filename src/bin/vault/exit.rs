@@ -68,12 +68,8 @@ pub fn is_closed_output(error: &Error) -> bool {
 /// What may help.
 pub fn hint(error: &Error) -> Option<String> {
     let hint = match error {
-        Error::NoRepository { path } => {
-            let path = path.display();
-            return Some(format!(
-                "make one with `vault -r {path} init`, or name another one with -r or VAULT_REPOSITORY; \
-                 if it is on a drive, is that mounted?"
-            ));
+        Error::NoRepository { .. } => {
+            "is its drive mounted? Name another one with -r or VAULT_REPOSITORY; `vault init` makes a new one there"
         }
         Error::NotEmpty { .. } => "name a folder that is empty or does not exist yet",
         Error::MediumMissing { .. } => {
@@ -91,12 +87,12 @@ pub fn hint(error: &Error) -> Option<String> {
         error if error.is_no_space() => {
             "make room and run it again: what is in the repository is whole, and nothing is written twice"
         }
-        Error::NotFound { .. } => {
-            "`vault snapshots` lists the snapshots, `vault ls SNAPSHOT:PATH` what is in one"
+        Error::NotFound { what } if what.starts_with('/') => {
+            "`vault ls SNAPSHOT:PATH` lists what is in a snapshot"
         }
+        Error::NotFound { .. } => "`vault snapshots` lists the snapshots, `vault snapshot PATH` takes one",
         Error::Nested { .. } => "name a folder that is neither in the other one nor around it",
         Error::Cache { .. } => "the cache can be deleted at any time; --no-cache goes without",
-        Error::Usage(_) => "`vault help VERB` explains the arguments",
         Error::Repository { source, .. } | Error::Path { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied => "run it as the user who may, or change the permissions",
             io::ErrorKind::ReadOnlyFilesystem => "the file system is mounted read-only: mount it for writing",

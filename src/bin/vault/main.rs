@@ -21,6 +21,13 @@ use commands::Context;
 use render::{Look, Screen};
 
 fn main() -> ExitCode {
+    let standard = std::panic::take_hook();
+    // A damaged cache is thrown away and said so once; how redb noticed is nobody's business.
+    std::panic::set_hook(Box::new(move |panic| {
+        if !vault::guard::is_inside() {
+            standard(panic);
+        }
+    }));
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(command_line_failed(&error)),
@@ -33,12 +40,13 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::FAILED);
         }
     };
+    screen.log_run(&command_line());
     let stop = signals::stop_flag(&screen);
     let context = Context::new(cli.global, screen.clone(), stop);
     let result = commands::run(&context, cli.verb);
     screen.end_progress();
     let result = result.and_then(|outcome| screen.flush().map(|()| outcome));
-    ExitCode::from(match result {
+    let code = match result {
         Ok(outcome) => outcome.code(),
         // Whoever read the output has seen enough: nothing to complain about, but not done either.
         Err(error) if exit::is_closed_output(&error) => exit::FAILED,
@@ -47,7 +55,15 @@ fn main() -> ExitCode {
             screen.fail(&error, exit::hint(&error).as_deref(), code);
             code
         }
-    })
+    };
+    screen.log_run(&format!("exit code {code}"));
+    ExitCode::from(code)
+}
+
+/// What was asked for, for the log.
+fn command_line() -> String {
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    words.join(" ")
 }
 
 /// Prints help, or what is wrong with the command line.

@@ -13,6 +13,16 @@ pub fn caches() -> Option<PathBuf> {
     Some(base("XDG_CACHE_HOME", ".cache")?.join("vault"))
 }
 
+/// The folder for what is remembered about copies: unlike a cache, it cannot be made anew.
+pub fn states() -> Option<PathBuf> {
+    Some(base("XDG_STATE_HOME", ".local/state")?.join("vault"))
+}
+
+/// The repository that the environment names. An empty name is none, as is the habit.
+pub fn named_repository() -> Option<PathBuf> {
+    env::var_os("VAULT_REPOSITORY").filter(|name| !name.is_empty()).map(PathBuf::from)
+}
+
 /// A base folder. Relative paths in the environment are to be ignored, says the specification.
 fn base(variable: &str, below_home: &str) -> Option<PathBuf> {
     let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

@@ -42,16 +42,20 @@ pub struct Look {
 pub struct Screen {
     look: Look,
     colors: bool,
-    out: Mutex<BufWriter<Stdout>>,
+    out: Out,
     out_is_terminal: bool,
     log: Option<Log>,
     tally: Arc<Tally>,
     progress: Mutex<Option<Progress>>,
     /// Whether to print a line for each change, even without `--verbose`.
     show_changes: AtomicBool,
+    asking: AtomicBool,
     /// Problems that wait for the end of a snapshot, so that they stand together.
     held: Mutex<Vec<String>>,
 }
+
+/// The standard output, shared with the thread that prints progress: a line is never printed into another.
+type Out = Arc<Mutex<BufWriter<Stdout>>>;
 
 /// So many problems wait at most.
 const MAX_HELD: usize = 1000;
@@ -77,11 +81,12 @@ impl Screen {
         Ok(Self {
             colors: io::stderr().is_terminal() && !is_set("NO_COLOR") && !dumb && !look.json,
             out_is_terminal: stdout.is_terminal(),
-            out: Mutex::new(BufWriter::with_capacity(64 << 10, stdout)),
+            out: Arc::new(Mutex::new(BufWriter::with_capacity(64 << 10, stdout))),
             log: log_file.map(Log::open).transpose()?,
             tally: Arc::default(),
             progress: Mutex::new(None),
             show_changes: AtomicBool::new(false),
+            asking: AtomicBool::new(false),
             held: Mutex::default(),
             look,
         })
@@ -185,7 +190,9 @@ impl Screen {
     pub fn problem(&self, path: &[u8], error: &Error) {
         self.tally.problem();
         let message = escape(chain(error).as_bytes());
-        let text = if path.is_empty() { message.clone() } else { format!("{}: {message}", escape(path)) };
+        // Most errors name their object themselves.
+        let shown = escape(path);
+        let text = if message.contains(&shown) { message.clone() } else { format!("{shown}: {message}") };
         if self.look.json {
             let during = self.tally.during();
             let mut value = json!({"message_type": "error", "error": {"message": message}, "during": during});
@@ -241,16 +248,17 @@ impl Screen {
     /// Shows from now on how far `during` is: `archival`, `restore`, `check`, `mirror`.
     pub fn start_progress(&self, during: &'static str) {
         self.tally.set_during(during);
-        let mode = if self.look.json {
-            progress::Mode::Json
-        } else if self.look.quiet {
+        let mode = if self.look.quiet {
             progress::Mode::None
+        } else if self.look.json {
+            progress::Mode::Json
         } else if io::stderr().is_terminal() {
             progress::Mode::Bar
         } else {
             progress::Mode::Lines
         };
-        *locked(&self.progress) = Progress::start(mode, self.tally.clone(), self.log.clone());
+        *locked(&self.progress) =
+            Progress::start(mode, self.tally.clone(), (self.out.clone(), self.log.clone()));
     }
 
     /// Shows it no longer.
@@ -260,6 +268,32 @@ impl Screen {
         let held = std::mem::take(&mut *locked(&self.held));
         for text in &held {
             self.complain(Tone::Error, text);
+        }
+    }
+
+    /// Asks on the terminal, and takes only a clear yes for one. `None` without a terminal to ask on.
+    pub fn ask(&self, question: &str) -> Option<bool> {
+        let stdin = io::stdin();
+        if !stdin.is_terminal() || !io::stderr().is_terminal() {
+            return None;
+        }
+        let _ = write!(io::stderr(), "{} [y/N] ", escape(question.as_bytes()));
+        let mut answer = String::new();
+        self.asking.store(true, Ordering::SeqCst);
+        let read = stdin.read_line(&mut answer);
+        self.asking.store(false, Ordering::SeqCst);
+        Some(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
+    }
+
+    /// Whether an answer is waited for: then nothing is in work.
+    pub fn is_asking(&self) -> bool {
+        self.asking.load(Ordering::SeqCst)
+    }
+
+    /// Leaves the line of the progress bar: the program ends now.
+    pub fn last_word(&self) {
+        if io::stderr().is_terminal() && !self.look.json {
+            let _ = io::stderr().write_all(b"\nstopped\n");
         }
     }
 
@@ -288,6 +322,10 @@ impl Screen {
             (prefix, false) => format!("{prefix} {text}\n"),
         };
         self.beside_progress(|| {
+            // Both may go to one file: what was printed before stands before. Whoever is printing just now does so itself.
+            if let Ok(mut out) = self.out.try_lock() {
+                let _ = out.flush();
+            }
             let _ = io::stderr().lock().write_all(line.as_bytes());
         });
     }
@@ -307,10 +345,26 @@ impl Screen {
         }
     }
 
+    /// Puts an event into the log and nowhere else.
+    pub fn log_event(&self, event: &Event<'_>) {
+        match *event {
+            Event::Problem { path, error } => self.log("error", &about(path, &chain(error))),
+            Event::Notice { path, text } => self.log("warning", &about(path, text)),
+            _ => {}
+        }
+    }
+
+    /// Notes the beginning or the end of the run in the log.
+    pub fn log_run(&self, text: &str) {
+        self.log("run", &escape(text.as_bytes()));
+    }
+
     /// The line of `--verbose` for an item.
     fn item_done(&self, path: &Path, item: Item, change: Change, bytes: u64) {
         let restoring = self.tally.during() == "restore";
         let action = match (change, restoring) {
+            // Nobody knows what these were before: there is nothing to read that would be worth remembering.
+            (Change::New, false) if item == Item::Other => "saved",
             (Change::New, false) => "new",
             (Change::New, true) => "restored",
             (Change::Changed, false) => "modified",
@@ -344,12 +398,21 @@ impl Observer for Screen {
                 self.note(&format!("written   {file}, {}", text::size(len)));
             }
             Event::Notice { path, text } => {
-                let path = escape(path.as_os_str().as_bytes());
-                self.warn(&if path.is_empty() { text.to_owned() } else { format!("{path}: {text}") });
+                self.warn(&about(path, text));
             }
             Event::Problem { path, error } => self.problem(path.as_os_str().as_bytes(), error),
             _ => {}
         }
+    }
+}
+
+/// A text, and before it what it is about, if anything.
+fn about(path: &Path, text: &str) -> String {
+    let path = path.as_os_str().as_bytes();
+    if path.is_empty() {
+        escape(text.as_bytes())
+    } else {
+        format!("{}: {}", escape(path), escape(text.as_bytes()))
     }
 }
 
@@ -371,18 +434,6 @@ fn out_failed(error: io::Error) -> Error {
 /// The value of a mutex. One that a panicking thread left is as good: nothing here is ever half changed.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Asks on the terminal, and takes only a clear yes for one. `None` without a terminal to ask on.
-pub fn ask(question: &str) -> Option<bool> {
-    let stdin = io::stdin();
-    if !stdin.is_terminal() || !io::stderr().is_terminal() {
-        return None;
-    }
-    let _ = write!(io::stderr(), "{} [y/N] ", escape(question.as_bytes()));
-    let mut answer = String::new();
-    let read = stdin.read_line(&mut answer);
-    Some(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
 }
 
 /// An error of the command line itself, before there is a screen.

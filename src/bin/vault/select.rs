@@ -14,6 +14,7 @@ use vault::id::SnapshotId;
 use vault::snapshot::{Snapshot, State};
 
 use crate::args::from_timestamp;
+use crate::render::text::time;
 
 /// What the user wrote, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +138,12 @@ fn parse_which(text: &str) -> std::result::Result<Which, String> {
     if is_id {
         return Ok(Which::Id(text.to_ascii_lowercase()));
     }
-    Err("a snapshot is named by the beginning of its id, latest, latest~N, previous or a date".to_owned())
+    let path = if text.contains('/') {
+        format!("; a path stands behind one, as in latest:{text}")
+    } else {
+        String::new()
+    };
+    Err(format!("a snapshot is named by the beginning of its id, latest, latest~N, previous or a date{path}"))
 }
 
 /// The first moment after the day, minute or second that is written.
@@ -185,7 +191,7 @@ pub fn select(selector: &Selector, snapshots: &[(SnapshotId, Snapshot)], zone: &
             let moment = from_timestamp(moment);
             complete.find(|(_, snapshot)| snapshot.start < moment).map(|(index, _)| index)
         }
-        Which::Id(prefix) => return select_id(prefix, snapshots, labelled),
+        Which::Id(prefix) => return select_id(prefix, snapshots, zone, labelled),
     };
     found.ok_or_else(|| not_found(selector, snapshots))
 }
@@ -193,6 +199,7 @@ pub fn select(selector: &Selector, snapshots: &[(SnapshotId, Snapshot)], zone: &
 fn select_id(
     prefix: &str,
     snapshots: &[(SnapshotId, Snapshot)],
+    zone: &TimeZone,
     labelled: impl Fn(&Snapshot) -> bool,
 ) -> Result<usize> {
     let fitting: Vec<usize> = snapshots
@@ -205,11 +212,12 @@ fn select_id(
         [] => Err(Error::NotFound { what: format!("snapshot {prefix}") }),
         [only] => Ok(*only),
         several => {
-            let names: Vec<String> = several
-                .iter()
-                .filter_map(|index| snapshots.get(*index))
-                .map(|(id, _)| short_of(id, 12))
-                .collect();
+            let named = |(id, snapshot): &(SnapshotId, Snapshot)| {
+                let time = time(snapshot.start, zone, "%Y-%m-%d %H:%M");
+                format!("{} of {time}", short_of(id, (prefix.len() + 4).max(8)))
+            };
+            let names: Vec<String> =
+                several.iter().filter_map(|index| snapshots.get(*index)).map(named).collect();
             Err(Error::Usage(format!("{prefix} fits several snapshots: {}", names.join(", "))))
         }
     }
@@ -218,13 +226,13 @@ fn select_id(
 fn not_found(selector: &Selector, snapshots: &[(SnapshotId, Snapshot)]) -> Error {
     let label = selector.label.as_ref().map(|label| format!(" with the label {label:?}")).unwrap_or_default();
     if snapshots.is_empty() {
-        return Error::NotFound { what: "any snapshot in this repository".to_owned() };
+        return Error::NotFound { what: "snapshot in this repository".to_owned() };
     }
     let what = match &selector.which {
-        Which::Latest(0) => format!("a complete snapshot{label}"),
-        Which::Latest(back) => format!("{} complete snapshots{label}", back + 1),
-        Which::Previous => format!("a snapshot{label} that differs from the latest"),
-        Which::Before(_, text) => format!("a complete snapshot{label} from {text} or before"),
+        Which::Latest(0) => format!("complete snapshot{label}"),
+        Which::Latest(back) => format!("latest~{back}{label}: there are fewer complete snapshots"),
+        Which::Previous => format!("snapshot{label} that differs from the latest"),
+        Which::Before(_, text) => format!("complete snapshot{label} from {text} or before"),
         Which::Id(prefix) => format!("snapshot {prefix}{label}"),
     };
     Error::NotFound { what }

@@ -18,7 +18,8 @@ pub fn stop_flag(screen: &Arc<Screen>) -> Arc<AtomicBool> {
     let (flag, printer) = (stop.clone(), screen.clone());
     let watch = move || {
         for _ in signals.forever() {
-            if flag.swap(true, Ordering::SeqCst) {
+            if flag.swap(true, Ordering::SeqCst) || printer.is_asking() {
+                printer.last_word();
                 // No destructors, no flushing: whatever hangs must not keep the user waiting. What is published is whole.
                 signal_hook::low_level::exit(i32::from(exit::INTERRUPTED));
             }

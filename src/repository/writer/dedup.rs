@@ -1,7 +1,7 @@
 //! Which chunks are new: not in the repository, and not put by another thread of this run.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
@@ -20,22 +20,25 @@ impl Claims {
     }
 
     fn has(&self, id: &ChunkId) -> bool {
-        self.shard(id).lock().is_ok_and(|claims| claims.contains(id))
+        lock(self.shard(id)).contains(id)
     }
 
     /// Whether the chunk was not claimed before.
     fn insert(&self, id: ChunkId) -> bool {
-        self.shard(&id).lock().is_ok_and(|mut claims| claims.insert(id))
+        lock(self.shard(&id)).insert(id)
     }
 
     /// A segment names these chunks now.
     pub(super) fn release(&self, ids: impl Iterator<Item = ChunkId>) {
         for id in ids {
-            if let Ok(mut claims) = self.shard(&id).lock() {
-                claims.remove(&id);
-            }
+            lock(self.shard(&id)).remove(&id);
         }
     }
+}
+
+/// A set is whole whatever happened to the thread that held it; taking it for lost would drop chunks as known.
+fn lock(shard: &Mutex<HashSet<ChunkId>>) -> MutexGuard<'_, HashSet<ChunkId>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The id of a chunk if it is new, and then it is the caller's to store.

@@ -7,7 +7,7 @@ use crate::backend::{Backend, read_whole};
 use crate::error::{Corruption, Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::{self, PackId, RepositoryId, SegmentId};
-use crate::index::{Facts, Index, MAX_SEGMENT_FACTS, Segment};
+use crate::index::{Facts, Index, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, Segment};
 use crate::pack::{PackFile, pack_file_name};
 use crate::repository::object;
 use crate::repository::writer::{Shared, notice};
@@ -31,9 +31,17 @@ pub(crate) fn clean_up(backend: &dyn Backend) -> Result<()> {
     };
     for file in listed.iter().filter(|file| file.is_file && session::is_left_over(&file.name)) {
         let name = format!("tmp/{}", file.name);
-        backend.remove(&name).map_err(Error::repository("remove", &name))?;
+        remove(backend, &name)?;
     }
     Ok(())
+}
+
+/// Removes a file; another run may have done so at the same time.
+fn remove(backend: &dyn Backend, name: &str) -> Result<()> {
+    match backend.remove(name) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(Error::repository("remove", name)),
+    }
 }
 
 /// Adopts the packs that no segment names: each is hashed whole and made durable `[DUR-11]`. Others do not count as present.
@@ -83,7 +91,14 @@ pub(super) fn publish_last(shared: &Shared, facts: Facts) -> Result<()> {
 }
 
 /// Publishes facts as segments, takes them into index and cache, and releases the claims on their chunks.
-pub(super) fn publish(shared: &Shared, mut facts: Facts) -> Result<()> {
+pub(super) fn publish(shared: &Shared, facts: Facts) -> Result<()> {
+    facts
+        .split(MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS)
+        .into_iter()
+        .try_for_each(|part| publish_one(shared, part))
+}
+
+fn publish_one(shared: &Shared, mut facts: Facts) -> Result<()> {
     facts.sort();
     let (id, name) = publish_file(shared, &facts)?;
     if shared.dry_run {
@@ -100,6 +115,8 @@ fn publish_file(shared: &Shared, facts: &Facts) -> Result<(SegmentId, String)> {
     let bytes = facts.encode_segment(shared.repository);
     let id = SegmentId::from_bytes(id::hash(&bytes));
     let name = format!("index/{id}");
+    // [DUR-4]
+    Segment::check(&bytes, shared.repository, facts).map_err(Error::damaged("a segment to be written"))?;
     object::publish(&*shared.backend, &shared.session, &name, &bytes)?;
     shared.published(&name, bytes.len() as u64);
     Ok((id, name))
@@ -132,7 +149,9 @@ pub(super) fn merge_small(shared: &Shared) -> Result<()> {
     let mut union = Facts::default();
     let mut inputs = Vec::new();
     for segment in small {
-        if union.len() as u64 + segment.fact_count() > MAX_SEGMENT_FACTS {
+        if union.len() as u64 + segment.fact_count() > MAX_SEGMENT_FACTS
+            || union.packs().len() + segment.packs().len() > MAX_SEGMENT_PACKS
+        {
             break;
         }
         add_segment(&mut union, segment)?;
@@ -142,12 +161,7 @@ pub(super) fn merge_small(shared: &Shared) -> Result<()> {
     let (id, name) = publish_file(shared, &union)?;
     verify_union(shared, id, &name, &union, &inputs)?;
     for input in inputs.iter().filter(|input| input.id() != id) {
-        let name = format!("index/{}", input.id());
-        match shared.backend.remove(&name) {
-            // Someone else merged it too.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            other => other.map_err(Error::repository("remove", &name))?,
-        }
+        remove(&*shared.backend, &format!("index/{}", input.id()))?;
     }
     drop(index);
     add_to_cache(shared, id, &union);

@@ -10,7 +10,7 @@ use crate::render::text::escape;
 
 pub fn run(context: &Context, args: &CatArgs) -> Result<Outcome> {
     let repository = context.open()?;
-    let snapshots = context.snapshots(&repository)?;
+    let snapshots = context.snapshots(&repository, &[&args.selector])?;
     let snapshot = snapshots.select(&args.selector, &context.zone)?;
     let reader = context.reader(&repository)?;
     let path = args.selector.path();

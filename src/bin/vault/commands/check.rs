@@ -1,23 +1,29 @@
-//! `vault check`.
+//! `vault check`: what is damaged, and what that costs.
+//!
+//! While it runs, only progress is shown; what was found is the result, so that it stands together and in one place.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use vault::check::{CheckOptions, CheckReport, Damage, Subset, check};
-use vault::error::{Error, Result};
+use vault::check::{CheckOptions, CheckReport, Cost, Damage, Loss, Subset, check};
+use vault::error::Result;
+use vault::event::{Event, Observer};
+use vault::repository::Repository;
 
 use super::{Context, short};
 use crate::args::{self, CheckArgs};
 use crate::exit::Outcome;
-use crate::render::path_fields;
 use crate::render::text::{self, counted, escape};
+use crate::render::{Screen, chain, path_fields};
 
 pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
-    let repository = context.open()?;
+    // What is wrong with it is in the report, not said before.
+    let repository = Repository::open(context.backend()?)?;
     let only = match &args.selector {
         None => None,
         Some(selector) => {
-            let snapshots = context.snapshots(&repository)?;
+            let snapshots = context.snapshots(&repository, &[selector])?;
             Some((snapshots.select(selector, &context.zone)?.0, selector.path().to_vec()))
         }
     };
@@ -25,51 +31,162 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
         read_data: args.read_data,
         subset: args.read_data_subset.map(|subset| match subset {
             args::Subset::Percent(percent) => Subset::Percent(percent),
-            args::Subset::Part(part, of) => Subset::Part(part, of),
+            args::Subset::Part(n, of) => Subset::Part { n: n.into(), of: of.into() },
             args::Subset::Bytes(bytes) => Subset::Bytes(bytes),
         }),
         only,
         mark_damaged: args.mark_damaged,
+        seed: seed(),
     };
     let begun = Instant::now();
     context.screen.start_progress("check");
-    let result = check(&repository, &options, &*context.screen, &context.stop);
+    let result = check(&repository, &options, &Quietly(&context.screen), &context.stop);
     context.screen.end_progress();
     let report = result?;
     report.damages.iter().try_for_each(|damage| print_damage(context, damage))?;
-    for name in &report.unknown_names {
-        context.screen.note(&format!("{} is no file of a repository; it is left alone", escape(name.as_bytes())));
-    }
+    print_oddities(context, &report);
     print_summary(context, args, &report, begun)?;
-    Ok(Outcome::damage_if(!report.damages.is_empty()))
+    Ok(Outcome::damage_if(!report.damages.is_empty() || context.screen.tally().problems() > 0))
+}
+
+/// Another one each time, so that parts chosen at random add up to all in the long run.
+fn seed() -> u32 {
+    jiff::Timestamp::now().as_nanosecond().to_le_bytes().chunks_exact(4).fold(0, |seed, bytes| {
+        let bytes = bytes.try_into().map_or(0, u32::from_le_bytes);
+        (seed ^ bytes).wrapping_mul(0x9e37_79b1).rotate_left(15)
+    })
+}
+
+/// Shows progress and logs the rest: the report says it again, in order and without repetitions.
+struct Quietly<'a>(&'a Screen);
+
+impl Observer for Quietly<'_> {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::Problem { .. } | Event::Notice { .. } => self.0.log_event(event),
+            other => self.0.event(other),
+        }
+    }
 }
 
 fn print_damage(context: &Context, damage: &Damage) -> Result<()> {
+    let errors = || std::iter::once(&damage.error).chain(&damage.more_errors);
     if context.screen.is_json() {
-        let costs: Vec<Value> = damage
-            .costs
-            .iter()
-            .map(|(snapshot, path)| {
-                let mut value = json!({"snapshot": snapshot.to_string()});
-                path_fields(&mut value, "path", &[b"/", path.as_slice()].concat());
-                value
-            })
-            .collect();
+        let costs: Vec<Value> = damage.costs.iter().map(cost_json).collect();
+        let more: Vec<String> =
+            damage.more_errors.iter().map(|error| escape(chain(error).as_bytes())).collect();
         return context.screen.json(&json!({
             "message_type": "error",
-            "error": {"message": escape(damage.error.as_bytes())},
+            "error": {"message": escape(chain(&damage.error).as_bytes()), "more": more},
             "during": "check",
             "item": damage.object,
             "costs": costs,
-            "more_costs": damage.more,
+            "more_costs": damage.more_costs,
         }));
     }
-    context.screen.line(&format!("{}: {}", damage.object, damage.error))?;
-    for (snapshot, path) in &damage.costs {
-        context.screen.line(&format!("  costs {}:/{}", short(snapshot), escape(path)))?;
+    for error in errors() {
+        let error = chain(error);
+        // Most errors name their object themselves.
+        let line = if error.contains(&damage.object) { error } else { format!("{}: {error}", damage.object) };
+        context.screen.line(&line)?;
     }
-    if damage.more > 0 {
-        context.screen.line(&format!("  and {} more", text::count(damage.more)))?;
+    for cost in &damage.costs {
+        context.screen.line(&format!("  {}", cost_text(cost)))?;
+    }
+    if damage.more_costs > 0 {
+        context.screen.line(&format!("  and {} more", text::count(damage.more_costs)))?;
+    }
+    if damage.costs.is_empty() {
+        context.screen.line("  costs nothing: all that was in it is elsewhere too, or is not needed")?;
     }
     Ok(())
+}
+
+fn cost_text(cost: &Cost) -> String {
+    let (snapshot, path) = (short(&cost.snapshot), escape(&cost.path));
+    match cost.loss {
+        Loss::Content => format!("costs {snapshot}:/{path}"),
+        Loss::Entries => format!("costs what is in {snapshot}:/{path}, or a part of that"),
+        Loss::Snapshot => format!("costs the snapshot {snapshot}"),
+        Loss::Notes => format!("costs the notes of the snapshot {snapshot}, no data"),
+    }
+}
+
+fn cost_json(cost: &Cost) -> Value {
+    let loss = match cost.loss {
+        Loss::Content => "content",
+        Loss::Entries => "entries",
+        Loss::Snapshot => "snapshot",
+        Loss::Notes => "notes",
+    };
+    let mut value = json!({"snapshot": cost.snapshot.to_string(), "loss": loss});
+    path_fields(&mut value, "path", &[b"/", cost.path.as_slice()].concat());
+    value
+}
+
+/// What is no damage, but worth a look.
+fn print_oddities(context: &Context, report: &CheckReport) {
+    for name in &report.unknown_names {
+        context.screen.note(&format!("{name} is no file of a repository; it is left alone"));
+    }
+    if !report.left_over.is_empty() {
+        let files = counted(report.left_over.len() as u64, "temporary file", "temporary files");
+        context.screen.note(&format!("{files} of interrupted runs: the next snapshot removes them"));
+    }
+    for notice in &report.notices {
+        context.screen.warn(notice);
+    }
+    for pack in &report.marked {
+        context.screen.note(&format!("marked pack {pack}: the next snapshot stores anew what was in it"));
+    }
+}
+
+fn print_summary(context: &Context, args: &CheckArgs, report: &CheckReport, begun: Instant) -> Result<()> {
+    // A path counts once, though several damages cost it.
+    let mut lost: BTreeMap<_, ()> = BTreeMap::new();
+    let costs = report.damages.iter().flat_map(|damage| &damage.costs);
+    lost.extend(costs.map(|cost| ((cost.snapshot, &cost.path), ())));
+    let more: u64 = report.damages.iter().map(|damage| damage.more_costs).sum();
+    let value = json!({
+        "message_type": "summary",
+        "num_errors": report.damages.len(),
+        "damages": report.damages.len(),
+        "paths_lost": lost.len() as u64 + more,
+        "snapshots": report.snapshots,
+        "packs": report.packs,
+        "pack_bytes": report.pack_bytes,
+        "packs_read": report.packs_read,
+        "bytes_read": report.bytes_read,
+        "segments": report.segments,
+        "chunks": report.chunks,
+        "entries": report.entries,
+        "marked": report.marked.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "unknown_names": report.unknown_names.iter().map(|name| escape(name.as_bytes())).collect::<Vec<_>>(),
+        "total_duration": begun.elapsed().as_secs_f64(),
+    });
+    let verdict = match report.damages.len() as u64 {
+        0 => "no damage found".to_owned(),
+        damages => {
+            let at_least = if more > 0 { "at least " } else { "" };
+            let paths = counted(lost.len() as u64, "path", "paths");
+            format!("{}, which cost {at_least}{paths}", counted(damages, "damaged object", "damaged objects"))
+        }
+    };
+    let depth = if args.read_data && args.selector.is_some() {
+        "all chunks read".to_owned()
+    } else if args.read_data || args.read_data_subset.is_some() {
+        let (packs, all) = (text::count(report.packs_read), text::count(report.packs));
+        format!("{packs} of {all} packs read, {}", text::size(report.bytes_read))
+    } else {
+        "structure only: --read-data reads all bytes too".to_owned()
+    };
+    let text = format!(
+        "{verdict}: {} with {}, {} in {} ({depth}) in {}",
+        counted(report.snapshots, "snapshot", "snapshots"),
+        counted(report.entries, "entry", "entries"),
+        counted(report.chunks, "chunk", "chunks"),
+        counted(report.packs, "pack", "packs"),
+        text::duration(begun.elapsed()),
+    );
+    context.screen.summary(&text, &value)
 }

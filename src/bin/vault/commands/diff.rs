@@ -20,15 +20,14 @@ use crate::render::{path_fields, time_text};
 use crate::select::Selector;
 
 pub fn run(context: &Context, args: &DiffArgs) -> Result<Outcome> {
+    let new = if is_folder(&args.new) { None } else { Some(parse_new(args)?) };
     let repository = context.open()?;
-    let snapshots = context.snapshots(&repository)?;
+    let selectors: Vec<&Selector> = std::iter::once(&args.old).chain(&new).collect();
+    let snapshots = context.snapshots(&repository, &selectors)?;
     let reader = context.reader(&repository)?;
-    let summary = if is_folder(&args.new) {
-        with_folder(context, args, &repository, &snapshots, &reader)?
-    } else if args.content {
-        return Err(Error::Usage("--content is for comparing with a folder, such as ./here".to_owned()));
-    } else {
-        with_snapshot(context, args, &snapshots, &reader)?
+    let summary = match &new {
+        None => with_folder(context, args, &repository, &snapshots, &reader)?,
+        Some(new) => with_snapshot(context, args, new, &snapshots, &reader)?,
     };
     print_summary(context, &summary)?;
     Ok(context.outcome())
@@ -40,18 +39,26 @@ fn is_folder(text: &OsStr) -> bool {
     head.contains(&b'/') || matches!(text.as_bytes(), b"." | b"..")
 }
 
+/// The second argument as a snapshot.
+fn parse_new(args: &DiffArgs) -> Result<Selector> {
+    if args.content {
+        return Err(Error::Usage("--content is for comparing with a folder, such as ./here".to_owned()));
+    }
+    Selector::parse(&args.new).map_err(|error| {
+        let text = args.new.to_string_lossy();
+        Error::Usage(format!("{text}: {error}; a folder is written with a slash, as ./{text}"))
+    })
+}
+
 fn with_snapshot(
     context: &Context,
     args: &DiffArgs,
+    new: &Selector,
     snapshots: &Snapshots,
     reader: &Reader,
 ) -> Result<DiffSummary> {
-    let new = Selector::parse(&args.new).map_err(|error| {
-        let text = args.new.to_string_lossy();
-        Error::Usage(format!("{text}: {error}; a folder is written with a slash, as ./{text}"))
-    })?;
     let old_snapshot = snapshots.select(&args.old, &context.zone)?;
-    let new_snapshot = snapshots.select(&new, &context.zone)?;
+    let new_snapshot = snapshots.select(new, &context.zone)?;
     // One path for both sides, if only one of them is given.
     let old_path = args.old.path.as_deref().or(new.path.as_deref()).unwrap_or_default();
     let new_path = new.path.as_deref().or(args.old.path.as_deref()).unwrap_or_default();
@@ -155,7 +162,7 @@ fn print_summary(context: &Context, summary: &DiffSummary) -> Result<()> {
             text::size(totals.bytes)
         )
     };
-    let text = if summary.is_same() {
+    let text = if summary.is_same() && summary.problems == 0 {
         "no differences".to_owned()
     } else {
         let counts = [

@@ -27,7 +27,7 @@ pub fn run(context: &Context, args: FindArgs) -> Result<Outcome> {
         below: args.below.map(|path| browse::normalize(path.as_os_str().as_bytes())).unwrap_or_default(),
     };
     let repository = context.open()?;
-    let mut snapshots = context.snapshots(&repository)?;
+    let mut snapshots = context.snapshots(&repository, &[])?;
     if let Some(label) = &args.label {
         snapshots.whole.retain(|(_, snapshot)| snapshot.label == *label);
     }

@@ -1,9 +1,11 @@
 //! `vault init`.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use serde_json::json;
 use vault::error::Result;
+use vault::id::RepositoryId;
 use vault::repository::{InitOptions, Repository};
 
 use super::Context;
@@ -15,10 +17,14 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Outcome> {
     let backend = context.backend()?;
     let options = InitOptions { name: args.name.clone().unwrap_or_default(), ..InitOptions::default() };
     let id = Repository::init(&*backend, &options)?;
-    let place = backend.place();
+    print(context, id, backend.place())?;
+    Ok(Outcome::Done)
+}
+
+/// Says what was made.
+pub fn print(context: &Context, id: RepositoryId, place: &Path) -> Result<()> {
     let mut value = json!({"message_type": "initialized", "id": id.to_string()});
     path_fields(&mut value, "repository", place.as_os_str().as_bytes());
     let text = format!("made the repository {id} in {}; it is not encrypted", place.display());
-    context.screen.summary(&text, &value)?;
-    Ok(Outcome::Done)
+    context.screen.summary(&text, &value)
 }

@@ -15,7 +15,7 @@ use crate::render::{path_fields, time_text};
 
 pub fn run(context: &Context, args: &LsArgs) -> Result<Outcome> {
     let repository = context.open()?;
-    let snapshots = context.snapshots(&repository)?;
+    let snapshots = context.snapshots(&repository, &[&args.selector])?;
     let snapshot = snapshots.select(&args.selector, &context.zone)?;
     let reader = context.reader(&repository)?;
     let path = args.selector.path();
@@ -134,6 +134,8 @@ pub fn to_json(context: &Context, path: &[u8], entry: &Entry) -> Value {
         Kind::BlockDevice(major, minor) | Kind::CharDevice(major, minor) => {
             value["device"] = json!([major, minor]);
         }
+        // Above a source: only its name was saved.
+        Kind::Implied(_) => value["implied"] = true.into(),
         Kind::LeftOut(why, errno) => {
             value["why"] = why_text(*why).into();
             value["errno"] = (*errno).into();

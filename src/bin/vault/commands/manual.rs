@@ -19,6 +19,7 @@ pub fn completions(context: &Context, args: &CompletionsArgs) -> Result<Outcome>
 
 pub fn man(context: &Context, args: &ManArgs) -> Result<Outcome> {
     if let Some(folder) = &args.dir {
+        std::fs::create_dir_all(folder).map_err(Error::path("make", folder))?;
         clap_mangen::generate_to(Cli::command(), folder)
             .map_err(Error::path("write manual pages to", folder))?;
     } else {

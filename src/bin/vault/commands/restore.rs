@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
+use vault::backup::current_host;
 use vault::error::{Error, Result};
 use vault::id::SnapshotId;
 use vault::pattern::{CaseFold, Patterns};
@@ -17,16 +18,17 @@ use vault::snapshot::Snapshot;
 use super::{Context, entry_at, short};
 use crate::args::{OverwriteArg, OwnerArg, RestoreArgs};
 use crate::exit::Outcome;
+use crate::render::path_fields;
 use crate::render::text::{self, counted};
-use crate::render::{self, path_fields};
 
 use place::Job;
 
 pub fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
     let repository = context.open()?;
-    let snapshots = context.snapshots(&repository)?;
+    let snapshots = context.snapshots(&repository, &[&args.selector])?;
     let snapshot = snapshots.select(&args.selector, &context.zone)?;
     let reader = context.reader(&repository)?;
+    let damaged = context.screen.tally().problems() > 0;
     // A path that is not there is found out before a folder is made or anything asked.
     entry_at(&reader, snapshot, args.selector.path())?;
     let options = to_options(args, repository.backend().place())?;
@@ -39,22 +41,22 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
         };
         vec![Job { path: args.selector.path().to_vec(), target }]
     };
-    if args.in_place && !args.dry_run {
-        let rehearsal = RestoreOptions { dry_run: true, ..options.clone() };
-        let summary = all(context, &reader, snapshot, &jobs, &rehearsal)?;
-        if summary.files + summary.directories + summary.others + summary.removed == 0 && summary.errors == 0
-        {
-            context.screen.note("everything is as in the snapshot already");
-        } else if !confirmed(context, args, &summary)? {
-            context.screen.note("nothing was changed");
-            return Ok(Outcome::Failed);
-        }
+    if args.in_place && !args.dry_run && !agreed(context, args, (&reader, snapshot), &jobs, &options)? {
+        context.screen.note("nothing was changed");
+        return Ok(Outcome::Failed);
     }
     let begun = Instant::now();
-    let summary = all(context, &reader, snapshot, &jobs, &options)?;
+    let summary = all(context, &reader, snapshot, &jobs, &options).inspect_err(|error| {
+        if let (Error::Interrupted, [job]) = (error, jobs.as_slice()) {
+            let target = job.target.display();
+            context
+                .screen
+                .note(&format!("what is in {target} is right: --target {target} goes on from there"));
+        }
+    })?;
     print(context, args, snapshot, &jobs, &summary, begun)?;
     Ok(match &summary {
-        summary if summary.damaged > 0 || !snapshots.damaged.is_empty() => Outcome::Damage,
+        summary if summary.damaged > 0 || damaged => Outcome::Damage,
         summary if !summary.is_success() => Outcome::Failed,
         _ => Outcome::Done,
     })
@@ -98,13 +100,31 @@ fn all(
     Ok(total)
 }
 
-/// Whether the user agrees. Without a terminal there is nobody to ask, so that has to be said beforehand.
-fn confirmed(context: &Context, args: &RestoreArgs, summary: &RestoreSummary) -> Result<bool> {
-    context.screen.note(&amounts(summary));
+/// Shows what would be changed in place, and whether the user agrees. Without a terminal there is nobody to ask, so that has
+/// to be said beforehand.
+fn agreed(
+    context: &Context,
+    args: &RestoreArgs,
+    (reader, snapshot): (&Reader, &(SnapshotId, Snapshot)),
+    jobs: &[Job],
+    options: &RestoreOptions,
+) -> Result<bool> {
+    let here = current_host();
+    if snapshot.1.host != here {
+        let there = &snapshot.1.host;
+        context.screen.warn(&format!("this snapshot was taken on the host {there}, and this is {here}"));
+    }
     if args.yes {
         return Ok(true);
     }
-    render::ask("Change this?").ok_or_else(|| {
+    let rehearsal = RestoreOptions { dry_run: true, ..options.clone() };
+    let summary = all(context, reader, snapshot, jobs, &rehearsal)?;
+    if summary.files + summary.directories + summary.others + summary.removed == 0 && summary.errors == 0 {
+        // Nothing to agree to.
+        return Ok(true);
+    }
+    context.screen.note(&format!("would be restored: {}", amounts(&summary)));
+    context.screen.ask("Change this?").ok_or_else(|| {
         Error::Usage("--in-place changes existing files: without a terminal to ask on, say --yes".to_owned())
     })
 }
@@ -176,7 +196,7 @@ fn amounts(summary: &RestoreSummary) -> String {
         vec![format!("{}, {}", counted(summary.files, "file", "files"), text::size(summary.bytes))];
     let others = summary.directories + summary.others;
     for (number, words) in [
-        (others, "folders and other entries"),
+        (others, if others == 1 { "folder or other entry" } else { "folders and other entries" }),
         (summary.unchanged, "already right"),
         (summary.removed, "removed"),
         (summary.skipped, "passed over"),

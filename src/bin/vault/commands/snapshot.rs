@@ -27,6 +27,8 @@ pub fn run(context: &Context, args: SnapshotArgs) -> Result<Outcome> {
     let dry_run = args.dry_run;
     let mut options = to_options(context, args)?;
     let repository = open_or_make(context)?;
+    // Damage that something else stood in for: the snapshot is whole all the same, but it is not all well.
+    let damaged = context.screen.tally().problems() > 0;
     options.cache_folder = context.cache_folder(repository.id());
     let begun = Instant::now();
     context.screen.start_progress("archival");
@@ -37,6 +39,7 @@ pub fn run(context: &Context, args: SnapshotArgs) -> Result<Outcome> {
     print(context, &summary, dry_run, begun.elapsed())?;
     Ok(match summary.state {
         State::Partial => Outcome::Interrupted,
+        _ if damaged => Outcome::Damage,
         _ if summary.errors > 0 => Outcome::SourceUnreadable,
         _ => Outcome::Done,
     })
@@ -51,8 +54,7 @@ fn open_or_make(context: &Context) -> Result<Repository> {
                 std::fs::create_dir_all(parent).map_err(Error::path("make", parent))?;
             }
             let id = Repository::init(&*context.backend()?, &InitOptions::default())?;
-            let place = folder.display();
-            context.screen.note(&format!("made the repository {id} in {place}; it is not encrypted"));
+            super::init::print(context, id, &folder)?;
             context.open()
         }
         other => other,
@@ -135,8 +137,13 @@ fn sources(args: &SnapshotArgs) -> Result<(Vec<PathBuf>, Option<StreamSource>)> 
             paths.extend(names.map(|name| PathBuf::from(OsStr::from_bytes(name))));
         }
     }
-    if paths.is_empty() {
+    let is_there = |path: &PathBuf| path.symlink_metadata().is_ok();
+    let Some(first) = paths.first() else {
         return Err(Error::Usage("nothing to save: name a file or a folder".to_owned()));
+    };
+    // Before a repository is made for nothing.
+    if !paths.iter().any(is_there) {
+        first.symlink_metadata().map_err(Error::path("open", first))?;
     }
     Ok((paths, None))
 }
@@ -221,7 +228,7 @@ fn print(
     }
     if summary.errors > 0 {
         let errors = counted(summary.errors, "thing", "things");
-        context.screen.warn(&format!("{errors} could not be read and are not in the snapshot, see above"));
+        context.screen.warn(&format!("the snapshot lacks {errors} that could not be read, see above"));
     }
     if count(counter::FILES_RACED) > 0 {
         let files = counted(count(counter::FILES_RACED), "file", "files");

@@ -14,7 +14,7 @@ use crate::render::{Align, Table, path_fields, time_text};
 
 pub fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
     let repository = context.open()?;
-    let snapshots = context.snapshots(&repository)?;
+    let snapshots = context.snapshots(&repository, &[])?;
     let alone = if args.alone {
         let reader = context.reader(&repository)?;
         Some(super::stats::compute(context, &reader, &snapshots)?.alone)
@@ -27,8 +27,10 @@ pub fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
             let alone = alone.as_ref().and_then(|alone| alone.get(*index));
             context.screen.json(&to_json(context, snapshot, alone))?;
         }
+    } else if snapshots.whole.is_empty() {
+        context.screen.note("no snapshots yet: `vault snapshot PATH` takes one");
     } else if rows.is_empty() {
-        context.screen.note("no such snapshots; `vault snapshot PATH` takes one");
+        context.screen.note("no such snapshots");
     } else {
         print_table(context, &rows, alone.as_deref())?;
     }

@@ -22,7 +22,7 @@ pub fn compute(context: &Context, reader: &Reader, snapshots: &Snapshots) -> Res
 
 pub fn run(context: &Context, args: &StatsArgs) -> Result<Outcome> {
     let repository = context.open()?;
-    let snapshots = context.snapshots(&repository)?;
+    let snapshots = context.snapshots(&repository, &[])?;
     let mut chosen = Vec::new();
     for selector in &args.selectors {
         chosen.push(snapshots.select(selector, &context.zone)?.0);
@@ -102,11 +102,11 @@ fn print_totals(
     let chunks = |number| text::counted(number, "chunk", "chunks");
     let count = snapshots.whole.len() as u64;
     for line in [
-        format!("{} of {}", text::counted(count, "snapshot", "snapshots"), text::size(size)),
-        format!("without what is the same: {}", text::size(plain)),
-        format!("  of files: {} in {}", text::size(data.plain_bytes), chunks(data.chunks)),
-        format!("  of folders: {} in {}", text::size(trees.plain_bytes), chunks(trees.chunks)),
-        format!("in the repository: {} in {}", text::size(stored), text::counted(packs, "pack", "packs")),
+        format!("{}, to restore: {}", text::counted(count, "snapshot", "snapshots"), text::size(size)),
+        format!("deduplicated: {}", text::size(plain)),
+        format!("  files: {} in {}", text::size(data.plain_bytes), chunks(data.chunks)),
+        format!("  folders: {} in {}", text::size(trees.plain_bytes), chunks(trees.chunks)),
+        format!("stored: {} in {}", text::size(stored), text::counted(packs, "pack", "packs")),
     ] {
         context.screen.line(&line)?;
     }

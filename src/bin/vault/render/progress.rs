@@ -16,9 +16,9 @@ use serde_json::json;
 use vault::event::{Change, Event};
 
 use super::json::{path_fields, to_line};
-use super::locked;
 use super::log::Log;
 use super::text::{self, escape};
+use super::{Out, locked};
 
 /// What has happened, in numbers.
 #[derive(Default)]
@@ -206,11 +206,18 @@ pub struct Progress {
 
 impl Progress {
     /// Starts to show it. None if there is nothing to show it on, or no thread to be had.
-    pub fn start(mode: Mode, tally: Arc<Tally>, log: Option<Log>) -> Option<Self> {
+    pub fn start(mode: Mode, tally: Arc<Tally>, (out, log): (Out, Option<Log>)) -> Option<Self> {
         if mode == Mode::None && log.is_none() {
             return None;
         }
-        let bar = (mode == Mode::Bar).then(ProgressBar::no_length);
+        // With a style from the start: the default one would flash up before the first look.
+        let bar = (mode == Mode::Bar).then(|| {
+            let bar = ProgressBar::no_length();
+            if let Ok(style) = ProgressStyle::with_template("{prefix}") {
+                bar.set_style(style);
+            }
+            bar
+        });
         let (end, ended) = mpsc::channel();
         let shown = bar.clone();
         let every = match mode {
@@ -220,7 +227,7 @@ impl Progress {
         };
         let run = move || {
             let mut view =
-                View { mode, bar: shown, log, begun: Instant::now(), phase: "", logged: Instant::now() };
+                View { mode, bar: shown, out, log, begun: Instant::now(), phase: "", logged: Instant::now() };
             while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
                 view.show(&tally.look());
             }
@@ -252,6 +259,7 @@ impl Drop for Progress {
 struct View {
     mode: Mode,
     bar: Option<ProgressBar>,
+    out: Out,
     log: Option<Log>,
     /// When this phase began.
     begun: Instant,
@@ -274,7 +282,10 @@ impl View {
             Mode::Bar => self.show_bar(moment),
             // Whoever reads it may be gone: that is found out by whoever prints the result.
             Mode::Lines => drop(writeln!(std::io::stderr(), "{}", moment.line(elapsed))),
-            Mode::Json => drop(writeln!(std::io::stdout(), "{}", moment.json(elapsed))),
+            Mode::Json => {
+                let mut out = locked(&self.out);
+                drop(writeln!(out, "{}", moment.json(elapsed)).and_then(|()| out.flush()));
+            }
             Mode::None => {}
         }
         if self.logged.elapsed() >= LINE_EVERY || self.mode == Mode::None {
@@ -305,8 +316,11 @@ impl View {
             None => bar.unset_length(),
         }
         bar.set_position(position);
-        let items = text::counted(moment.items, "item", "items");
-        bar.set_message(format!("{items}  {}", escape(&moment.current)));
+        let items = match moment.items {
+            0 => String::new(),
+            items => format!("{}  ", text::counted(items, "item", "items")),
+        };
+        bar.set_message(format!("{items}{}", escape(&moment.current)));
         bar.tick();
     }
 }

@@ -25,13 +25,12 @@ pub struct Job {
 /// A folder in the current one that does not exist yet, named after the snapshot.
 pub fn new_folder(context: &Context, (id, snapshot): &(SnapshotId, Snapshot)) -> Result<PathBuf> {
     let time = text::time(snapshot.start, &context.zone, "%Y-%m-%dT%H%M");
-    let folder = PathBuf::from(format!("{time}-{}", short(id)));
-    if folder.symlink_metadata().is_ok() {
-        let folder = folder.display();
-        return Err(Error::Usage(format!(
-            "{folder} exists already: name a folder with --target, it may be that one"
-        )));
-    }
+    let name = format!("{time}-{}", short(id));
+    let names = std::iter::once(name.clone()).chain((2..1000).map(|number| format!("{name}-{number}")));
+    let mut free = names.map(PathBuf::from).filter(|folder| folder.symlink_metadata().is_err());
+    let folder = free.next().ok_or_else(|| {
+        Error::Usage(format!("{name} exists already, and many more: name a folder with --target"))
+    })?;
     context.screen.note(&format!("restoring into {}", folder.display()));
     Ok(folder)
 }
@@ -50,7 +49,7 @@ pub fn in_place(get: &dyn GetChunk, snapshot: &Snapshot, path: &[u8]) -> Result<
         jobs.push(job(path, &place, is_folder)?);
     }
     if jobs.is_empty() {
-        let what = format!("where /{} came from", escape(path));
+        let what = format!("place that /{} came from", escape(path));
         return Err(Error::NotFound { what });
     }
     Ok(jobs)

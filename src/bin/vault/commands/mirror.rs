@@ -1,0 +1,106 @@
+//! `vault mirror`.
+
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use vault::backend::{Backend, LocalFolder};
+use vault::error::Result;
+use vault::mirror::{DamagedFile, MirrorOptions, MirrorSummary, Side, mirror};
+
+use super::Context;
+use crate::args::MirrorArgs;
+use crate::exit::Outcome;
+use crate::places;
+use crate::render::text::{self, counted, escape};
+use crate::render::{path_fields, time_text};
+
+pub fn run(context: &Context, args: &MirrorArgs) -> Result<Outcome> {
+    let repository = context.open()?;
+    let options = MirrorOptions {
+        new: args.new,
+        name: args.name.clone().unwrap_or_default(),
+        verify: args.verify,
+        write_rate: context.global.write_rate(),
+        state_folder: places::states(),
+    };
+    let destination: Arc<dyn Backend> = Arc::new(LocalFolder::new(args.destination.clone()));
+    let begun = Instant::now();
+    context.screen.start_progress("mirror");
+    let result = mirror(&repository, &destination, &options, &*context.screen, &context.stop);
+    context.screen.end_progress();
+    let summary = result?;
+    for file in &summary.damaged {
+        context.screen.warn(&damaged_text(file));
+    }
+    for name in &summary.unknown_names {
+        let name = escape(name.as_os_str().as_bytes());
+        context.screen.note(&format!("{name} is no file of a repository; it is left alone"));
+    }
+    print_summary(context, args, &summary, begun)?;
+    // That an older copy took the mirror's place is no damage: it was brought up to date. It was said.
+    Ok(Outcome::damage_if(!summary.damaged.is_empty() || context.screen.tally().problems() > 0))
+}
+
+fn damaged_text(file: &DamagedFile) -> String {
+    let name = &file.file;
+    match (file.side, file.whole_on_other_side) {
+        (Side::Repository, true) => {
+            format!("{name} is damaged in the repository; the mirror has it whole: copy it back from there")
+        }
+        (Side::Repository, false) => format!("{name} is damaged in the repository and was not copied"),
+        (Side::Mirror, true) => format!("{name} is damaged on the mirror; the repository has it whole"),
+        (Side::Mirror, false) => {
+            format!("{name} is damaged on the mirror, and the repository does not have it")
+        }
+    }
+}
+
+fn print_summary(
+    context: &Context,
+    args: &MirrorArgs,
+    summary: &MirrorSummary,
+    begun: Instant,
+) -> Result<()> {
+    let damaged: Vec<Value> = summary
+        .damaged
+        .iter()
+        .map(|file| {
+            let side = if file.side == Side::Mirror { "mirror" } else { "repository" };
+            json!({"file": file.file, "side": side, "whole_on_other_side": file.whole_on_other_side})
+        })
+        .collect();
+    let mut value = json!({
+        "message_type": "summary",
+        "copy_id": summary.copy.to_string(),
+        "name": summary.name,
+        "new": args.new,
+        "files_copied": summary.files_copied,
+        "bytes_copied": summary.bytes_copied,
+        "files_present": summary.files_present,
+        "files_replaced": summary.replaced,
+        "damaged": damaged,
+        "unknown_names": summary.unknown_names.len(),
+        "extra_snapshots": summary.extra_snapshots.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "extra_packs": summary.extra_packs,
+        "older_copy_without": summary.older_than.map(|id| id.to_string()),
+        "last_refreshed": summary.last_refreshed.map(|time| time_text(time, &context.zone)),
+        "total_duration": begun.elapsed().as_secs_f64(),
+    });
+    path_fields(&mut value, "mirror", args.destination.as_os_str().as_bytes());
+    let name = if summary.name.is_empty() { String::new() } else { format!(" ({})", summary.name) };
+    let mut text = format!(
+        "mirror {}{name}: {} copied, {}, {} there already, in {}",
+        args.destination.display(),
+        counted(summary.files_copied, "file", "files"),
+        text::size(summary.bytes_copied),
+        text::count(summary.files_present),
+        text::duration(begun.elapsed()),
+    );
+    if let Some(time) = summary.last_refreshed {
+        let time = text::time(time, &context.zone, "%Y-%m-%d %H:%M");
+        text = format!("{text}; last refreshed {time}");
+    }
+    context.screen.summary(&text, &value)
+}

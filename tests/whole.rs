@@ -1,0 +1,13 @@
+//! The program as a whole, on real trees and real file systems: what is saved comes back, whatever happens in between.
+
+mod cycle;
+mod full;
+mod garbage;
+mod interrupt;
+mod nested;
+mod scale;
+mod state;
+mod together;
+mod trouble;
+mod user;
+mod world;

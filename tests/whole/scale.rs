@@ -1,0 +1,118 @@
+//! Trees of a size at which memory would grow if it did: long campaigns, for `VAULT_NIGHTLY=1`; a smaller one always.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+
+use crate::support::manifest::Manifest;
+use crate::support::torture::{self, Random};
+use crate::whole::world::{World, quiet};
+
+/// The most memory that any verb may take, in KiB.
+const MOST_KIB: u64 = 300 << 10;
+
+/// Runs a command and writes down the peak of its memory in KiB.
+const MEASURE: &str = "import resource, subprocess, sys\n\
+    code = subprocess.call(sys.argv[2:])\n\
+    open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))\n\
+    sys.exit(code)\n";
+
+fn nightly() -> bool {
+    std::env::var_os("VAULT_NIGHTLY").is_some_and(|value| value == "1")
+}
+
+/// Runs a verb and asserts that it succeeds within its memory.
+fn measured(world: &World, what: &str, args: &[OsString]) {
+    let file = world.vault.join("peak");
+    let started = std::time::Instant::now();
+    let wrapper = ["python3", "-c", MEASURE, file.to_str().unwrap()];
+    quiet(&world.vault.start(world.vault.command_under(&wrapper, args)).wait().ok());
+    let peak: u64 = fs::read_to_string(file).unwrap().parse().unwrap();
+    println!("{what}: {} MiB, {:.1} s", peak >> 10, started.elapsed().as_secs_f64());
+    assert!(peak <= MOST_KIB, "{what} took {} MiB", peak >> 10);
+}
+
+/// Saves twice, restores, and compares; all within bounds.
+fn cycle(what: &str, build: impl FnOnce(&World)) {
+    let world = World::new();
+    build(&world);
+    measured(&world, &format!("{what}, first snapshot"), &world.snapshot_args(&[]));
+    measured(&world, &format!("{what}, second snapshot"), &world.snapshot_args(&[]));
+    let target = world.vault.join("target");
+    let args =
+        [OsString::from("restore"), world.selector("latest"), "--target".into(), target.clone().into()];
+    measured(&world, &format!("{what}, restore"), &args);
+    let differences = Manifest::of(&world.source).diff(&Manifest::of(&target));
+    assert!(differences.is_empty(), "{}", differences[..differences.len().min(20)].join("\n"));
+    measured(&world, &format!("{what}, check"), &["check".into()]);
+}
+
+/// So many files of no or one byte in one folder.
+fn many(world: &World, count: usize) {
+    let folder = world.source.join("many");
+    fs::create_dir(&folder).unwrap();
+    for i in 0..count {
+        fs::write(folder.join(format!("{i:07}")), &b"x"[..i % 2]).unwrap();
+    }
+}
+
+fn deep(world: &World, depth: usize) {
+    torture::build(&world.source, torture::Options { depth, wide: 1, sparse_gb: 0, ..Default::default() });
+}
+
+fn sparse(world: &World, gib: u64) {
+    let file = File::create(world.source.join("sparse-file")).unwrap();
+    file.set_len(gib << 30).unwrap();
+    let mut random = Random(7);
+    for place in 0..8 {
+        file.write_all_at(&random.bytes(300_000), ((gib << 30) / 8 * place) + 12_345).unwrap();
+    }
+    file.sync_all().unwrap();
+}
+
+fn long(world: &World, mib: usize) {
+    let mut file = File::create(world.source.join("long-file")).unwrap();
+    let mut random = Random(8);
+    for _ in 0..mib {
+        file.write_all(&random.bytes(1 << 20)).unwrap();
+    }
+}
+
+#[test]
+fn a_large_folder_a_deep_path_a_sparse_and_a_long_file_stay_within_bounds() {
+    cycle("20,000 files in a folder, 2,000 levels, 10 GiB sparse, 200 MiB", |world| {
+        deep(world, 2000);
+        many(world, 20_000);
+        sparse(world, 10);
+        long(world, 200);
+    });
+}
+
+#[test]
+fn a_folder_of_a_million_files_stays_within_bounds() {
+    if nightly() {
+        cycle("1,000,000 files in a folder", |world| many(world, 1_000_000));
+    }
+}
+
+#[test]
+fn a_path_ten_thousand_levels_deep_stays_within_bounds() {
+    if nightly() {
+        cycle("10,000 levels", |world| deep(world, 10_000));
+    }
+}
+
+#[test]
+fn a_sparse_file_of_100_gib_stays_within_bounds() {
+    if nightly() {
+        cycle("100 GiB sparse", |world| sparse(world, 100));
+    }
+}
+
+#[test]
+fn a_file_of_three_gib_stays_within_bounds() {
+    if nightly() {
+        cycle("3 GiB", |world| long(world, 3 << 10));
+    }
+}
