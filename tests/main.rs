@@ -2,8 +2,11 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod browse;
+mod cli;
 mod damage;
+mod durability;
 mod engine;
+mod format;
 mod mirror;
 mod restore;
 mod source;

@@ -1,0 +1,158 @@
+//! `vault check` and `vault mirror`: what is damaged, what that costs, and the second copy.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::{World, files, flip, json, summary};
+use crate::support::manifest::Manifest;
+
+/// The pack of files, and the pack of folders.
+fn packs(world: &World) -> (PathBuf, PathBuf) {
+    let mut packs = files(&world.repo().join("packs"));
+    packs.sort_by_key(|pack| fs::metadata(pack).unwrap().len());
+    (packs.last().unwrap().clone(), packs[0].clone())
+}
+
+#[test]
+fn check_names_the_damage_and_what_it_costs() {
+    let world = World::saved();
+    world.run(&["check"]).ok().says("no damage found").says("--read-data");
+    world.run(&["check", "--read-data"]).ok().says("2 of 2 packs read");
+    let (data, _) = packs(&world);
+    let name = data.file_name().unwrap().to_str().unwrap().to_owned();
+    flip(&data);
+    world.run(&["check"]).ok();
+    let found = world.run(&["check", "--read-data"]).code(13).says("1 damaged object, which cost 1 path");
+    assert!(found.text().contains(&name) && found.text().contains("is damaged"), "{}", found.text());
+    let cost = format!("costs {}:{}", &world.ids()[0][..8], world.path("src/dir/b.bin"));
+    assert!(found.text().contains(&cost), "{}", found.text());
+    let lines = json(&world.run(&["check", "--read-data", "--json"]).code(13).stdout);
+    let error = lines.iter().find(|line| line["message_type"] == "error").unwrap();
+    assert_eq!(error["costs"][0]["path"], world.path("src/dir/b.bin"));
+    assert_eq!(lines.last().unwrap()["num_errors"], 1);
+}
+
+#[test]
+fn check_of_a_part_looks_at_what_that_needs() {
+    let world = World::saved();
+    flip(&packs(&world).0);
+    world.run(&["check", "--read-data", &world.latest("src/dir/sub")]).ok();
+    world.run(&["check", "--read-data", &world.latest("src/dir")]).code(13);
+    world.run(&["check", "--read-data", &world.ids()[0]]).code(13);
+    world.run(&["check", &world.latest("none")]).code(1).says("there is no /");
+    world.run(&["check", "abcdef"]).code(1);
+}
+
+#[test]
+fn parts_to_be_read_add_up_to_all() {
+    let world = World::new();
+    for content in ["one", "two", "three"] {
+        fs::write(world.src().join("a.txt"), content).unwrap();
+        world.save(&[]);
+    }
+    let read = |part: &str| {
+        let found = summary(&world.run(&["check", "--read-data-subset", part, "--json"]).ok());
+        (found["packs_read"].as_u64().unwrap(), found["packs"].as_u64().unwrap())
+    };
+    let (parts, all) =
+        (1..=3).map(|n| read(&format!("{n}/3"))).fold((0, 0), |(sum, _), (n, all)| (sum + n, all));
+    assert!(parts == all && all >= 4, "{parts} of {all}");
+    assert_eq!(read("100%"), (all, all));
+    assert_eq!(read("5G"), (all, all));
+    assert!((1..all).contains(&read("1%").0) && (1..all).contains(&read("1").0));
+}
+
+#[test]
+fn marked_damage_is_stored_anew() {
+    let world = World::saved();
+    flip(&packs(&world).0);
+    world.run(&["check", "--read-data", "--mark-damaged"]).code(13).says("marked pack");
+    world.run(&["snapshot", &world.path("src"), "-q", "--force"]).ok();
+    world.run(&["restore", &world.latest("src"), "--target", "t"]).ok();
+    assert!(
+        fs::read(world.vault.join("cwd/t/dir/b.bin")).unwrap()
+            == fs::read(world.src().join("dir/b.bin")).unwrap()
+    );
+}
+
+#[test]
+fn a_damaged_snapshot_matters_where_it_may_have_been_the_answer() {
+    let world = World::saved();
+    let (whole, src) = (world.ids()[0].clone(), world.path("src"));
+    fs::write(world.src().join("a.txt"), "second\n").unwrap();
+    let damaged = world.save(&[]);
+    flip(&world.repo().join("snapshots").join(&damaged));
+    for args in
+        [&["snapshots"][..], &["ls"], &["find", "a.txt"], &["stats"], &["diff", &whole, "latest"], &["check"]]
+    {
+        let output = world.run(args).code(13);
+        assert!((output.stderr + &String::from_utf8_lossy(&output.stdout)).contains(&damaged), "{args:?}");
+    }
+    world.run(&["restore", "latest", "--target", "old"]).code(13).says(&damaged);
+    world.run(&["ls", &damaged[..10]]).code(13).says(&damaged);
+    // Another one was named: it is what was asked for.
+    for args in [&["ls", &whole][..], &["restore", &whole, "--target", "t"], &["check", &whole]] {
+        world.run(args).ok().says("warning: ").says(&damaged);
+    }
+    world.run(&["snapshot", &src]).ok().says("warning: ").says(&damaged);
+}
+
+#[test]
+fn a_mirror_is_made_once_refreshed_after_and_a_repository_like_any_other() {
+    let world = World::saved();
+    let copy = world.path("drive/copy");
+    world.run(&["mirror", &copy]).code(15).says("there is no such folder").says("hint: ");
+    fs::create_dir_all(&copy).unwrap();
+    world.run(&["mirror", &copy]).code(15).says("the folder is empty");
+    assert_eq!(fs::read_dir(&copy).unwrap().count(), 0, "an unmounted drive was written to");
+    world.run(&["mirror", "--new", &copy, "--name", "stick"]).ok().says("(stick)");
+    assert!(!files(&world.vault.join("state/vault")).is_empty(), "nothing is remembered of the copy");
+    fs::write(world.src().join("more"), "more").unwrap();
+    world.save(&[]);
+    let refreshed = summary(&world.run(&["mirror", &copy, "--json"]).ok());
+    assert_eq!((&refreshed["name"], &refreshed["new"]), (&"stick".into(), &false.into()));
+    assert!(refreshed["files_copied"].as_u64().unwrap() >= 2 && refreshed["last_refreshed"].is_string());
+    world.run(&["mirror", &copy]).ok().says("0 files copied");
+    assert_eq!(world.run(&["snapshots"]).ok().stdout, world.run(&["snapshots", "-r", &copy]).ok().stdout);
+    // The original is gone: everything comes back from the copy.
+    fs::rename(world.repo(), world.vault.join("gone")).unwrap();
+    world.run(&["-r", &copy, "check", "--read-data"]).ok();
+    world.run(&["-r", &copy, "restore", &world.latest("src"), "--target", "back"]).ok();
+    let difference = Manifest::of(&world.src()).diff(&Manifest::of(&world.vault.join("cwd/back")));
+    assert_eq!(difference, Vec::<String>::new());
+}
+
+#[test]
+fn a_mirror_in_the_wrong_place_is_refused() {
+    let world = World::saved();
+    let other = world.path("other");
+    world.run(&["-r", &other, "init"]).ok();
+    world.run(&["mirror", &other]).code(15).says("another repository");
+    world.run(&["mirror", "--new", &other]).code(1);
+    world.run(&["mirror", &world.path("src")]).code(15);
+    let before = Manifest::of(&world.repo());
+    for place in [world.path("repo/copy"), world.path("repo"), world.path("")] {
+        world.run(&["mirror", "--new", &place]).code(1).says("hint: ");
+    }
+    assert_eq!(before.diff(&Manifest::of(&world.repo())), Vec::<String>::new());
+}
+
+#[test]
+fn damage_is_not_mirrored_and_a_damaged_mirror_is_put_right() {
+    let world = World::saved();
+    let copy = world.path("copy");
+    world.run(&["mirror", "--new", &copy]).ok();
+    let (data, _) = packs(&world);
+    let twin = world.vault.join("copy").join(data.strip_prefix(world.repo()).unwrap());
+    flip(&twin);
+    world.run(&["mirror", &copy]).ok();
+    world.run(&["mirror", &copy, "--verify"]).ok().says("replaced");
+    world.run(&["-r", &copy, "check", "--read-data"]).ok();
+    flip(&data);
+    let found = world.run(&["mirror", &copy, "--verify"]);
+    world.run(&["-r", &copy, "check", "--read-data"]).ok();
+    drop(found);
+    fs::remove_file(&twin).unwrap();
+    world.run(&["mirror", &copy]).code(13).says("is damaged in the repository");
+    assert!(!twin.exists());
+}
