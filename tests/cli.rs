@@ -85,7 +85,8 @@ impl World {
         let listed = self.run(&["ls", "-R", &self.latest("src")]).ok();
         let prefix = format!("{}/", self.path("src"));
         let lines = listed.text().lines();
-        let mut paths: Vec<String> = lines.map(|line| line.strip_prefix(&prefix).unwrap().to_owned()).collect();
+        let mut paths: Vec<String> =
+            lines.map(|line| line.strip_prefix(&prefix).unwrap().to_owned()).collect();
         paths.sort();
         paths
     }
@@ -95,7 +96,9 @@ impl World {
 #[track_caller]
 fn json(bytes: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(bytes).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
 }
 
 /// The line that sums up.

@@ -8,8 +8,20 @@ use crate::support::mount::{FileSystem, Mount};
 use crate::support::vault::Vault;
 
 const VERBS: [&str; 14] = [
-    "init", "snapshot", "snapshots", "ls", "find", "diff", "cat", "restore", "check", "stats", "mirror", "completions",
-    "man", "version",
+    "init",
+    "snapshot",
+    "snapshots",
+    "ls",
+    "find",
+    "diff",
+    "cat",
+    "restore",
+    "check",
+    "stats",
+    "mirror",
+    "completions",
+    "man",
+    "version",
 ];
 
 #[test]
@@ -73,7 +85,8 @@ fn what_makes_no_sense_is_a_usage_error() {
 fn the_first_snapshot_makes_the_default_repository_and_says_so() {
     let vault = Vault::new();
     fs::write(vault.join("cwd/file"), "x").unwrap();
-    for args in [&["ls"][..], &["snapshots"], &["restore", "latest"], &["check"], &["stats"], &["find", "x"]] {
+    for args in [&["ls"][..], &["snapshots"], &["restore", "latest"], &["check"], &["stats"], &["find", "x"]]
+    {
         vault.run(args).code(10).says("there is no repository at").says("hint: ");
     }
     vault.run(&["snapshot", "no-such-file"]).code(1).says("no-such-file");
@@ -94,7 +107,9 @@ fn the_repository_is_named_before_or_behind_the_verb_or_by_the_environment() {
     let repo = world.path("repo");
     world.vault.env("VAULT_REPOSITORY", "/nowhere");
     world.run(&["snapshots"]).code(10).says("/nowhere");
-    for args in [&["-r", &repo, "snapshots"][..], &["snapshots", "-r", &repo], &["snapshots", "--repository", &repo]] {
+    for args in
+        [&["-r", &repo, "snapshots"][..], &["snapshots", "-r", &repo], &["snapshots", "--repository", &repo]]
+    {
         assert_eq!(world.run(args).ok().text().lines().count(), 2);
     }
     world.vault.env_remove("VAULT_REPOSITORY");

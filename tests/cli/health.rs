@@ -22,10 +22,13 @@ fn check_names_the_damage_and_what_it_costs() {
     let name = data.file_name().unwrap().to_str().unwrap().to_owned();
     flip(&data);
     world.run(&["check"]).ok();
-    let found = world.run(&["check", "--read-data"]).code(13).says("1 damaged object, which cost 1 path");
+    let found = world.run(&["check", "--read-data"]).code(13).says("1 damaged object, which cost 2 paths");
     assert!(found.text().contains(&name) && found.text().contains("is damaged"), "{}", found.text());
-    let cost = format!("costs {}:{}", &world.ids()[0][..8], world.path("src/dir/b.bin"));
-    assert!(found.text().contains(&cost), "{}", found.text());
+    // They are neighbours in one frame.
+    for path in ["src/dir/b.bin", "src/dir/sub/c.txt"] {
+        let cost = format!("costs {}:{}\n", &world.ids()[0][..8], world.path(path));
+        assert!(found.text().contains(&cost), "{}", found.text());
+    }
     let lines = json(&world.run(&["check", "--read-data", "--json"]).code(13).stdout);
     let error = lines.iter().find(|line| line["message_type"] == "error").unwrap();
     assert_eq!(error["costs"][0]["path"], world.path("src/dir/b.bin"));
@@ -36,7 +39,9 @@ fn check_names_the_damage_and_what_it_costs() {
 fn check_of_a_part_looks_at_what_that_needs() {
     let world = World::saved();
     flip(&packs(&world).0);
-    world.run(&["check", "--read-data", &world.latest("src/dir/sub")]).ok();
+    for part in ["src/a.txt", "src/empty", "src/link"] {
+        world.run(&["check", "--read-data", &world.latest(part)]).ok();
+    }
     world.run(&["check", "--read-data", &world.latest("src/dir")]).code(13);
     world.run(&["check", "--read-data", &world.ids()[0]]).code(13);
     world.run(&["check", &world.latest("none")]).code(1).says("there is no /");
@@ -54,7 +59,8 @@ fn parts_to_be_read_add_up_to_all() {
         let found = summary(&world.run(&["check", "--read-data-subset", part, "--json"]).ok());
         (found["packs_read"].as_u64().unwrap(), found["packs"].as_u64().unwrap())
     };
-    let (parts, all) = (1..=3).map(|n| read(&format!("{n}/3"))).fold((0, 0), |(sum, _), (n, all)| (sum + n, all));
+    let (parts, all) =
+        (1..=3).map(|n| read(&format!("{n}/3"))).fold((0, 0), |(sum, _), (n, all)| (sum + n, all));
     assert!(parts == all && all >= 4, "{parts} of {all}");
     assert_eq!(read("100%"), (all, all));
     assert_eq!(read("5G"), (all, all));
@@ -68,7 +74,10 @@ fn marked_damage_is_stored_anew() {
     world.run(&["check", "--read-data", "--mark-damaged"]).code(13).says("marked pack");
     world.run(&["snapshot", &world.path("src"), "-q", "--force"]).ok();
     world.run(&["restore", &world.latest("src"), "--target", "t"]).ok();
-    assert!(fs::read(world.vault.join("cwd/t/dir/b.bin")).unwrap() == fs::read(world.src().join("dir/b.bin")).unwrap());
+    assert!(
+        fs::read(world.vault.join("cwd/t/dir/b.bin")).unwrap()
+            == fs::read(world.src().join("dir/b.bin")).unwrap()
+    );
 }
 
 #[test]
@@ -78,7 +87,9 @@ fn a_damaged_snapshot_matters_where_it_may_have_been_the_answer() {
     fs::write(world.src().join("a.txt"), "second\n").unwrap();
     let damaged = world.save(&[]);
     flip(&world.repo().join("snapshots").join(&damaged));
-    for args in [&["snapshots"][..], &["ls"], &["find", "a.txt"], &["stats"], &["diff", &whole, "latest"], &["check"]] {
+    for args in
+        [&["snapshots"][..], &["ls"], &["find", "a.txt"], &["stats"], &["diff", &whole, "latest"], &["check"]]
+    {
         let output = world.run(args).code(13);
         assert!((output.stderr + &String::from_utf8_lossy(&output.stdout)).contains(&damaged), "{args:?}");
     }

@@ -120,7 +120,9 @@ fn changes(world: &World, args: &[&str]) -> BTreeMap<String, String> {
     assert_eq!(lines.last().unwrap()["message_type"], "statistics");
     let changes = lines.iter().filter(|line| line["message_type"] == "change");
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
-    changes.map(|line| (text(&line["path"]).replace(&world.path("src"), ""), text(&line["modifier"]))).collect()
+    changes
+        .map(|line| (text(&line["path"]).replace(&world.path("src"), ""), text(&line["modifier"])))
+        .collect()
 }
 
 #[test]
@@ -138,8 +140,13 @@ fn diff_tells_what_differs_between_snapshots_and_from_the_disk() {
     let expected = |paths: &[(&str, &str)]| -> BTreeMap<String, String> {
         paths.iter().map(|(path, modifier)| ((*path).to_owned(), (*modifier).to_owned())).collect()
     };
-    let all =
-        expected(&[("/a.txt", "M"), ("/added", "+"), ("/dir/sub", "-"), ("/dir/sub/c.txt", "-"), ("/link", "T")]);
+    let all = expected(&[
+        ("/a.txt", "M"),
+        ("/added", "+"),
+        ("/dir/sub", "-"),
+        ("/dir/sub/c.txt", "-"),
+        ("/link", "T"),
+    ]);
     assert_eq!(changes(&world, &live), all);
     world.save(&[]);
     assert_eq!(changes(&world, &["latest~1", "latest"]), all);
@@ -160,7 +167,10 @@ fn diff_by_content_sees_what_stamps_hide_and_by_metadata_what_is_no_content() {
     fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
     fs::set_permissions(world.src().join("a.txt"), fs::Permissions::from_mode(0o600)).unwrap();
     assert!(changes(&world, &["latest", &src]).is_empty());
-    assert_eq!(changes(&world, &["latest", &src, "--content"]).get("/dir/b.bin").map(String::as_str), Some("M"));
+    assert_eq!(
+        changes(&world, &["latest", &src, "--content"]).get("/dir/b.bin").map(String::as_str),
+        Some("M")
+    );
     let metadata = changes(&world, &["latest", &src, "--metadata"]);
     assert_eq!(metadata.get("/a.txt").map(String::as_str), Some("U"), "{metadata:?}");
 }

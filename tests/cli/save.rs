@@ -89,7 +89,8 @@ fn lists_of_paths_come_from_files_and_the_standard_input() {
     fs::write(&odd, "odd").unwrap();
     let (a, b) = (world.path("src/a.txt"), world.path("src/dir/b.bin"));
     fs::write(world.vault.join("list"), format!("{a}\n{b}\n")).unwrap();
-    fs::write(world.vault.join("raw"), [a.as_bytes(), b"\0", odd.as_os_str().as_bytes(), b"\0"].concat()).unwrap();
+    fs::write(world.vault.join("raw"), [a.as_bytes(), b"\0", odd.as_os_str().as_bytes(), b"\0"].concat())
+        .unwrap();
     world.run(&["snapshot", "-q", "--files-from", &world.path("list")]).ok();
     assert_eq!(world.saved_paths(), ["a.txt", "dir/", "dir/b.bin"]);
     world.run(&["snapshot", "-q", "--files-from-raw", &world.path("raw")]).ok();
@@ -112,7 +113,10 @@ fn a_stream_is_saved_as_a_file() {
 fn a_command_that_fails_leaves_no_snapshot() {
     let world = World::new();
     for command in [&["sh", "-c", "echo half; exit 7"][..], &["/no/such/program"]] {
-        world.run(&[&["snapshot", "--stdin-from-command", "--"], command].concat()).code(1).says("cannot run");
+        world
+            .run(&[&["snapshot", "--stdin-from-command", "--"], command].concat())
+            .code(1)
+            .says("cannot run");
     }
     world.run(&["snapshot", "--stdin-from-command"]).code(2);
     assert!(world.ids().is_empty());
@@ -122,7 +126,11 @@ fn a_command_that_fails_leaves_no_snapshot() {
 fn a_source_that_is_missing_does_not_keep_the_others_from_being_saved() {
     let world = World::new();
     let gone = world.path("gone");
-    world.run(&["snapshot", &world.path("src"), &gone]).code(3).says(&gone).says("the snapshot lacks 1 thing");
+    world
+        .run(&["snapshot", &world.path("src"), &gone])
+        .code(3)
+        .says(&gone)
+        .says("the snapshot lacks 1 thing");
     assert!(world.saved_paths().contains(&"a.txt".to_owned()));
     assert!(world.run(&["snapshots"]).ok().text().contains("complete, 1 error"));
     world.run(&["snapshot", &gone]).code(1).says(&gone);
@@ -134,8 +142,23 @@ fn what_is_noted_is_shown() {
     let world = World::new();
     let src = world.path("src");
     let args = [
-        "snapshot", &src, "-q", "--label", "work", "--tag", "a,b", "--tag", "c", "--host", "elsewhere", "--time",
-        "2026-02-03 04:05:06", "--description", "some words", "--as-path", "/some/where",
+        "snapshot",
+        &src,
+        "-q",
+        "--label",
+        "work",
+        "--tag",
+        "a,b",
+        "--tag",
+        "c",
+        "--host",
+        "elsewhere",
+        "--time",
+        "2026-02-03 04:05:06",
+        "--description",
+        "some words",
+        "--as-path",
+        "/some/where",
     ];
     world.run(&args).ok();
     let shown = &json(&world.run(&["snapshots", "--json"]).ok().stdout)[0];
@@ -144,7 +167,10 @@ fn what_is_noted_is_shown() {
     assert_eq!(shown["hostname"], "elsewhere");
     assert_eq!(shown["time"], "2026-02-03T04:05:06+00:00");
     assert_eq!(shown["description"], "some words");
-    assert_eq!((&shown["sources"][0]["path"], &shown["sources"][0]["stored_at"]), (&src.into(), &"some/where".into()));
+    assert_eq!(
+        (&shown["sources"][0]["path"], &shown["sources"][0]["stored_at"]),
+        (&src.into(), &"some/where".into())
+    );
     assert_eq!(world.run(&["cat", "latest:/some/where/a.txt"]).ok().stdout, b"alpha\n");
     let table = world.run(&["snapshots"]).ok();
     assert!(table.text().contains("work,a,b,c") && table.text().contains("2026-02-03 04:05:06"));
