@@ -101,10 +101,11 @@ pub trait StoredFile: Send + Sync {
 
 /// A file that is being written. Dropped without `publish`, it is removed.
 pub trait NewFile: Write + Send {
-    /// Makes the bytes durable, gives the file its name in place of any file of that name, and makes the name durable.
+    /// Makes the bytes durable, gives the file its name in place of any file of that name, and makes the name durable `[DUR-1]`. What
+    /// is published is never opened for writing again: it is replaced in the same way `[DUR-2]`.
     ///
     /// # Errors
-    /// Any error of the medium; then the file is not to be relied on.
+    /// Any error of the medium; then the file is not to be relied on, and syncing is not tried again `[DUR-3]`.
     fn publish(self: Box<Self>, name: &str) -> io::Result<()>;
 }
 
@@ -227,7 +228,7 @@ fn unnamed_yet(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Makes the names in a folder durable. Media without that (exFAT over FUSE, SMB) get a sync of the whole file system.
+/// Makes the names in a folder durable. Media without that (exFAT over FUSE, SMB) get a sync of the whole file system `[DUR-5]`.
 fn sync_folder(path: &Path, weak: &AtomicBool) -> io::Result<()> {
     let folder = File::open(path)?;
     match folder.sync_all() {

@@ -139,6 +139,18 @@ pub struct BackupSummary {
 }
 
 impl BackupSummary {
+    /// What came of a run that is to publish this snapshot.
+    fn of(snapshot: &Snapshot, tally: &Tally) -> Self {
+        Self {
+            snapshot: None,
+            state: snapshot.state,
+            counters: snapshot.counters.clone(),
+            errors: tally.errors.load(Ordering::Relaxed),
+            skipped: false,
+            predecessor: snapshot.predecessor,
+        }
+    }
+
     /// One of the counters.
     #[must_use]
     pub fn counter(&self, tag: u32) -> u64 {
@@ -178,7 +190,7 @@ impl Shared<'_> {
 
 /// Takes a snapshot. On return with a snapshot it is durable.
 ///
-/// An interruption (`stop`) ends the walk, keeps what was read, and leaves a partial snapshot.
+/// An interruption (`stop`) ends the walk, keeps what was read, and leaves a partial snapshot `[DUR-12]`.
 ///
 /// # Errors
 /// That no source is there, or any error of the repository. Errors of single files and sources are not: see `errors`.
@@ -192,16 +204,10 @@ pub fn backup(
     let (sources, missing) = place::resolve(&options, stream.as_ref())?;
     place::refuse_inside_repository(&sources, repository.backend().place())?;
     let start = Time::now();
-    let mut write_options = WriteOptions::new(observer.clone());
-    write_options.compression = options.compression;
-    write_options.pack_len = options.pack_len;
-    write_options.cache_folder.clone_from(&options.cache_folder);
-    write_options.dry_run = options.dry_run;
     // Snapshots are listed before packs: one that is listed here cannot lose its packs to a listing that is older.
     let snapshots = repository.snapshots()?;
-    let mut writer = repository.writer(write_options)?;
+    let mut writer = repository.writer(write_options(&options, observer))?;
     say_damaged(&**observer, &snapshots);
-    let chunker = Chunker::new(repository.config().chunker).map_err(Error::damaged("config"))?;
     let predecessor = find_predecessor(&snapshots, &options, &sources);
     plan(observer, predecessor.map(|(_, snapshot)| snapshot));
 
@@ -210,7 +216,7 @@ pub fn backup(
     let shared = Shared {
         writer: &writer,
         repository: repository.backend().place().to_owned(),
-        chunker,
+        chunker: Chunker::new(repository.config().chunker).map_err(Error::damaged("config"))?,
         keys: repository.keys().clone(),
         observer: &**observer,
         stop,
@@ -239,29 +245,13 @@ pub fn backup(
         root: assembled.root,
         notes,
         sources: assembled.sources,
-        label: options.label.clone(),
-        tags: options.tags.clone(),
-        description: options.description.clone(),
-        host: host_of(&options),
-        host_id: host_id_here(),
-        user: current_user(),
-        program: concat!("vault ", env!("CARGO_PKG_VERSION")).into(),
-        start: options.time.unwrap_or(start),
-        end: options.time.unwrap_or_else(Time::now),
-        utc_offset_secs: options.utc_offset_secs,
         predecessor: predecessor.map(|(id, _)| *id),
-        made_from: Vec::new(),
         counters: tally.counters(written),
         fields: vec![seen(&listed)],
+        ..described(&options, start)
     };
-    let mut summary = BackupSummary {
-        snapshot: None,
-        state: snapshot.state,
-        counters: snapshot.counters.clone(),
-        errors: tally.errors.load(Ordering::Relaxed),
-        skipped: options.skip_if_unchanged && unchanged && !interrupted,
-        predecessor: snapshot.predecessor,
-    };
+    let mut summary = BackupSummary::of(&snapshot, &tally);
+    summary.skipped = options.skip_if_unchanged && unchanged && !interrupted;
     if options.dry_run || summary.skipped {
         return Ok(summary);
     }
@@ -273,6 +263,40 @@ pub fn backup(
         observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
     }
     Ok(summary)
+}
+
+fn write_options(options: &BackupOptions, observer: &Arc<dyn Observer>) -> WriteOptions {
+    WriteOptions {
+        compression: options.compression,
+        pack_len: options.pack_len,
+        cache_folder: options.cache_folder.clone(),
+        dry_run: options.dry_run,
+        ..WriteOptions::new(observer.clone())
+    }
+}
+
+/// What a snapshot says of its making: who, where, when, and the user's words.
+fn described(options: &BackupOptions, start: Time) -> Snapshot {
+    Snapshot {
+        state: State::Suspect,
+        root: read::implied(Vec::new()),
+        notes: None,
+        sources: Vec::new(),
+        label: options.label.clone(),
+        tags: options.tags.clone(),
+        description: options.description.clone(),
+        host: host_of(options),
+        host_id: host_id_here(),
+        user: current_user(),
+        program: concat!("vault ", env!("CARGO_PKG_VERSION")).into(),
+        start: options.time.unwrap_or(start),
+        end: options.time.unwrap_or_else(Time::now),
+        utc_offset_secs: options.utc_offset_secs,
+        predecessor: None,
+        made_from: Vec::new(),
+        counters: Vec::new(),
+        fields: Vec::new(),
+    }
 }
 
 /// Runs the three stages and returns the root.

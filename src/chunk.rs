@@ -95,6 +95,7 @@ impl Chunker {
             2 => Normalization::Level2,
             _ => Normalization::Level3,
         };
+        // [CUT-2] and [CUT-3]: the crate's tables are those of the specification, as its vectors show.
         let (mask_strict, mask_loose) = fastcdc::v2020::select_masks(params.avg_len as usize, level);
         let (gear, gear_shifted) = fastcdc::v2020::get_gear_with_seed(0);
         Ok(Self {
@@ -111,7 +112,7 @@ impl Chunker {
         self.params
     }
 
-    /// The length of the first chunk of `bytes`. Right only if `bytes` has at least `max_len` bytes or is all that
+    /// The length of the first chunk of `bytes` `[CUT-4]`. Right only if `bytes` has at least `max_len` bytes or is all that
     /// remains of the stream. 0 only for no bytes.
     #[must_use]
     pub fn cut(&self, bytes: &[u8]) -> usize {

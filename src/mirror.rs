@@ -2,11 +2,11 @@
 //!
 //! - The place is believed only if it says that it is a copy of this repository. An unmounted drive is an empty folder: without
 //!   `new`, nothing is written into one.
-//! - Snapshots are listed first and copied last, and nothing is copied that was not listed at the start. So at any moment each
+//! - Snapshots are listed first and copied last, and nothing is copied that was not listed at the start `[DUR-13]`. So at any moment each
 //!   snapshot on the mirror has there what the repository had of it.
 //! - A file is there if it is listed with the right length; with `verify`, if its bytes also hash right. It is hashed while
-//!   it is copied, and read back from the medium before it gets its name (`copy`).
-//! - Nothing is deleted on a mirror. A file is replaced there only by one whose bytes are right.
+//!   it is copied, and read back from the medium before it gets its name `[DUR-14]` (`copy`).
+//! - Nothing is deleted on a mirror `[DUR-15]`. A file is replaced there only by one whose bytes are right.
 //! - A file that is damaged in the repository is not copied, and the snapshots are copied all the same: what does not need that
 //!   file has to come back from the mirror too. The summary names the file, and the program ends as one that found damage.
 //!

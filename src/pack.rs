@@ -16,6 +16,8 @@ pub use writer::{FinishedPack, PackWriter};
 
 use crate::id::{ChunkId, ChunkKind, PackId};
 
+// The limits of [LIMIT-1], here and beside the other structures.
+
 /// The longest chunk.
 pub const MAX_CHUNK_LEN: usize = 16 << 20;
 /// The most plain bytes of a frame: chunks, and the table in front of them.

@@ -11,7 +11,7 @@ mod record;
 mod writer;
 
 pub use config::{Config, CopyInfo, InitOptions};
-pub(crate) use config::{is_free, is_of_the_medium, make_folders, read_config, read_copy};
+pub(crate) use config::{is_feature, is_free, is_of_the_medium, make_folders, read_config, read_copy};
 pub use reader::Reader;
 pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
 pub(crate) use writer::clean_up;
@@ -218,7 +218,8 @@ impl Repository {
             .collect())
     }
 
-    /// Loads the index and returns the way to the chunks. Lists segments, then packs; again if names vanish meanwhile.
+    /// Loads the index and returns the way to the chunks. Lists segments, then packs `[DUR-9]`; again if names vanish meanwhile
+    /// `[DUR-10]`.
     ///
     /// # Errors
     /// Any error of the medium. Damage to the index is none: see [`Reader::problems`].

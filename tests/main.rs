@@ -4,7 +4,9 @@
 mod browse;
 mod cli;
 mod damage;
+mod durability;
 mod engine;
+mod format;
 mod mirror;
 mod restore;
 mod source;

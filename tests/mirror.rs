@@ -1,7 +1,7 @@
 //! Mirrors: on every kind of file system, cut off at every point, filled up, pulled out, and in the wrong place.
 
 mod damage;
-mod medium;
+pub mod medium;
 mod refusals;
 mod world;
 
@@ -106,7 +106,7 @@ fn dying_after(path: &Path, changes: u64) -> (Arc<dyn Backend>, Arc<AtomicBool>)
 }
 
 #[test]
-fn a_mirror_that_is_cut_off_anywhere_goes_on_and_shows_no_snapshot_that_lacks_anything() {
+fn dur_13_a_mirror_that_is_cut_off_anywhere_goes_on_and_shows_no_snapshot_that_lacks_anything() {
     let (world, memory) = (World::new(500), Mount::new(FileSystem::Tmpfs, 64));
     world.snapshot_more(20);
     let at = memory.join("mirror");
@@ -295,7 +295,7 @@ fn a_snapshot_that_is_published_meanwhile_is_left_for_the_next_time() {
 }
 
 #[test]
-fn a_medium_that_gives_back_other_bytes_gets_no_file() {
+fn dur_14_a_medium_that_gives_back_other_bytes_gets_no_file() {
     let (world, scratch) = (World::new(300), Scratch::new());
     let at = scratch.join("mirror");
     world.mirror(&at, &world.options(true)).unwrap();

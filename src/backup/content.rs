@@ -58,6 +58,7 @@ impl<'a> ContentWriter<'a> {
 
     /// Stores the content of a file that had `size` bytes when it was opened. Returns how many it turned out to have.
     pub(super) fn store_file(&mut self, file: &SourceFile, size: u64) -> Result<(u64, Content), Failure> {
+        // [CUT-6]
         if size <= INLINE_LEN {
             let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
             let len = fill(&mut bytes, |buffer, done| file.read_at(buffer, done)).map_err(Failure::Source)?;
@@ -67,6 +68,7 @@ impl<'a> ContentWriter<'a> {
         }
         let mut list = ListWriter::new(self.shared.writer);
         let mut end = 0;
+        // [CUT-5]
         for extent in file.extents(size).map_err(Failure::Source)? {
             let extent = extent.map_err(Failure::Source)?;
             list.push(Piece::Hole(extent.start.saturating_sub(end)))?;

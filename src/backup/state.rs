@@ -249,7 +249,7 @@ impl LocalState {
             };
             Some(kept().map_err(|error| failed(error.to_string())))
         })
-        .unwrap_or_else(|| Err(failed("redb panicked".into())))
+        .unwrap_or_else(|| Err(failed("redb cannot make sense of it".into())))
     }
 }
 
@@ -331,7 +331,9 @@ fn state_path(folder: &Path, repository: &Repository, sources: &[Placed]) -> Pat
 fn open_database(path: &Path) -> Result<Database, redb::DatabaseError> {
     let open = || redb::Builder::new().set_cache_size(MEMORY_BYTES).create(path);
     guard::guarded(open).unwrap_or_else(|| {
-        Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted("redb panicked".into())))
+        Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted(
+            "redb cannot make sense of it".into(),
+        )))
     })
 }
 

@@ -8,6 +8,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::id::{ChunkId, FileHasher, PackId, SegmentId, SnapshotId};
 use crate::index::{PackRow, Segment, is_vanished};
 use crate::pack::pack_file_name;
+use crate::repository::is_feature;
 use crate::session;
 use crate::snapshot::Entry;
 use crate::snapshot::tree::Entries;
@@ -63,7 +64,8 @@ impl Check<'_> {
             for entry in &listed {
                 let known = match folder {
                     "packs" => !entry.is_file && is_hex(&entry.name, 2),
-                    "tmp" | "features" => entry.is_file,
+                    "tmp" => entry.is_file,
+                    "features" => ["read-", "write-"].iter().any(|prefix| is_feature(&entry.name, prefix)),
                     _ => is_hex(&entry.name, 64),
                 };
                 self.unknown_unless(known, folder, &entry.name);

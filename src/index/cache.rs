@@ -193,7 +193,7 @@ fn doubt(error: impl std::fmt::Display) -> Failure {
 
 /// Runs something of redb; a panic in it is a doubt about the file like any other.
 fn guarded<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    guard::guarded(run).unwrap_or_else(|| Err(Failure::Doubt("redb panicked".into())))
+    guard::guarded(run).unwrap_or_else(|| Err(Failure::Doubt("redb cannot make sense of it".into())))
 }
 
 fn encode(id: &ChunkId, location: &Location) -> [u8; VALUE_LEN] {

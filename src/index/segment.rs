@@ -288,7 +288,13 @@ fn read_header(file: &dyn StoredFile, name: &str, repository: RepositoryId) -> R
     let mut head = [0; HEADER_LEN];
     file.read_exact_at(&mut head, 0).map_err(Error::repository("read", name))?;
     let head = Header::decode(&head, Magic::Segment, Some(repository)).map_err(Error::damaged(name))?;
-    if head.body_len > MAX_BODY_LEN || head.outer_len != 0 {
+    if head.outer_len != 0 {
+        return Err(Error::damaged(name)(Corruption::rule(
+            "HEAD-6",
+            "a segment's header has an outer length",
+        )));
+    }
+    if head.body_len > MAX_BODY_LEN {
         return Err(Error::damaged(name)(Corruption::StructTooLong { len: head.body_len }));
     }
     let end = (HEADER_LEN + CHECKSUM_LEN) as u64 + head.body_len;
@@ -301,7 +307,7 @@ fn read_header(file: &dyn StoredFile, name: &str, repository: RepositoryId) -> R
         .and_then(|()| file.read_exact_at(&mut checksum, HEADER_LEN as u64 + head.body_len))
         .map_err(Error::repository("read", name))?;
     if id::checksum_128(&[&body]) != checksum {
-        return Err(Error::damaged(name)(Corruption::WrongChecksum { part: "header" }));
+        return Err(Error::damaged(name)(Corruption::WrongChecksum { part: "segment header" }));
     }
     let header: SegmentHeader = codec::decode(&body).map_err(Error::damaged(name))?;
     header.validate().map_err(Error::damaged(name))?;

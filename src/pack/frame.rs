@@ -1,7 +1,7 @@
 //! The compression unit: some chunks, compressed together, explaining itself.
 //!
 //! Plain bytes of a frame: count | (kind, length) of each chunk | the chunks. [`Compressor::seal`] decodes what it has
-//! just encoded and computes every id again before it lets go of it: a flipped bit or a fault of the encoder must not reach
+//! just encoded and computes every id again before it lets go of it `[DUR-4]`: a flipped bit or a fault of the encoder must not reach
 //! the disk.
 
 use crate::error::{Corruption, FrameError};

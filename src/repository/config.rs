@@ -87,7 +87,7 @@ pub struct InitOptions {
     pub name: String,
 }
 
-/// Makes a repository: folders first, `config` last, so that half of one is none.
+/// Makes a repository: folders first, `config` last, so that half of one is none `[DUR-7]`.
 pub(super) fn init(backend: &dyn Backend, options: &InitOptions) -> Result<RepositoryId> {
     options.chunker.validate().map_err(|error| Error::Usage(error.to_string()))?;
     if !is_free(backend).map_err(Error::repository("list", "the folder"))? {
@@ -236,17 +236,19 @@ fn read_object(backend: &dyn Backend, name: &'static str) -> Result<Vec<u8>> {
     })
 }
 
+/// Whether a name in `features` is that of a feature with this prefix.
+pub(crate) fn is_feature(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|word| {
+        !word.is_empty() && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    })
+}
+
 /// Checks `[REPO-2]`: fails on a feature needed for reading, and returns the one that forbids writing.
 pub(super) fn check_features(backend: &dyn Backend) -> Result<Result<(), String>> {
     let listed = match backend.list("features") {
         // A copy made by a tool that skips empty folders.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(())),
         other => other.map_err(Error::repository("list", "features"))?,
-    };
-    let is_feature = |name: &str, prefix: &str| {
-        name.strip_prefix(prefix).is_some_and(|word| {
-            !word.is_empty() && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-        })
     };
     if let Some(feature) = listed.iter().find(|entry| is_feature(&entry.name, "read-")) {
         return Err(Error::UnknownFeature { name: feature.name.clone() });

@@ -17,7 +17,7 @@ use super::world::{World, assert_snapshots_complete, files, flip, names, open, p
 use crate::support::scratch::Scratch;
 
 #[test]
-fn a_file_that_is_damaged_in_the_repository_is_named_and_neither_copied_nor_deleted() {
+fn dur_15_a_file_that_is_damaged_in_the_repository_is_named_and_neither_copied_nor_deleted() {
     let (world, scratch) = (World::new(900), Scratch::new());
     let at = scratch.join("mirror");
     world.mirror(&at, &world.options(true)).unwrap();

@@ -8,7 +8,7 @@ use crate::support::manifest::Manifest;
 use crate::support::mount::{self, FileSystem, Mount};
 use crate::support::torture;
 use crate::support::vault::Vault;
-use crate::whole::world::{World, settle, small_torture};
+use crate::whole::world::{NEVER_SETTLED, World, settle, small_torture};
 
 #[test]
 fn a_tree_with_everything_comes_back_with_and_without_local_state() {
@@ -22,7 +22,7 @@ fn a_tree_with_everything_comes_back_with_and_without_local_state() {
     world.comes_back();
     for _ in 0..2 {
         let again = world.snapshot(&[]);
-        assert_eq!((again.read(), again.added()), (0, 0));
+        assert_eq!((again.read(), again.added()), (NEVER_SETTLED, 0));
         world.comes_back();
     }
     let without = world.snapshot(&["--no-cache"]);
@@ -43,7 +43,7 @@ fn a_tree_with_everything_comes_back_with_and_without_local_state() {
     assert_eq!((locked.read(), locked.added()), (files, 0));
     world.comes_back();
     drop(held);
-    assert_eq!(world.snapshot(&[]).read(), 0, "it is used again");
+    assert_eq!(world.snapshot(&[]).read(), NEVER_SETTLED, "it is used again");
     world.is_sound();
     assert_eq!(before.diff(&Manifest::of(&world.source)), [""; 0], "the source was touched");
 }
@@ -86,7 +86,7 @@ fn cycle_on(place: &Path) {
     assert_eq!(first.read(), first.count("total_files_processed"), "{left_out:?}");
     world.comes_back();
     let second = world.snapshot(&[]);
-    assert_eq!((second.read(), second.added()), (0, 0));
+    assert_eq!((second.read(), second.added()), (NEVER_SETTLED, 0));
     world.comes_back();
 }
 
@@ -146,7 +146,7 @@ fn a_tree_on_an_overlay_comes_back() {
     world.snapshot(&[]);
     world.comes_back();
     let second = world.snapshot(&[]);
-    assert_eq!((second.read(), second.added()), (0, 0));
+    assert_eq!((second.read(), second.added()), (NEVER_SETTLED, 0));
     // A file of the lower layer that is written to moves up, and keeps its size here.
     let path = world.source.join("lengths/text-4096");
     let mut bytes = fs::read(&path).unwrap();

@@ -11,7 +11,7 @@ use vault::repository::Repository;
 use vault::snapshot::Entry;
 
 use crate::support::torture::{self, Random};
-use crate::whole::world::{World, settle, small_torture};
+use crate::whole::world::{NEVER_SETTLED, World, settle, small_torture};
 
 fn root(world: &World, id: &str) -> Entry {
     let repository = Repository::open(Arc::new(LocalFolder::new(&world.repository))).unwrap();
@@ -94,7 +94,7 @@ fn a_cache_full_of_garbage_changes_nothing() {
     settle();
     world.snapshot(&[]);
     let second = world.snapshot(&[]);
-    assert_eq!(second.read(), 0);
+    assert_eq!(second.read(), NEVER_SETTLED);
     let right = root(&world, &second.id());
     let caches: Vec<_> = world.caches().into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
     assert_eq!(caches.len(), 2);
@@ -108,12 +108,12 @@ fn a_cache_full_of_garbage_changes_nothing() {
             let what = format!("{what} in {}", path.display());
             let summary = world.snapshot(&[]);
             assert_eq!(root(&world, &summary.id()), right, "{what}");
-            doubted += usize::from(summary.read() > 0 || !summary.output.stderr.is_empty());
+            doubted += usize::from(summary.read() > NEVER_SETTLED || !summary.output.stderr.is_empty());
         }
     }
     assert!(doubted > 40, "garbage was noticed {doubted} times only");
     world.is_sound();
     world.comes_back();
     let last = world.snapshot(&[]);
-    assert_eq!(last.read(), 0, "the caches are whole again");
+    assert_eq!(last.read(), NEVER_SETTLED, "the caches are whole again");
 }

@@ -89,7 +89,7 @@ fn one_ctrl_c_in_a_long_file_keeps_what_was_read_of_it() {
 /// Saves 160 MiB until the first pack of data is published, and lets `end` end it.
 fn cut_off(end: impl FnOnce(Running)) {
     let world = files(160);
-    let mut running = start(&world, &["--limit-read", "60M"]);
+    let mut running = start(&world, &["--limit-write", "20M"]);
     running.wait_until("a pack is published", |_| !world.files("packs").is_empty());
     end(running);
     let packed: u64 = world.files("packs").iter().map(|path| fs::metadata(path).unwrap().len()).sum();
@@ -110,7 +110,7 @@ fn cut_off(end: impl FnOnce(Running)) {
 fn two_ctrl_c_end_it_at_once_and_its_packs_are_used() {
     cut_off(|running| {
         running.signal(Signal::INT);
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(50));
         running.signal(Signal::INT);
         let sent = Instant::now();
         quiet(&running.wait().code(130));

@@ -25,11 +25,11 @@ fn a_repository_in_its_source_is_left_out_and_that_is_said() {
     assert!(!target.join("deep/repository").exists());
     assert_eq!(fs::read(target.join("deep/b")).unwrap(), fs::read(world.source.join("deep/b")).unwrap());
     assert!(target.join("link").is_symlink());
-    // `--delete` keeps away from it.
-    let before = world.files("").len();
+    // To where it came from would be around the repository: refused.
+    let before = world.files("");
     let args = ["restore", "latest", "--in-place", "--yes", "--delete"];
-    world.vault.run(&args).ok();
-    assert_eq!(world.files("").len(), before);
+    world.vault.run(&args).code(1).says("repository");
+    assert_eq!(world.files(""), before);
     world.is_sound();
 }
 

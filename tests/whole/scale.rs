@@ -62,7 +62,7 @@ fn deep(world: &World, depth: usize) {
 }
 
 fn sparse(world: &World, gib: u64) {
-    let file = File::create(world.source.join("sparse")).unwrap();
+    let file = File::create(world.source.join("sparse-file")).unwrap();
     file.set_len(gib << 30).unwrap();
     let mut random = Random(7);
     for place in 0..8 {
@@ -72,7 +72,7 @@ fn sparse(world: &World, gib: u64) {
 }
 
 fn long(world: &World, mib: usize) {
-    let mut file = File::create(world.source.join("long")).unwrap();
+    let mut file = File::create(world.source.join("long-file")).unwrap();
     let mut random = Random(8);
     for _ in 0..mib {
         file.write_all(&random.bytes(1 << 20)).unwrap();

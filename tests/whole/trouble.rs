@@ -11,6 +11,7 @@ use vault::browse::lookup;
 use vault::repository::Repository;
 use vault::snapshot::{ENTRY_CHANGED_WHILE_READ, Entry, Kind, Why};
 
+use crate::support::manifest::{Aspect, Manifest};
 use crate::whole::world::{Summary, World};
 
 const MIB: usize = 1 << 20;
@@ -102,5 +103,8 @@ fn what_vanishes_during_the_walk_is_recorded_and_the_rest_is_saved() {
         assert!(matches!(entry(&world, name).kind, Kind::LeftOut(Why::Vanished, _)), "{name}");
     }
     world.is_sound();
-    world.comes_back();
+    let restored = world.restore("latest", &[]);
+    // The top was saved before something in it vanished.
+    let (here, there) = (Manifest::of(&world.source), Manifest::of(&restored.target()));
+    assert_eq!(here.diff_except(&there, &[Aspect::DirMtime]), [""; 0]);
 }

@@ -50,6 +50,9 @@ fn an_ordinary_user_saves_and_restores_what_they_may_read() {
         "modes/folder-1644/inner",
         "modes/folder-6000",
         "modes/file-6000",
+        // An access control list that takes the right to enter away.
+        "xattrs/acl-folder/after-the-default",
+        "xattrs/acl-folder/before-the-default",
     ];
     for _ in 0..2 {
         let output = run(&["snapshot".into(), source.clone().into()]).code(3);

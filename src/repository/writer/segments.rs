@@ -133,7 +133,7 @@ fn add_to_cache(shared: &Shared, id: SegmentId, facts: &Facts) {
     }
 }
 
-/// Writes the union of many small segments, verifies that it is one, and only then removes the inputs.
+/// Writes the union of many small segments, verifies that it is one, and only then removes the inputs `[DUR-8]`.
 pub(super) fn merge_small(shared: &Shared) -> Result<()> {
     if shared.dry_run {
         return Ok(());

@@ -83,7 +83,7 @@ fn what_names_no_snapshot_is_refused() {
 }
 
 #[test]
-fn only_complete_snapshots_answer_latest_previous_and_dates() {
+fn snap_1_only_complete_snapshots_answer_latest_previous_and_dates() {
     assert_eq!(chosen("latest"), Some(3));
     assert_eq!(chosen("latest~1"), Some(2));
     assert_eq!(chosen("latest~3"), Some(0));

@@ -1,0 +1,439 @@
+//! `[HEAD-n]`, `[OBJ-n]`, `[CONF-n]`, `[REPO-n]`, `[REC-n]`, and what a reader checks between chunks.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+use vault::check::CheckOptions;
+use vault::chunk::{ChunkerParams, GetChunk, PutChunk as _};
+use vault::codec;
+use vault::error::{Error, Result};
+use vault::event::Silent;
+use vault::header::{Header, Magic, decode_object, encode_object};
+use vault::id::{ChunkId, ChunkKind, CopyId, IdKeys, PackId, RepositoryId, SnapshotId};
+use vault::repository::{Config, Record, RecordBody, RecordOuter, Scope, WriteOptions, record_kind};
+use vault::snapshot::list::Pieces;
+use vault::snapshot::tree::{Entries, TreeWriter};
+use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, State, Time};
+
+use super::crafted::{Place, seal_header, seal_object};
+use super::{broken, rule};
+
+const HERE: RepositoryId = RepositoryId::from_bytes([3; 16]);
+
+/// The rule that the header of a snapshot breaks after a change to it.
+fn header(magic: Magic, change: impl FnOnce(&mut [u8; 192])) -> &'static str {
+    let kind = u8::from(magic == Magic::Pack);
+    let mut bytes = Header { kind, outer_len: 0, body_len: 0, repository: HERE }.encode(magic);
+    change(&mut bytes);
+    seal_header(&mut bytes);
+    rule(&Header::decode(&bytes, magic, Some(HERE)).unwrap_err())
+}
+
+#[test]
+fn head_1_the_magic_is_that_of_the_folder() {
+    use Magic::{Config, Copy, Key, Pack, Record, Segment, Snapshot};
+    let all = [Config, Copy, Key, Pack, Segment, Snapshot, Record];
+    for written in all {
+        for expected in all.into_iter().filter(|magic| *magic != written) {
+            assert_eq!(header(expected, |bytes| bytes[..8].copy_from_slice(written.bytes())), "HEAD-1");
+        }
+    }
+}
+
+#[test]
+fn head_2_the_version_is_1() {
+    for (at, value) in [(8, 0), (8, 2), (9, 1)] {
+        assert_eq!(header(Magic::Snapshot, |bytes| bytes[at] = value), "HEAD-2");
+    }
+}
+
+#[test]
+fn head_3_no_byte_of_the_header_changes_without_its_checksum() {
+    let bytes = Header { kind: 0, outer_len: 1, body_len: 2, repository: HERE }.encode(Magic::Record);
+    assert!(Header::decode(&bytes, Magic::Record, Some(HERE)).is_ok());
+    for at in 8..192 {
+        let mut bytes = bytes;
+        bytes[at] ^= 16;
+        assert_eq!(
+            rule(&Header::decode(&bytes, Magic::Record, Some(HERE)).unwrap_err()),
+            "HEAD-3",
+            "byte {at}"
+        );
+    }
+}
+
+#[test]
+fn head_4_the_file_belongs_to_the_repository() {
+    assert_eq!(header(Magic::Snapshot, |bytes| bytes[39] ^= 1), "HEAD-4");
+    // A snapshot carried over from another repository.
+    let (here, there) = (Place::new(), Place::new());
+    let bytes = encode_object(Magic::Snapshot, there.id, &[], b"whatever");
+    let id = SnapshotId::from_bytes(here.write_hashed("snapshots", &bytes));
+    assert_eq!(broken(&here.open().snapshot(&id).unwrap_err(), "snapshots/"), "HEAD-4");
+}
+
+#[test]
+fn head_5_a_sealed_file_in_a_plain_repository_is_refused() {
+    for at in [11, 40, 167] {
+        assert_eq!(header(Magic::Snapshot, |bytes| bytes[at] = 1), "HEAD-5", "byte {at}");
+        assert_eq!(header(Magic::Pack, |bytes| bytes[at] = 1), "HEAD-5", "byte {at}");
+    }
+}
+
+#[test]
+fn head_6_reserved_bytes_are_zero() {
+    for at in [10, 168, 175] {
+        assert_eq!(header(Magic::Snapshot, |bytes| bytes[at] = 1), "HEAD-6", "byte {at}");
+    }
+    for (at, value) in [(10, 0), (10, 3), (12, 1), (15, 1), (16, 1), (23, 1)] {
+        assert_eq!(header(Magic::Pack, |bytes| bytes[at] = value), "HEAD-6", "byte {at} of a pack");
+    }
+}
+
+/// The rule that an object file breaks.
+fn object(bytes: &[u8]) -> &'static str {
+    rule(&decode_object(bytes, Magic::Copy, Some(HERE)).unwrap_err())
+}
+
+#[test]
+fn obj_1_the_length_is_what_the_header_gives() {
+    let whole = encode_object(Magic::Copy, HERE, b"outer", b"body");
+    let mut longer = whole.clone();
+    longer.insert(200, 0);
+    seal_object(&mut longer);
+    assert_eq!(object(&longer), "a length");
+    let mut shorter = whole.clone();
+    shorter.remove(196);
+    seal_object(&mut shorter);
+    assert_eq!(object(&shorter), "a length");
+    for len in 0..whole.len() {
+        assert_eq!(object(&whole[..len]), "a length", "cut at {len}");
+    }
+}
+
+#[test]
+fn obj_2_the_hash_at_the_end_is_right() {
+    let whole = encode_object(Magic::Copy, HERE, b"outer", b"body");
+    for at in 192..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        assert_eq!(object(&bytes), "OBJ-2", "byte {at}");
+    }
+}
+
+#[test]
+fn obj_3_outer_and_body_have_at_most_16_mib_together() {
+    let most = vec![0; (16 << 20) - 5];
+    assert!(
+        decode_object(&encode_object(Magic::Copy, HERE, b"outer", &most), Magic::Copy, Some(HERE)).is_ok()
+    );
+    assert_eq!(object(&encode_object(Magic::Copy, HERE, b"outer!", &most)), "OBJ-3");
+    let mut huge = encode_object(Magic::Copy, HERE, b"", b"");
+    huge[12..24].fill(255);
+    seal_object(&mut huge);
+    assert_eq!(object(&huge), "OBJ-3");
+}
+
+/// Why a repository with this config in both places does not open.
+fn config(change: impl FnOnce(&mut Config)) -> &'static str {
+    let place = Place::new();
+    let mut config = place.open().config().clone();
+    change(&mut config);
+    let bytes = encode_object(Magic::Config, place.id, &[], &codec::encode(&config));
+    place.write("config", &bytes);
+    place.write("config.2", &bytes);
+    broken(&vault::repository::Repository::open(place.backend.clone()).err().unwrap(), "config")
+}
+
+#[test]
+fn conf_1_the_version_of_the_format_is_1() {
+    // One variant for both versions: `HEAD-2` is that of the header, which is right here.
+    assert_eq!(config(|config| config.version = 2), "HEAD-2");
+    assert_eq!(config(|config| config.version = 0), "HEAD-2");
+}
+
+#[test]
+fn conf_2_the_chunker_is_possible() {
+    assert_eq!(config(|config| config.chunker.min_len += 1), "CUT-1");
+    assert_eq!(config(|config| config.chunker.avg_len = config.chunker.max_len), "CUT-1");
+    assert_eq!(
+        config(|config| config.chunker = ChunkerParams { normalization: 4, ..config.chunker }),
+        "CUT-1"
+    );
+}
+
+#[test]
+fn conf_3_an_encryption_that_is_not_known_is_refused() {
+    for encryption in [1, 2, u32::MAX] {
+        assert_eq!(config(|config| config.encryption = encryption), "CONF-3");
+    }
+}
+
+#[test]
+fn repo_1_a_snapshot_or_record_under_another_name_is_refused() {
+    let place = Place::new();
+    for (folder, magic) in [("snapshots", Magic::Snapshot), ("records", Magic::Record)] {
+        let hash = place.write_hashed(folder, &encode_object(magic, place.id, &[], b""));
+        let name = SnapshotId::from_bytes(hash).to_string();
+        let other = format!("{}{}", if name.starts_with('0') { '1' } else { '0' }, &name[1..]);
+        fs::rename(place.path(&format!("{folder}/{name}")), place.path(&format!("{folder}/{other}")))
+            .unwrap();
+    }
+    let repository = place.open();
+    let (_, snapshot) = repository.snapshots().unwrap().remove(0);
+    assert_eq!(broken(&snapshot.unwrap_err(), "snapshots/"), "REPO-1");
+    let (_, record) = repository.records().unwrap().remove(0);
+    assert_eq!(broken(&record.unwrap_err(), "records/"), "REPO-1");
+}
+
+#[test]
+fn repo_2_unknown_features_forbid_to_read_or_to_write() {
+    let place = Place::new();
+    place.write("features/write-dances-2", b"");
+    let repository = place.open();
+    assert!(repository.reader().is_ok());
+    let error = repository.writer(WriteOptions::new(Arc::new(Silent))).err().unwrap();
+    assert!(matches!(&error, Error::UnknownFeature { name } if name == "write-dances-2"), "{error:?}");
+    // No name of a feature: reported by a check, and nothing else.
+    for name in ["write-", "Read-x", "read-X", "note.txt"] {
+        place.write(&format!("features/{name}"), b"");
+    }
+    assert!(place.open().reader().is_ok());
+    place.write("features/read-runes", b"");
+    let error = vault::repository::Repository::open(place.backend.clone()).err().unwrap();
+    assert!(matches!(&error, Error::UnknownFeature { name } if name == "read-runes"), "{error:?}");
+}
+
+#[test]
+fn repo_3_names_of_no_kind_are_reported_and_are_no_damage() {
+    let place = Place::new();
+    let names =
+        ["notes.txt", "packs/3c/.DS_Store", "index/x", "snapshots/abc (1)", "records/~", "features/Read-x"];
+    for name in names {
+        place.write(name, b"mine");
+    }
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let options = CheckOptions { read_data: true, ..Default::default() };
+    let report = vault::check::check(&place.open(), &options, &Silent, &stop).unwrap();
+    assert!(report.damages.is_empty(), "{:?}", report.damages);
+    for name in names {
+        assert!(report.unknown_names.iter().any(|found| found == name), "{name}: {:?}", report.unknown_names);
+        assert_eq!(place.read(name), b"mine");
+    }
+}
+
+#[test]
+fn repo_4_either_config_will_do_and_the_damage_is_reported() {
+    let whole = |place: &Place| (place.read("config"), place.id);
+    for (damaged, other) in [("config", "config.2"), ("config.2", "config")] {
+        for how in ["gone", "cut", "flipped"] {
+            let place = Place::new();
+            let (bytes, id) = whole(&place);
+            match how {
+                "gone" => fs::remove_file(place.path(damaged)).unwrap(),
+                "cut" => place.write(damaged, &bytes[..100]),
+                _ => place.write(damaged, &[&bytes[..200], &[bytes[200] ^ 1], &bytes[201..]].concat()),
+            }
+            let repository = place.open();
+            assert_eq!(repository.id(), id);
+            assert_eq!(repository.problems().len(), 1, "{damaged} {how}: {:?}", repository.problems());
+            assert!(repository.problems()[0].to_string().contains(damaged), "{damaged} {how}");
+            assert_eq!(place.read(other), bytes);
+        }
+    }
+    // Both whole, and not the same.
+    let place = Place::new();
+    let mut config = place.open().config().clone();
+    config.created = Time { secs: 1, nanos: 0 };
+    place.write("config.2", &encode_object(Magic::Config, place.id, &[], &codec::encode(&config)));
+    let repository = place.open();
+    assert_eq!(broken(&repository.problems()[0], "config.2"), "REPO-4");
+}
+
+#[test]
+fn repo_5_all_folders_of_packs_are_there_from_the_start() {
+    let place = Place::new();
+    let mut found: Vec<String> = fs::read_dir(place.path("packs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    found.sort();
+    assert_eq!(found, (0..=255u8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>());
+}
+
+/// Writes one data chunk and returns its id and the name of its pack.
+fn one_chunk(place: &Place) -> (ChunkId, PackId) {
+    let repository = place.open();
+    let mut writer = repository.writer(WriteOptions::new(Arc::new(Silent))).unwrap();
+    let id = writer.put(ChunkKind::Data, &[5; 1000]).unwrap();
+    writer.finish().unwrap();
+    (id, repository.reader().unwrap().locate(ChunkKind::Data, &id).unwrap().pack)
+}
+
+fn record(place: &Place, kind: u32, must_understand: bool, scope: Scope, ids: Vec<[u8; 32]>) -> [u8; 32] {
+    let outer = RecordOuter { kind, must_understand, scope, ids };
+    let created = Time { secs: 0, nanos: 0 };
+    let body = RecordBody { created, host: String::new(), reason: String::new(), fields: Vec::new() };
+    place.write_hashed("records", &Record { outer, body }.encode(place.id))
+}
+
+/// Whether a chunk would be stored again, and whether it can be read.
+fn presence(place: &Place, id: &ChunkId) -> (bool, bool) {
+    let repository = place.open();
+    let writer = repository.writer(WriteOptions::new(Arc::new(Silent))).unwrap();
+    let is_present = writer.has_chunk(ChunkKind::Data, id).unwrap();
+    let reader = repository.reader().unwrap();
+    (is_present, reader.get(ChunkKind::Data, id).is_ok_and(|bytes| bytes == [5; 1000]))
+}
+
+#[test]
+fn repo_6_a_chunk_is_present_only_if_its_pack_is_listed_with_the_right_length() {
+    let place = Place::new();
+    let (id, pack) = one_chunk(&place);
+    let name = format!("packs/{:02x}/{pack}", pack.as_bytes()[0]);
+    assert_eq!(presence(&place, &id), (true, true));
+    let whole = place.read(&name);
+    // One byte more: the segment speaks of another file, and the pack's own tail is not at its end.
+    place.write(&name, &[&whole[..], b"x"].concat());
+    assert!(!presence(&place, &id).0, "a pack of another length");
+    fs::remove_file(place.path(&name)).unwrap();
+    assert_eq!(presence(&place, &id), (false, false));
+    let missing = place.open().reader().unwrap().locate(ChunkKind::Data, &id).unwrap_err();
+    assert!(matches!(missing, Error::ChunkMissing { .. }), "{missing:?}");
+    place.write(&name, &whole);
+    assert_eq!(presence(&place, &id), (true, true));
+}
+
+#[test]
+fn repo_6_rec_2_a_pack_recorded_as_damaged_in_this_copy_is_read_but_not_relied_on() {
+    let place = Place::new();
+    let (id, pack) = one_chunk(&place);
+    let here = Scope::Copy(place.open().copy().copy);
+    let elsewhere = Scope::Copy(CopyId::from_bytes([9; 16]));
+    record(&place, record_kind::PACK_DAMAGED, false, elsewhere, vec![*pack.as_bytes()]);
+    assert_eq!(presence(&place, &id), (true, true), "that was said of another copy");
+    let statement = record(&place, record_kind::PACK_DAMAGED, false, here, vec![*pack.as_bytes()]);
+    assert_eq!(presence(&place, &id), (false, true));
+    record(&place, record_kind::UNDONE, false, elsewhere, vec![statement]);
+    assert_eq!(presence(&place, &id), (false, true), "undone in another copy");
+    record(&place, record_kind::UNDONE, false, Scope::AllCopies, vec![statement]);
+    assert_eq!(presence(&place, &id), (true, true), "undone");
+}
+
+#[test]
+fn rec_1_rec_2_a_record_that_must_be_understood_and_is_not_forbids_to_write() {
+    let writes = |must_understand: bool, scope: fn(CopyId) -> Scope, kind: u32| {
+        let place = Place::new();
+        record(&place, kind, must_understand, scope(place.open().copy().copy), vec![[1; 32]]);
+        let repository = place.open();
+        assert!(repository.reader().is_ok());
+        repository.writer(WriteOptions::new(Arc::new(Silent))).is_ok()
+    };
+    assert!(!writes(true, |_| Scope::AllCopies, 77));
+    assert!(!writes(true, Scope::Copy, 77));
+    assert!(!writes(true, |_| Scope::AllCopies, record_kind::FORGOTTEN), "reserved, and not known yet");
+    assert!(writes(false, |_| Scope::AllCopies, 77));
+    assert!(writes(true, |_| Scope::Copy(CopyId::from_bytes([9; 16])), 77));
+    assert!(writes(true, |_| Scope::AllCopies, record_kind::PACK_DAMAGED));
+}
+
+/// Chunks in memory, under whatever id.
+#[derive(Default)]
+struct Chunks(Mutex<HashMap<ChunkId, Vec<u8>>>);
+
+impl Chunks {
+    fn put(&self, kind: ChunkKind, bytes: Vec<u8>) -> ChunkId {
+        let id = IdKeys::plain().chunk_id(kind, &bytes);
+        self.0.lock().unwrap().insert(id, bytes);
+        id
+    }
+}
+
+impl GetChunk for Chunks {
+    fn get(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
+        self.0.lock().unwrap().get(id).cloned().ok_or(Error::ChunkMissing { kind, id: *id })
+    }
+}
+
+#[test]
+fn list_1_the_pieces_below_a_child_add_up_to_its_length() {
+    use vault::snapshot::{ListChild, ListNode};
+    let chunks = Chunks::default();
+    let leaf = ListNode::Leaf(vec![Piece::Hole(100), Piece::Data(ChunkId::from_bytes([1; 32]), 28)]);
+    let node = chunks.put(ChunkKind::List, codec::encode(&leaf));
+    let branch = |len: u64, level: u8| {
+        let children = vec![ListChild { len, node }];
+        chunks.put(ChunkKind::List, codec::encode(&ListNode::Branch(level, children)))
+    };
+    let read = |root: ChunkId, size: u64| -> Result<Vec<Piece>> {
+        Pieces::new(&chunks, &Content::List(root), size).collect()
+    };
+    assert_eq!(read(branch(128, 1), 128).unwrap().len(), 2);
+    for (root, size) in [(branch(127, 1), 127), (branch(128, 1), 129), (branch(128, 2), 128)] {
+        assert_eq!(broken(&read(root, size).unwrap_err(), "list node"), "LIST-1");
+    }
+}
+
+#[test]
+fn list_2_a_chunk_of_another_length_than_its_piece_is_refused() {
+    for wrong in [999, 1001, 1000] {
+        let place = Place::new();
+        let repository = place.open();
+        let mut writer = repository.writer(WriteOptions::new(Arc::new(Silent))).unwrap();
+        let id = writer.put(ChunkKind::Data, &[5; 1000]).unwrap();
+        let kind = Kind::File(wrong.into(), Content::Pieces(vec![Piece::Data(id, wrong)]));
+        let entry = |name: &[u8], kind: Kind| Entry {
+            name: name.into(),
+            kind,
+            meta: Meta::default(),
+            fields: Vec::new(),
+        };
+        let mut tree = TreeWriter::new(&writer);
+        tree.push(entry(b"file", kind)).unwrap();
+        let root = tree.finish().unwrap();
+        writer.finish().unwrap();
+        let snapshot = Snapshot { root: entry(b"", Kind::Directory(root)), ..empty_snapshot() };
+        writer.publish_snapshot(&snapshot).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let report = vault::check::check(&repository, &CheckOptions::default(), &Silent, &stop).unwrap();
+        let rules: Vec<_> = report.damages.iter().map(|damage| broken(&damage.error, "")).collect();
+        assert_eq!(rules, if wrong == 1000 { vec![] } else { vec!["LIST-2"] }, "{wrong}");
+        if wrong != 1000 {
+            assert_eq!(report.damages[0].costs[0].path, b"file");
+        }
+    }
+}
+
+fn empty_snapshot() -> Snapshot {
+    let time = Time { secs: 0, nanos: 0 };
+    Snapshot {
+        state: State::Complete,
+        root: Entry { name: Vec::new().into(), kind: Kind::Fifo, meta: Meta::default(), fields: Vec::new() },
+        notes: None,
+        sources: Vec::new(),
+        label: String::new(),
+        tags: Vec::new(),
+        description: String::new(),
+        host: String::new(),
+        host_id: [0; 16],
+        user: String::new(),
+        program: String::new(),
+        start: time,
+        end: time,
+        utc_offset_secs: 0,
+        predecessor: None,
+        made_from: Vec::new(),
+        counters: Vec::new(),
+        fields: Vec::new(),
+    }
+}
+
+#[test]
+fn tree_4_a_node_of_more_than_16_mib_is_refused() {
+    let chunks = Chunks::default();
+    let root = chunks.put(ChunkKind::Tree, vec![0; (16 << 20) + 1]);
+    let error = Entries::new(&chunks, root).next().unwrap().unwrap_err();
+    // One variant for whatever is encoded as a structure.
+    assert_eq!(broken(&error, ""), "OBJ-3");
+}
