@@ -139,6 +139,18 @@ pub struct BackupSummary {
 }
 
 impl BackupSummary {
+    /// What came of a run that is to publish this snapshot.
+    fn of(snapshot: &Snapshot, tally: &Tally) -> Self {
+        Self {
+            snapshot: None,
+            state: snapshot.state,
+            counters: snapshot.counters.clone(),
+            errors: tally.errors.load(Ordering::Relaxed),
+            skipped: false,
+            predecessor: snapshot.predecessor,
+        }
+    }
+
     /// One of the counters.
     #[must_use]
     pub fn counter(&self, tag: u32) -> u64 {
@@ -196,7 +208,6 @@ pub fn backup(
     let snapshots = repository.snapshots()?;
     let mut writer = repository.writer(write_options(&options, observer))?;
     say_damaged(&**observer, &snapshots);
-    let chunker = Chunker::new(repository.config().chunker).map_err(Error::damaged("config"))?;
     let predecessor = find_predecessor(&snapshots, &options, &sources);
     plan(observer, predecessor.map(|(_, snapshot)| snapshot));
 
@@ -205,7 +216,7 @@ pub fn backup(
     let shared = Shared {
         writer: &writer,
         repository: repository.backend().place().to_owned(),
-        chunker,
+        chunker: Chunker::new(repository.config().chunker).map_err(Error::damaged("config"))?,
         keys: repository.keys().clone(),
         observer: &**observer,
         stop,
@@ -239,14 +250,8 @@ pub fn backup(
         fields: vec![seen(&listed)],
         ..described(&options, start)
     };
-    let mut summary = BackupSummary {
-        snapshot: None,
-        state: snapshot.state,
-        counters: snapshot.counters.clone(),
-        errors: tally.errors.load(Ordering::Relaxed),
-        skipped: options.skip_if_unchanged && unchanged && !interrupted,
-        predecessor: snapshot.predecessor,
-    };
+    let mut summary = BackupSummary::of(&snapshot, &tally);
+    summary.skipped = options.skip_if_unchanged && unchanged && !interrupted;
     if options.dry_run || summary.skipped {
         return Ok(summary);
     }

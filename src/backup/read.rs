@@ -133,7 +133,7 @@ impl Reader<'_> {
                 self.done_file(&path, &entry, Change::Unchanged);
                 self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
                 let remembered =
-                    self.state.begins_anew().then(|| Remembered { key, found: Some((stamp, entry.clone())) });
+                    self.state.begins_anew().then(|| Remembered { key, found: (stamp, entry.clone()) });
                 return Ok((entry, remembered));
             }
             other => other.map(|(old, _)| old),
@@ -170,12 +170,10 @@ impl Reader<'_> {
         };
         self.done_file(&path, &entry, change);
         let stamp = Stamp::of(&read.stat, file_system);
-        let remembered = Remembered {
-            key,
-            // Unless the file system was synced, a later write through an old memory map may move no time.
-            found: (!read.raced && file_system.is_synced && stamp.is_settled(self.shared.start))
-                .then(|| (stamp, entry.clone())),
-        };
+        // Unless the file system was synced, a later write through an old memory map may move no time.
+        let settled = !read.raced && file_system.is_synced && stamp.is_settled(self.shared.start);
+        let stamp = if settled { stamp } else { Stamp::void() };
+        let remembered = Remembered { key, found: (stamp, entry.clone()) };
         Ok((entry, Some(remembered)))
     }
 

@@ -1,9 +1,9 @@
 //! What need not be read again: a redb file per set of sources that remembers the stamps of files and what they held.
 //!
 //! It is believed only while its snapshot is listed in this copy, and wholly only while every pack it relies on is present; where
-//! packs are missing, chunk by chunk. Each value carries a checksum over key and value. An entry is kept only
+//! packs are missing, chunk by chunk. Each value carries a checksum over key and value. An entry is believed only
 //! if its times are older than the start of the run that read it, less 2 s for coarse clocks and servers: whatever changes later gets
-//! later times. Without it everything is read again: slower, never wrong.
+//! later times. Others are kept with a stamp that no file has, so that the next run can tell a changed file from a new one. Without it everything is read again: slower, never wrong.
 
 use std::collections::HashSet;
 use std::fs;
@@ -58,6 +58,11 @@ impl Stamp {
         Self { size: stat.size, mtime: stat.mtime, ctime, inode: stat.inode, file_system: file_system.id }
     }
 
+    /// The stamp of no file: no inode has this number. What is kept under it is never believed, only compared with.
+    pub(super) fn void() -> Self {
+        Self { size: 0, mtime: Time::default(), ctime: Time::default(), inode: 0, file_system: [0; 16] }
+    }
+
     /// Whether any change after `start` would show in the stamp.
     pub(super) fn is_settled(&self, start: Time) -> bool {
         let latest = self.mtime.max(self.ctime);
@@ -76,10 +81,10 @@ impl Key {
     }
 }
 
-/// What to keep of a file, or that nothing is to be kept of it.
+/// What to keep of a file.
 pub(super) struct Remembered {
     pub key: Key,
-    pub found: Option<(Stamp, Entry)>,
+    pub found: (Stamp, Entry),
 }
 
 /// What was kept of a file.
@@ -93,6 +98,7 @@ impl Known {
     /// The entry; and whether the file is still what it was and all of its chunks are present.
     pub(super) fn entry(self, stamp: &Stamp, shared: &Shared<'_>) -> (Entry, bool) {
         let usable = !shared.force
+            && self.stamp.inode != 0
             && self.stamp == *stamp
             && (self.all_packs_present || has_all_chunks(&self.entry, shared.writer));
         (self.entry, usable)
@@ -287,20 +293,13 @@ pub(super) struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    /// Keeps what a file holds, or forgets what was kept of it.
+    /// Keeps what a file holds.
     pub(super) fn record(&mut self, remembered: &Remembered) {
         let Some(write) = &self.write else { return };
         let done = guarded(|| {
             let mut table: Table<'_, &[u8], &[u8]> = write.get()?.open_table(FILES).ok()?;
-            match &remembered.found {
-                Some(found) => {
-                    let value = seal(&remembered.key.0, &codec::encode(found));
-                    table.insert(remembered.key.0.as_slice(), value.as_slice()).ok()?;
-                }
-                None => {
-                    table.remove(remembered.key.0.as_slice()).ok()?;
-                }
-            }
+            let value = seal(&remembered.key.0, &codec::encode(&remembered.found));
+            table.insert(remembered.key.0.as_slice(), value.as_slice()).ok()?;
             Some(())
         });
         if done.is_none() {

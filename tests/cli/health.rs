@@ -22,10 +22,13 @@ fn check_names_the_damage_and_what_it_costs() {
     let name = data.file_name().unwrap().to_str().unwrap().to_owned();
     flip(&data);
     world.run(&["check"]).ok();
-    let found = world.run(&["check", "--read-data"]).code(13).says("1 damaged object, which cost 1 path");
+    let found = world.run(&["check", "--read-data"]).code(13).says("1 damaged object, which cost 2 paths");
     assert!(found.text().contains(&name) && found.text().contains("is damaged"), "{}", found.text());
-    let cost = format!("costs {}:{}", &world.ids()[0][..8], world.path("src/dir/b.bin"));
-    assert!(found.text().contains(&cost), "{}", found.text());
+    // They are neighbours in one frame.
+    for path in ["src/dir/b.bin", "src/dir/sub/c.txt"] {
+        let cost = format!("costs {}:{}\n", &world.ids()[0][..8], world.path(path));
+        assert!(found.text().contains(&cost), "{}", found.text());
+    }
     let lines = json(&world.run(&["check", "--read-data", "--json"]).code(13).stdout);
     let error = lines.iter().find(|line| line["message_type"] == "error").unwrap();
     assert_eq!(error["costs"][0]["path"], world.path("src/dir/b.bin"));
@@ -36,7 +39,9 @@ fn check_names_the_damage_and_what_it_costs() {
 fn check_of_a_part_looks_at_what_that_needs() {
     let world = World::saved();
     flip(&packs(&world).0);
-    world.run(&["check", "--read-data", &world.latest("src/dir/sub")]).ok();
+    for part in ["src/a.txt", "src/empty", "src/link"] {
+        world.run(&["check", "--read-data", &world.latest(part)]).ok();
+    }
     world.run(&["check", "--read-data", &world.latest("src/dir")]).code(13);
     world.run(&["check", "--read-data", &world.ids()[0]]).code(13);
     world.run(&["check", &world.latest("none")]).code(1).says("there is no /");

@@ -34,13 +34,15 @@ fn no_name_reaches_the_screen_raw() {
     let world = evil_world();
     let (src, saved) = (world.path("src"), world.latest("src"));
     let shown = "evil\\x1b[2J\\u{202e}\\x0a\\xff";
+    let first = world.save(&["-e", "evil*", "--as-path", &src]);
+    let first = format!("{first}:{src}");
     let in_place = ["restore", "latest", "--in-place", "-y", "-v"];
     for args in [
         &["snapshot", &src, "-v"][..],
         &["ls", &saved],
         &["ls", "-l", &saved],
         &["find", "evil*"],
-        &["diff", "latest", "./"],
+        &["diff", &first, &saved],
         &["restore", &saved, "--target", "t", "-v"],
         &["restore", &saved, "--target", "u", "-n"],
         &in_place,
@@ -48,10 +50,7 @@ fn no_name_reaches_the_screen_raw() {
         let output = world.run(args).ok();
         assert_harmless(&output.stdout);
         assert_harmless(output.stderr.as_bytes());
-        assert!(
-            output.text().contains(shown) || output.stderr.contains(shown) || args[0] == "diff",
-            "{args:?}"
-        );
+        assert!(output.text().contains(shown) || output.stderr.contains(shown), "{args:?}");
     }
     let missing = [OsStr::new("snapshot"), OsStr::from_bytes(EVIL)];
     let output = world.vault.run(&missing).code(1).says("evil\\x1b[2J");
@@ -161,14 +160,14 @@ fn one_interrupt_keeps_what_was_saved_and_the_next_run_goes_on() {
         fs::write(world.src().join(format!("{number}")), Random(number + 100).bytes(20_000)).unwrap();
     }
     let mut running = world.vault.spawn(&["snapshot", &src, "-v", "--limit-read", "1M"]);
-    running.wait_until("a file is saved", |running| running.stderr().contains("new       "));
+    running.wait_until("a part is saved", |running| running.stderr().matches("new       ").count() > 60);
     running.signal(Signal::INT);
     let output = running.wait().code(130).says("stopping").says("partial snapshot");
     assert!(output.stderr.contains("the next snapshot goes on from there"));
     assert!(world.run(&["snapshots"]).ok().text().contains("partial"));
     world.run(&["ls", "latest"]).code(1).says("there is no complete snapshot");
     let rest = summary(&world.run(&["snapshot", &src, "--json"]).ok());
-    assert!(rest["data_added"].as_u64().unwrap() < 4_200_000, "{rest}");
+    assert!(rest["data_added"].as_u64().unwrap() < 3_500_000, "written again: {rest}");
     world.run(&["check", "--read-data"]).ok();
 }
 

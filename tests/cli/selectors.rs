@@ -11,7 +11,10 @@ fn world_of(snapshots: &[(&str, &str, &str)]) -> World {
     fs::create_dir(world.vault.join("one")).unwrap();
     let one = world.path("one");
     for (content, label, time) in snapshots {
-        fs::write(world.vault.join("one/f"), content).unwrap();
+        let file = world.vault.join("one/f");
+        if fs::read(&file).ok().as_deref() != Some(content.as_bytes()) {
+            fs::write(file, content).unwrap();
+        }
         world.run(&["snapshot", &one, "-q", "--as-path", "one", "--label", label, "--time", time]).ok();
     }
     world

@@ -28,7 +28,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
         }
     };
     let options = CheckOptions {
-        read_data: args.read_data,
+        read_data: args.read_data || args.read_data_subset.is_some(),
         subset: args.read_data_subset.map(|subset| match subset {
             args::Subset::Percent(percent) => Subset::Percent(percent),
             args::Subset::Part(n, of) => Subset::Part { n: n.into(), of: of.into() },

@@ -64,6 +64,8 @@ fn open_or_make(context: &Context) -> Result<Repository> {
 fn to_options(context: &Context, args: SnapshotArgs) -> Result<BackupOptions> {
     let (filter, rules) = filter(&args)?;
     let now = jiff::Timestamp::now();
+    let time =
+        args.time.as_ref().map(|time| parse_time(time, &context.zone).map_err(Error::Usage)).transpose()?;
     let (sources, stream) = sources(&args)?;
     let mut options = BackupOptions::new(sources);
     options.stream = stream;
@@ -74,8 +76,7 @@ fn to_options(context: &Context, args: SnapshotArgs) -> Result<BackupOptions> {
     options.label = args.label;
     options.tags = args.tag;
     options.host = args.host;
-    options.time =
-        args.time.map(|time| parse_time(&time, &context.zone).map_err(Error::Usage)).transpose()?;
+    options.time = time;
     options.description = args.description;
     options.utc_offset_secs = context.zone.to_offset(now).seconds();
     options.force = args.force;
