@@ -212,12 +212,12 @@ fn select_id(
         [] => Err(Error::NotFound { what: format!("snapshot {prefix}") }),
         [only] => Ok(*only),
         several => {
-            let named = |(id, snapshot): &(SnapshotId, Snapshot)| {
+            let describe = |(id, snapshot): &(SnapshotId, Snapshot)| {
                 let time = time(snapshot.start, zone, "%Y-%m-%d %H:%M");
                 format!("{} of {time}", short_of(id, (prefix.len() + 4).max(8)))
             };
             let names: Vec<String> =
-                several.iter().filter_map(|index| snapshots.get(*index)).map(named).collect();
+                several.iter().filter_map(|index| snapshots.get(*index)).map(describe).collect();
             Err(Error::Usage(format!("{prefix} fits several snapshots: {}", names.join(", "))))
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! While it runs, only progress is shown; what was found is the result, so that it stands together and in one place.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -143,9 +143,8 @@ fn print_oddities(context: &Context, report: &CheckReport) {
 
 fn print_summary(context: &Context, args: &CheckArgs, report: &CheckReport, begun: Instant) -> Result<()> {
     // A path counts once, though several damages cost it.
-    let mut lost: BTreeMap<_, ()> = BTreeMap::new();
     let costs = report.damages.iter().flat_map(|damage| &damage.costs);
-    lost.extend(costs.map(|cost| ((cost.snapshot, &cost.path), ())));
+    let lost: BTreeSet<_> = costs.map(|cost| (cost.snapshot, &cost.path)).collect();
     let more: u64 = report.damages.iter().map(|damage| damage.more_costs).sum();
     let value = json!({
         "message_type": "summary",
