@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Two kernel trees through the real program, compared by rsync and measured: sizes, times, memory of each verb.
+#
+#   tests/kernel.sh FOLDER [RESTIC]
+#
+# FOLDER needs 12 GB; the sources are downloaded into it once, or taken from FOLDER/6.1 and FOLDER/6.12. With RESTIC, a first
+# snapshot of the same tree is taken by that program in turn. Ends with 1 at the first thing that is not as it should be.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mkdir -p "$1" && cd "$1" && pwd)
+restic=${2:-}
+(cd "$root" && cargo build --release --locked --quiet)
+vault=$root/target/release/vault
+
+fetch() { # version, suite
+    [[ -d $work/$1 ]] && return
+    local apt=$work/apt
+    mkdir -p "$apt/lists/partial" "$work/$1.part"
+    # Another suite of the mirror that this machine uses.
+    local mirror
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m 1 '/debian/$')
+    echo "deb $mirror $2 main" >"$apt/sources.list"
+    local options=(-qq -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null -o "Dir::State::Lists=$apt/lists")
+    apt-get "${options[@]}" update
+    (cd "$work" && apt-get "${options[@]}" download "linux-source-$1")
+    dpkg-deb -x "$work/linux-source-$1"_*.deb "$work/$1.deb"
+    tar -C "$work/$1.part" --strip-components=1 -xf "$work/$1.deb/usr/src/linux-source-$1.tar.xz"
+    rm -rf "$work/$1.deb"
+    mv "$work/$1.part" "$work/$1"
+}
+fetch 6.1 bookworm
+fetch 6.12 trixie
+
+export XDG_CACHE_HOME=$work/cache XDG_STATE_HOME=$work/state VAULT_REPOSITORY=$work/repository
+rm -rf "$work"/{cache,state,repository,source,out,mirror,restic}
+
+# Runs the program, keeps its words, and says how long it took and how much memory.
+run() {
+    local start=$EPOCHREALTIME status=0
+    /usr/bin/time -f '%M' -o "$work/memory" "$vault" "$@" >"$work/stdout" 2>"$work/stderr" || status=$?
+    local wall memory
+    wall=$(echo "$EPOCHREALTIME - $start" | bc)
+    memory=$(($(tail -n 1 "$work/memory") / 1024))
+    printf '%7.2f s  %4d MiB  exit %d  vault %s\n' "$wall" "$memory" "$status" "${*//$work\//}"
+    if ((status)); then cat "$work/stderr" >&2; exit 1; fi
+    if ((memory > 300)); then echo "more than 300 MiB" >&2; exit 1; fi
+}
+size() { find "$1" -type f -printf '%s\n' | awk -v name="$2" -v most="$3" '{ sum += $1 } END { printf "%s: %.1f MiB in %d files\n", name, sum / 1048576, NR; exit sum / 1048576 > most }'; }
+same() { # snapshot, source
+    rm -rf "$work/out"
+    run restore "$1:source" --target "$work/out"
+    local differs
+    differs=$(rsync -naiHAXSc --delete --modify-window=-1 "$2/" "$work/out/" | head -n 20)
+    if [[ -n $differs ]]; then echo "$differs" >&2; exit 1; fi
+    echo "             rsync finds no difference"
+}
+
+echo "== the first tree"
+run init
+run snapshot --as-path /source "$work/6.1"
+size "$VAULT_REPOSITORY" "after the first tree" 205
+same latest "$work/6.1"
+if [[ -n $restic ]]; then
+    echo "== beside restic, in turn"
+    export RESTIC_PASSWORD=x RESTIC_REPOSITORY=$work/restic RESTIC_CACHE_DIR=$work/cache/restic
+    for _ in 1 2 3; do
+        rm -rf "$work"/{cache,repository,restic}
+        run init
+        run snapshot --as-path /source "$work/6.1"
+        "$restic" -q init
+        /usr/bin/time -f '%8.2e s  %M KiB  restic backup' "$restic" -q backup "$work/6.1"
+    done
+    rm -rf "$work/restic"
+fi
+echo "== unchanged, with and without local state, and with caches in every condition"
+files() { find "$VAULT_REPOSITORY" -type f | wc -l; }
+before=$(files)
+sleep 3
+run snapshot --as-path /source "$work/6.1"
+(($(files) == before + 1)) || { echo "not one file more" >&2; exit 1; }
+same latest "$work/6.1"
+run snapshot --no-cache --as-path /source "$work/6.1"
+same latest "$work/6.1"
+rm -rf "$XDG_CACHE_HOME/vault"
+run snapshot --as-path /source "$work/6.1"
+same latest "$work/6.1"
+(
+    for cache in "$XDG_CACHE_HOME"/vault/*/*.redb; do exec {held}<>"$cache"; flock -x "$held"; done
+    run snapshot --as-path /source "$work/6.1"
+    grep -q 'another process' "$work/stderr" || { echo "the lock was not noticed" >&2; exit 1; }
+    same latest "$work/6.1"
+)
+for cache in "$XDG_CACHE_HOME"/vault/*/*.redb; do head -c 3000000 /dev/urandom >"$cache"; done
+run snapshot --as-path /source "$work/6.1"
+same latest "$work/6.1"
+echo "== the second tree under the same path"
+run snapshot --as-path /source "$work/6.12"
+size "$VAULT_REPOSITORY" "after both trees" 380
+same latest "$work/6.12"
+same latest~1 "$work/6.1"
+echo "== every other verb"
+run snapshots --alone
+run ls -R -l latest
+run find 'Kconfig*'
+run diff latest~1 latest
+run diff latest:source "$work/6.12"
+run cat latest:source/drivers
+run stats
+run check
+run check --read-data
+run mirror --new "$work/mirror"
+run mirror "$work/mirror"
+run -r "$work/mirror" check --read-data
+python=$root/target/python/bin/python3
+if [[ -x $python ]]; then
+    echo "== spec/reader.py"
+    for pair in latest:6.12 latest~1:6.1; do
+        id=$("$vault" snapshots --json | tail -n +1 | "$python" -c 'import json, sys; print([json.loads(line) for line in sys.stdin if "\"snapshot\"" in line][-1 - int(sys.argv[1])]["id"])' "$([[ ${pair%:*} == latest ]] && echo 0 || echo 1)")
+        rm -rf "$work/out"
+        "$python" "$root/spec/reader.py" "$VAULT_REPOSITORY" restore "$id:source" "$work/out"
+        [[ -z $(rsync -naiHAXSc --delete --modify-window=-1 "$work/${pair#*:}/" "$work/out/" | head -n 20) ]]
+        echo "             the reader's tree of ${pair#*:} is the same"
+    done
+fi
+rm -rf "$work"/{cache,state,repository,out,mirror}
+echo "== all as it should be"
