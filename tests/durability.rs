@@ -211,7 +211,7 @@ fn dur_8_many_small_segments_become_their_union_which_is_verified_before_they_go
         let removed: Vec<usize> = index(Op::Remove).map(|(at, _)| at).collect();
         assert_eq!(removed.is_empty(), before.len() < 32, "{} segments before", before.len());
         if let Some(first_removed) = removed.first() {
-            let (published, (_, union)) = index(Op::Publish).last().unwrap();
+            let (published, (_, union)) = index(Op::Publish).next_back().unwrap();
             let read_back = index(Op::Open).filter(|(_, (_, name))| name == union).map(|(at, _)| at).next();
             assert!(published < read_back.unwrap() && read_back.unwrap() < *first_removed);
             let acknowledged =

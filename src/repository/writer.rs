@@ -334,7 +334,12 @@ impl Writer {
         }
         open.push(chunk_kind, id, plain);
         let full = if kind == PackKind::Tree { TREE_FRAME_LEN } else { DATA_FRAME_LEN };
-        if open.chunk_bytes() >= full { self.send(kind, open) } else { Ok(()) }
+        // Small packs have small frames.
+        if open.chunk_bytes() as u64 >= self.shared.pack_len.min(full as u64) {
+            self.send(kind, open)
+        } else {
+            Ok(())
+        }
     }
 
     fn send(&self, kind: PackKind, open: &mut FrameBuilder) -> Result<()> {

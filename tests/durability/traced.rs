@@ -25,6 +25,8 @@ fn calls(trace: &Path) -> Vec<(String, String)> {
             Some((_, end)) => unfinished.remove(process).unwrap_or_default() + end,
             None => call.to_owned(),
         };
+        // Results are aligned by spaces.
+        let whole = whole.split_whitespace().collect::<Vec<_>>().join(" ");
         if !whole.contains(" = -1 ") && !whole.starts_with("+++") && !whole.starts_with("---") {
             calls.push((process.to_owned(), whole));
         }
@@ -59,10 +61,9 @@ fn dur_1_a_file_is_synced_then_renamed_and_then_its_folder_is_synced() {
         let (folder, _) = name.rsplit_once('/').unwrap();
         let mut mine = calls.iter().enumerate().filter(|(_, (other, _))| other == process);
         let synced = format!("<{temporary}>) = 0");
-        let before =
-            mine.clone().rfind(|(other, _)| *other < at).map(|(_, (_, call))| call.as_str()).unwrap_or("");
+        let before = mine.clone().rfind(|(other, _)| *other < at).map_or("", |(_, (_, call))| call.as_str());
         assert!(before.starts_with("fdatasync(") && before.ends_with(&synced), "{before}\n{call}");
-        let after = mine.find(|(other, _)| *other > at).map(|(_, (_, call))| call.as_str()).unwrap_or("");
+        let after = mine.find(|(other, _)| *other > at).map_or("", |(_, (_, call))| call.as_str());
         assert!(
             after.starts_with("fsync(") && after.ends_with(&format!("<{folder}>) = 0")),
             "{call}\n{after}"

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vault::backend::{Backend, LocalFolder};
 use vault::header::{Header, Magic};
-use vault::id::{self, ChunkKind, IdKeys, RepositoryId};
+use vault::id::{self, ChunkKind, IdKeys, RepositoryId, SegmentId};
 use vault::repository::{InitOptions, Repository};
 
 use crate::support::scratch::Scratch;
@@ -41,7 +41,7 @@ impl Place {
     /// Writes a file under the hash of its bytes, and returns the hash.
     pub fn write_hashed(&self, folder: &str, bytes: &[u8]) -> [u8; 32] {
         let hash = id::hash(bytes);
-        let name: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = SegmentId::from_bytes(hash).to_string();
         let folder = if folder == "packs" { format!("packs/{}", &name[..2]) } else { folder.to_owned() };
         self.write(&format!("{folder}/{name}"), bytes);
         hash

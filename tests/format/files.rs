@@ -409,7 +409,12 @@ fn empty_snapshot() -> Snapshot {
     let time = Time { secs: 0, nanos: 0 };
     Snapshot {
         state: State::Complete,
-        root: Entry { name: Vec::new().into(), kind: Kind::Fifo, meta: Meta::default(), fields: Vec::new() },
+        root: Entry {
+            name: b"".as_slice().into(),
+            kind: Kind::Fifo,
+            meta: Meta::default(),
+            fields: Vec::new(),
+        },
         notes: None,
         sources: Vec::new(),
         label: String::new(),

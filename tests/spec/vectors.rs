@@ -266,6 +266,27 @@ fn invalid() -> Vec<(&'static str, &'static str, &'static str, Vec<u8>)> {
     add("FIELD-1", "fields_twice", &|entry| entry.fields = vec![field(2, false), field(2, false)]);
     add("FIELD-2", "field_critical", &|entry| entry.fields = vec![field(200, true)]);
 
+    all.extend(invalid_nodes());
+    let mut with_name = snapshot();
+    with_name.root.name = bytes(b"root");
+    all.push(("Snapshot", "SNAP-2", "root_with_name", codec::encode(&with_name)));
+    let mut no_folder = snapshot();
+    no_folder.root.kind = Kind::Fifo;
+    all.push(("Snapshot", "SNAP-2", "root_fifo", codec::encode(&no_folder)));
+    let mut above = snapshot();
+    above.sources[0].stored_at = bytes(b"home/../etc");
+    all.push(("Snapshot", "SNAP-3", "stored_above", codec::encode(&above)));
+    let params = ChunkerParams { avg_len: 300_000, ..ChunkerParams::default() };
+    all.push(("Chunker", "CUT-1", "average_no_power", codec::encode(&params)));
+    let params = ChunkerParams { min_len: 262_144, ..ChunkerParams::default() };
+    all.push(("Chunker", "CUT-1", "min_not_below_average", codec::encode(&params)));
+    all.extend(misencoded());
+    all
+}
+
+/// Nodes of directories and lists that break one rule each.
+fn invalid_nodes() -> Vec<(&'static str, &'static str, &'static str, Vec<u8>)> {
+    let mut all = Vec::new();
     let fifo = |name: &[u8]| entry(name, Kind::Fifo);
     let child = |first: &[u8]| TreeChild { first: bytes(first), entries: 1, node: chunk(1) };
     for (rule, what, node) in [
@@ -286,20 +307,6 @@ fn invalid() -> Vec<(&'static str, &'static str, &'static str, Vec<u8>)> {
     ] {
         all.push(("ListNode", rule, what, codec::encode(&node)));
     }
-    let mut with_name = snapshot();
-    with_name.root.name = bytes(b"root");
-    all.push(("Snapshot", "SNAP-2", "root_with_name", codec::encode(&with_name)));
-    let mut no_folder = snapshot();
-    no_folder.root.kind = Kind::Fifo;
-    all.push(("Snapshot", "SNAP-2", "root_fifo", codec::encode(&no_folder)));
-    let mut above = snapshot();
-    above.sources[0].stored_at = bytes(b"home/../etc");
-    all.push(("Snapshot", "SNAP-3", "stored_above", codec::encode(&above)));
-    let params = ChunkerParams { avg_len: 300_000, ..ChunkerParams::default() };
-    all.push(("Chunker", "CUT-1", "average_no_power", codec::encode(&params)));
-    let params = ChunkerParams { min_len: 262_144, ..ChunkerParams::default() };
-    all.push(("Chunker", "CUT-1", "min_not_below_average", codec::encode(&params)));
-    all.extend(misencoded());
     all
 }
 

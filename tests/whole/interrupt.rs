@@ -63,7 +63,7 @@ fn one_ctrl_c_leaves_a_partial_snapshot_and_nothing_is_read_twice() {
 
     let next = world.snapshot(&[]);
     assert_eq!(next.read(), 60 - saved, "what was saved is not read again");
-    assert!(next.added() <= ((60 - saved) as usize * MIB + MIB / 2) as u64, "{}", next.added());
+    assert!(next.added() <= (60 - saved) * MIB as u64 + MIB as u64 / 2, "{}", next.added());
     assert_eq!(states(&world), ["partial", "complete"]);
     world.is_sound();
     world.comes_back();

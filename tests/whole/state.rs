@@ -35,7 +35,9 @@ fn copy(from: &Path, to: &Path) {
 /// Removes the pack files of the repository that are not in `keep`.
 fn lose_packs(world: &World, keep: &[std::path::PathBuf]) -> usize {
     let lost: Vec<_> = world.files("packs").into_iter().filter(|path| !keep.contains(path)).collect();
-    lost.iter().for_each(|path| fs::remove_file(path).unwrap());
+    for path in &lost {
+        fs::remove_file(path).unwrap();
+    }
     lost.len()
 }
 

@@ -60,6 +60,7 @@ fn a_file_that_changes_while_it_is_read_is_saved_and_said() {
     for name in ["changing", "growing"] {
         assert!(output.stderr.contains(name), "{}", output.stderr);
     }
+    assert!(!output.stderr.contains("lacks"), "they are in it: {}", output.stderr);
     let summary = Summary::of(output, 3);
     assert_eq!((summary.count("files_changed_while_read"), summary.state()), (2, "complete"));
     for (name, flagged) in [("changing", true), ("growing", true), ("still", false)] {

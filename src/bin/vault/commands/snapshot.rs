@@ -227,12 +227,14 @@ fn print(
             .screen
             .note("interrupted: what was saved so far is kept, and the next snapshot goes on from there");
     }
-    if summary.errors > 0 {
-        let errors = counted(summary.errors, "thing", "things");
+    let raced = count(counter::FILES_RACED);
+    // A file that changed while it was read is an error too, but it is in the snapshot.
+    if summary.errors > raced {
+        let errors = counted(summary.errors - raced, "thing", "things");
         context.screen.warn(&format!("the snapshot lacks {errors} that could not be read, see above"));
     }
-    if count(counter::FILES_RACED) > 0 {
-        let files = counted(count(counter::FILES_RACED), "file", "files");
+    if raced > 0 {
+        let files = counted(raced, "file", "files");
         context
             .screen
             .warn(&format!("{files} changed while they were read, and may be saved half old, half new"));
