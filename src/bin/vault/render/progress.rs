@@ -24,7 +24,8 @@ use super::{Out, locked};
 #[derive(Default)]
 pub struct Tally {
     during: Mutex<&'static str>,
-    phase: Mutex<&'static str>,
+    /// Its name, and when it began.
+    phase: Mutex<(&'static str, Option<Instant>)>,
     current: Mutex<Vec<u8>>,
     planned_items: AtomicU64,
     planned_bytes: AtomicU64,
@@ -54,7 +55,7 @@ impl Tally {
     pub(super) fn event(&self, event: &Event<'_>) {
         match *event {
             Event::Phase(name) => {
-                *locked(&self.phase) = name;
+                *locked(&self.phase) = (name, Some(Instant::now()));
                 for counter in
                     [&self.planned_items, &self.planned_bytes, &self.phase_items, &self.phase_bytes]
                 {
@@ -83,8 +84,10 @@ impl Tally {
     }
 
     fn look(&self) -> Moment {
+        let (phase, begun) = *locked(&self.phase);
         Moment {
-            phase: *locked(&self.phase),
+            phase,
+            elapsed: begun.map(|begun| begun.elapsed()).unwrap_or_default(),
             current: locked(&self.current).clone(),
             planned_items: self.planned_items.load(Relaxed),
             planned_bytes: self.planned_bytes.load(Relaxed),
@@ -98,6 +101,8 @@ impl Tally {
 /// The counts at one moment.
 struct Moment {
     phase: &'static str,
+    /// Since the phase began, not since somebody looked.
+    elapsed: Duration,
     current: Vec<u8>,
     planned_items: u64,
     planned_bytes: u64,
@@ -226,8 +231,7 @@ impl Progress {
             Mode::Lines | Mode::None => LINE_EVERY,
         };
         let run = move || {
-            let mut view =
-                View { mode, bar: shown, out, log, begun: Instant::now(), phase: "", logged: Instant::now() };
+            let mut view = View { mode, bar: shown, out, log, phase: "", logged: Instant::now() };
             while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
                 view.show(&tally.look());
             }
@@ -261,8 +265,6 @@ struct View {
     bar: Option<ProgressBar>,
     out: Out,
     log: Option<Log>,
-    /// When this phase began.
-    begun: Instant,
     phase: &'static str,
     logged: Instant,
 }
@@ -271,13 +273,12 @@ impl View {
     fn show(&mut self, moment: &Moment) {
         if moment.phase != self.phase {
             self.phase = moment.phase;
-            self.begun = Instant::now();
             if let Some(bar) = &self.bar {
                 bar.reset();
                 bar.set_prefix(moment.phase);
             }
         }
-        let elapsed = self.begun.elapsed();
+        let elapsed = moment.elapsed;
         match self.mode {
             Mode::Bar => self.show_bar(moment),
             // Whoever reads it may be gone: that is found out by whoever prints the result.
@@ -346,5 +347,8 @@ mod tests {
         let moment = tally.look();
         assert_eq!((moment.bytes, moment.planned_items, moment.problems, moment.share()), (0, 0, 1, None));
         assert!(moment.json(Duration::ZERO).contains(r#""path":"a""#));
+        // Whoever looks for the first time after a while sees the rate of that while.
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(tally.look().elapsed >= Duration::from_millis(20));
     }
 }
