@@ -22,12 +22,13 @@ fn dur_15_a_file_that_is_damaged_in_the_repository_is_named_and_neither_copied_n
     let at = scratch.join("mirror");
     world.mirror(&at, &world.options(true)).unwrap();
     let good = files(&at);
+    // Before anything is damaged: a snapshot stores again what it misses, and so may mend a pack.
+    world.snapshot_more(600);
+    let here = world.repository_path();
     // Of the packs there already, one loses its end and one a bit; of the new ones, one loses a bit.
     let packs = names(&at, "packs/");
-    let here = world.repository_path();
     fs::File::options().write(true).open(here.join(&packs[0])).unwrap().set_len(1000).unwrap();
     flip(&here.join(&packs[1]));
-    world.snapshot_more(600);
     let new: Vec<String> =
         names(&here, "packs/").into_iter().filter(|name| !good.contains_key(name)).collect();
     flip(&here.join(&new[0]));
