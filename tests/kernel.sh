@@ -68,7 +68,7 @@ if [[ -n $restic ]]; then
         run init
         run snapshot --as-path /source "$work/6.1"
         "$restic" -q init
-        /usr/bin/time -f '%8.2e s  %M KiB  restic backup' "$restic" -q backup "$work/6.1"
+        /usr/bin/time -f '   %e s  %M KiB  restic backup' "$restic" -q backup "$work/6.1"
     done
     rm -rf "$work/restic"
 fi
