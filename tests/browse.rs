@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
+use crate::support::needs::needs;
 use vault::browse::{ContentReader, Walk, lookup};
 use vault::chunk::{GetChunk, PutChunk};
 use vault::diff::{DiffSummary, LiveOptions, Sinks, diff, diff_live};
@@ -347,6 +348,7 @@ fn a_file_comes_out_byte_for_byte_and_damage_is_an_error() {
 
 #[test]
 fn a_tar_archive_unpacks_to_the_same_tree() {
+    needs!("root", "tar");
     let store = Store::new();
     let long_name = "n".repeat(200);
     let mut hard = store.file("hard1", &[b"linked", b"file"]);

@@ -17,6 +17,7 @@ use vault::mirror::{MirrorOptions, mirror};
 use vault::session::Session;
 
 use crate::support::mount::{FileSystem, Mount, run};
+use crate::support::needs::needs;
 use crate::support::scratch::{Scratch, remove_tree};
 use medium::{Op, Watched};
 use world::{World, assert_snapshots_complete, count, files, flip, names, open};
@@ -66,26 +67,31 @@ fn life_of_a_mirror(kind: FileSystem, mb: u64) {
 
 #[test]
 fn a_mirror_lives_on_ext4() {
+    needs!("ext4");
     life_of_a_mirror(FileSystem::Ext4, 64);
 }
 
 #[test]
 fn a_mirror_lives_on_xfs() {
+    needs!("xfs");
     life_of_a_mirror(FileSystem::Xfs, 300);
 }
 
 #[test]
 fn a_mirror_lives_on_btrfs() {
+    needs!("btrfs");
     life_of_a_mirror(FileSystem::Btrfs, 128);
 }
 
 #[test]
 fn a_mirror_lives_on_exfat() {
+    needs!("exfat");
     life_of_a_mirror(FileSystem::Exfat, 64);
 }
 
 #[test]
 fn a_mirror_lives_in_memory() {
+    needs!("tmpfs");
     life_of_a_mirror(FileSystem::Tmpfs, 64);
 }
 
@@ -107,6 +113,7 @@ fn dying_after(path: &Path, changes: u64) -> (Arc<dyn Backend>, Arc<AtomicBool>)
 
 #[test]
 fn dur_13_a_mirror_that_is_cut_off_anywhere_goes_on_and_shows_no_snapshot_that_lacks_anything() {
+    needs!("tmpfs");
     let (world, memory) = (World::new(500), Mount::new(FileSystem::Tmpfs, 64));
     world.snapshot_more(20);
     let at = memory.join("mirror");
@@ -138,6 +145,7 @@ fn dur_13_a_mirror_that_is_cut_off_anywhere_goes_on_and_shows_no_snapshot_that_l
 
 #[test]
 fn a_refresh_that_is_cut_off_anywhere_goes_on_and_shows_no_snapshot_that_lacks_anything() {
+    needs!("tmpfs", "cp");
     let (world, memory) = (World::new(300), Mount::new(FileSystem::Tmpfs, 64));
     let (at, before) = (memory.join("mirror"), memory.join("before"));
     world.mirror(&before, &world.options(true)).unwrap();
@@ -163,6 +171,7 @@ fn a_refresh_that_is_cut_off_anywhere_goes_on_and_shows_no_snapshot_that_lacks_a
 
 #[test]
 fn a_full_medium_is_said_and_filled_on_later() {
+    needs!("ext4");
     let (world, drive) = (World::new(8000), Mount::new(FileSystem::Ext4, 32));
     let ballast = drive.join("ballast");
     let free = drive.free_bytes() - (5 << 20);
@@ -210,11 +219,13 @@ fn pulled_out(kind: FileSystem, mb: u64) {
 
 #[test]
 fn an_ext4_drive_that_is_pulled_out_keeps_what_was_copied() {
+    needs!("ext4", "xfs_io");
     pulled_out(FileSystem::Ext4, 64);
 }
 
 #[test]
 fn an_xfs_drive_that_is_pulled_out_keeps_what_was_copied() {
+    needs!("xfs", "xfs_io");
     pulled_out(FileSystem::Xfs, 300);
 }
 
@@ -247,6 +258,7 @@ fn a_refresh_with_nothing_new_writes_nothing_and_reads_no_pack() {
 
 #[test]
 fn packs_that_vanished_from_the_mirror_and_an_older_copy_in_its_place_are_noticed() {
+    needs!("cp");
     let (world, scratch) = (World::new(600), Scratch::new());
     let (at, older) = (scratch.join("mirror"), scratch.join("older"));
     world.mirror(&at, &world.options(true)).unwrap();

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 
+use crate::support::needs::needs;
 use vault::error::Error;
 use vault::restore::{Overwrite, Owner, RestoreOptions, Sparse};
 use vault::snapshot::{Entry, Kind, Meta, Source};
@@ -16,6 +17,7 @@ use store::{MTIME, Store, directory, entry, every_kind, file, names, noise, rest
 
 #[test]
 fn every_kind_of_entry_comes_back_and_is_then_left_alone() {
+    needs!("root");
     let store = Store::new(every_kind);
     let (summary, lines) = store.restore(&RestoreOptions::default());
     let target = store.target();
@@ -210,6 +212,7 @@ fn a_part_of_a_snapshot_goes_right_into_the_target() {
 
 #[test]
 fn owners_come_back_by_name() {
+    needs!("root");
     let mut store = Store::new(|writer| {
         let mut owned = file(writer, "owned", b"");
         (owned.meta.uid, owned.meta.gid) = (70_001, 70_002);

@@ -19,6 +19,8 @@ use vault::source::{
     FileKind, Found, MAX_OPEN, SourceRoot, Step, Walk, WalkOptions, group_name, sync_source, user_name,
 };
 
+use crate::support::needs::needs;
+
 fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder")
 }
@@ -90,6 +92,7 @@ fn entries_come_depth_first_in_the_order_of_their_bytes() {
 
 #[test]
 fn metadata_is_what_the_system_says() {
+    needs!("touch");
     let root = folder();
     let path = root.path().join("file");
     put(&path, b"12345");
@@ -112,6 +115,7 @@ fn metadata_is_what_the_system_says() {
 
 #[test]
 fn every_kind_is_told_and_no_fifo_is_opened() {
+    needs!("root");
     let root = folder();
     let at = |name: &str| root.path().join(name);
     let make = |name: &str, kind, dev| {
@@ -202,6 +206,7 @@ impl Drop for Mounted {
 
 #[test]
 fn other_file_systems_are_told_apart_and_left_out_when_asked() {
+    needs!("tmpfs");
     let root = folder();
     let mount = root.path().join("mnt");
     fs::create_dir(&mount).expect("made");
@@ -256,6 +261,7 @@ fn holes_are_found_and_dense_files_are_one_extent() {
 
 #[test]
 fn attributes_are_sorted_and_those_of_the_entry_itself() {
+    needs!("root");
     let root = folder();
     put(&root.path().join("dir/file"), b"");
     symlink("file", root.path().join("dir/link")).expect("linked");
@@ -319,6 +325,7 @@ fn what_vanishes_or_is_replaced_during_the_walk_is_told() {
 
 #[test]
 fn a_directory_that_cannot_be_read_is_left_out_as_a_problem() {
+    needs!("root");
     let root = folder();
     put(&root.path().join("closed/x"), b"");
     put(&root.path().join("open"), b"");
@@ -368,6 +375,7 @@ fn make_deep(root: &Path, depth: usize) {
 
 #[test]
 fn a_path_of_ten_thousand_levels_takes_few_descriptors_and_no_stack() {
+    needs!("tmpfs");
     let root = folder();
     // In memory: ext4 takes long to make so many inodes again after they were deleted.
     let _mounted = Mounted::at(root.path().to_owned());
@@ -428,6 +436,7 @@ fn a_directory_that_is_opened_again_must_be_the_same() {
 
 #[test]
 fn a_directory_of_many_entries_is_asked_about_one_by_one() {
+    needs!("tmpfs");
     let root = folder();
     let _mounted = Mounted::at(root.path().to_owned());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;

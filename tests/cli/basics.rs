@@ -5,6 +5,7 @@ use std::process::Command;
 
 use super::{World, flip, json};
 use crate::support::mount::{FileSystem, Mount};
+use crate::support::needs::needs;
 use crate::support::vault::Vault;
 
 const VERBS: [&str; 14] = [
@@ -137,6 +138,7 @@ fn init_makes_one_repository_and_touches_nothing_else() {
 
 #[test]
 fn a_full_medium_is_14_and_leaves_a_whole_repository() {
+    needs!("tmpfs");
     let world = World::saved();
     let mount = Mount::new(FileSystem::Tmpfs, 4);
     let repo = mount.join("repo");
@@ -162,6 +164,7 @@ fn a_damaged_config_is_said_and_its_twin_stands_in() {
 
 #[test]
 fn the_program_describes_itself() {
+    needs!("bash");
     let vault = Vault::new();
     let version = vault.run(&["version"]).ok();
     assert_eq!(version.text(), format!("vault {}, repository format 1\n", env!("CARGO_PKG_VERSION")));

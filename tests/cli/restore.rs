@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{World, flip, summary};
 use crate::support::manifest::{Aspect, Manifest};
+use crate::support::needs::needs;
 
 /// The one folder in the folder where the program runs.
 fn only_folder(world: &World) -> PathBuf {
@@ -138,6 +139,7 @@ fn patterns_choose_what_comes_back() {
 
 #[test]
 fn owners_come_back_by_name_by_number_or_not_at_all() {
+    needs!("root");
     let world = World::new();
     chown(world.src().join("a.txt"), Some(12345), Some(12345)).unwrap();
     world.save(&[]);

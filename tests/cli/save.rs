@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::{World, files, json, summary};
 use crate::support::manifest::Manifest;
 use crate::support::mount::{FileSystem, Mount};
+use crate::support::needs::needs;
 use crate::support::torture::Random;
 
 #[test]
@@ -70,6 +71,7 @@ fn each_rule_leaves_out_what_it_says() {
 
 #[test]
 fn one_file_system_stays_on_it() {
+    needs!("tmpfs");
     let world = World::new();
     let mount = Mount::new(FileSystem::Tmpfs, 4);
     fs::write(mount.join("beyond"), "x").unwrap();
@@ -101,6 +103,7 @@ fn lists_of_paths_come_from_files_and_the_standard_input() {
 
 #[test]
 fn a_stream_is_saved_as_a_file() {
+    needs!("echo");
     let world = World::new();
     let bytes = Random(3).bytes(3_000_000);
     world.vault.run_with_stdin(&["snapshot", "-q", "--stdin", "--stdin-filename", "db/dump"], &bytes).ok();
@@ -111,6 +114,7 @@ fn a_stream_is_saved_as_a_file() {
 
 #[test]
 fn a_command_that_fails_leaves_no_snapshot() {
+    needs!("sh");
     let world = World::new();
     for command in [&["sh", "-c", "echo half; exit 7"][..], &["/no/such/program"]] {
         world

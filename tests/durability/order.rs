@@ -11,6 +11,7 @@ use vault::snapshot::State;
 use super::Op;
 use super::place::{Log, Place, assert_whole};
 use crate::support::mount::{FileSystem, Mount};
+use crate::support::needs::needs;
 
 /// The folders in which files were published, in order, each once for neighbours.
 fn published(log: &Log) -> Vec<String> {
@@ -88,6 +89,7 @@ fn dur_12_an_interrupted_run_publishes_a_partial_snapshot_in_the_same_order() {
 
 #[test]
 fn dur_5_a_folder_that_cannot_be_synced_is_said_and_the_file_is_published() {
+    needs!("ext4", "exfat");
     for kind in [FileSystem::Ext4, FileSystem::Exfat] {
         let mount = Mount::new(kind, 64);
         let place = mount.join("repository");

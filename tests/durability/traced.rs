@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::Op;
 use super::place::Place;
+use crate::support::needs::needs;
 use crate::support::torture::{self, Options};
 use crate::support::vault::Vault;
 
@@ -43,6 +44,7 @@ fn traced(vault: &Vault, what: &str, args: &[&str]) -> Vec<(String, String)> {
 
 #[test]
 fn dur_1_a_file_is_synced_then_renamed_and_then_its_folder_is_synced() {
+    needs!("strace");
     let vault = Vault::new();
     let (source, repository) = (vault.join("source"), vault.join("repository"));
     fs::create_dir(&source).unwrap();
@@ -88,6 +90,7 @@ fn fill(source: &Path) {
 
 #[test]
 fn an_unchanged_tree_costs_one_new_file_and_no_source_file_is_opened() {
+    needs!("root", "strace");
     let vault = Vault::new();
     let (source, repository) = (vault.join("source"), vault.join("repository"));
     fs::create_dir(&source).unwrap();
@@ -122,6 +125,7 @@ fn an_unchanged_tree_costs_one_new_file_and_no_source_file_is_opened() {
 
 #[test]
 fn an_unchanged_tree_publishes_one_snapshot_and_nothing_else() {
+    needs!("root");
     let place = Place::new();
     fill(&place.source());
     place.snapshot().unwrap();

@@ -12,6 +12,7 @@ use vault::repository::{InitOptions, RecordOuter, Repository, Scope};
 use super::world::{World, flip, names, open, publish_record};
 use crate::support::manifest::Manifest;
 use crate::support::mount::{FileSystem, Mount, run};
+use crate::support::needs::needs;
 use crate::support::scratch::Scratch;
 
 /// Mirrors to a place that is refused, and shows that nothing changed there.
@@ -60,6 +61,7 @@ fn an_empty_missing_or_foreign_folder_is_a_missing_medium() {
 
 #[test]
 fn an_unplugged_drive_is_a_missing_medium() {
+    needs!("ext4");
     let (world, mut drive) = (World::new(10), Mount::new(FileSystem::Ext4, 16));
     let (at, below) = (drive.path(), drive.join("vault"));
     world.mirror(&at, &world.options(true)).unwrap();
@@ -90,6 +92,7 @@ fn a_copy_of_another_repository_is_refused() {
 
 #[test]
 fn a_mirror_is_no_part_of_the_repository_nor_the_repository_itself() {
+    needs!("root", "mount", "umount", "cp");
     let (world, scratch) = (World::new(10), Scratch::new());
     let here = world.repository_path();
     symlink(&here, scratch.join("link")).unwrap();

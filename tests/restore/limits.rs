@@ -12,6 +12,7 @@ use vault::event::{Event, Silent};
 use vault::restore::{NotSet, Overwrite, RestoreOptions, restore};
 
 use super::store::{Mount, Store, directory, every_kind, file, names, noise, pieces_file, restore_with};
+use crate::support::needs::needs;
 
 #[test]
 fn an_interrupted_restore_leaves_no_temporary_files() {
@@ -39,6 +40,7 @@ fn an_interrupted_restore_leaves_no_temporary_files() {
 
 #[test]
 fn a_full_disk_ends_the_restore_and_leaves_whole_files_only() {
+    needs!("tmpfs");
     let store = Store::new(|writer| {
         (0..10).map(|seed| file(writer, format!("{seed}"), &noise(seed, 500_000))).collect()
     });
@@ -119,6 +121,7 @@ fn an_ordinary_user_gets_all_but_what_only_root_may_set() {
     if let Ok(folder) = std::env::var("VAULT_TEST_RESTORE") {
         return restore_as_an_ordinary_user(Path::new(&folder));
     }
+    needs!("root");
     let folder =
         tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o777)).tempdir_in("/tmp").unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();

@@ -11,6 +11,7 @@ use vault::restore::{RestoreOptions, Select};
 use vault::snapshot::{Kind, Meta, Why};
 
 use super::store::{Lossy, MTIME, Mount, Store, directory, entry, file, names, noise, restore_with};
+use crate::support::needs::needs;
 
 #[test]
 fn no_symlink_below_the_target_is_followed() {
@@ -89,6 +90,7 @@ impl Select for OnlyText {
 
 #[test]
 fn delete_spares_what_is_not_its_business() {
+    needs!("tmpfs");
     let store = Store::new(|writer| {
         let mut left_out = entry("left out", 0, Kind::LeftOut(Why::Excluded, 0));
         left_out.meta = Meta::default();

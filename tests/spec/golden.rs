@@ -23,6 +23,7 @@ use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, Source, State
 
 use super::vectors::{bytes, hex, lcg};
 use super::{bless, package, reader, text};
+use crate::support::needs::needs;
 
 const ARCHIVE: &str = "spec/vectors/v1/repository.tar";
 const MANIFEST: &str = "spec/vectors/v1/repository.txt";
@@ -278,6 +279,7 @@ fn unpacked() -> tempfile::TempDir {
 
 #[test]
 fn the_golden_repository_is_read() {
+    needs!("python3 with blake3 and zstandard");
     let folder = unpacked();
     let repository = Repository::open(Arc::new(LocalFolder::new(folder.path().join("repository")))).unwrap();
     assert!(repository.problems().is_empty());

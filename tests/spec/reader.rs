@@ -19,6 +19,7 @@ use vault::repository::{InitOptions, Repository};
 
 use super::package;
 use crate::support::manifest::Manifest;
+use crate::support::needs::needs;
 use crate::support::scratch::Scratch;
 use crate::support::torture::{self, Options, Random};
 
@@ -44,6 +45,7 @@ pub fn assert_done(output: &Output) {
 
 #[test]
 fn cut_2_cut_3_cut_4_python_cuts_as_the_vectors_say() {
+    needs!("python3");
     assert_done(&run(Path::new("python3"), &["chunking.py"]));
 }
 
@@ -56,6 +58,7 @@ fn reader_py_is_one_short_file() {
 /// All structures of the vectors that `reader.py` has a use for.
 #[test]
 fn python_decodes_the_vectors() {
+    needs!("python3 with blake3 and zstandard");
     let script = "
 import reader
 done = 0
@@ -99,6 +102,7 @@ fn reader(at: &Scratch, args: &[&str], code: i32) -> String {
 
 #[test]
 fn python_restores_a_tree_with_one_of_everything() {
+    needs!("root", "python3 with blake3 and zstandard");
     let at = Scratch::new();
     let left_out =
         torture::build(&at.dir("source"), Options { depth: 2000, sparse_gb: 5, ..Options::default() });
@@ -136,6 +140,7 @@ fn flip(path: &Path, offset: i64) {
 
 #[test]
 fn python_names_damage_and_restores_the_rest() {
+    needs!("python3 with blake3 and zstandard");
     let at = Scratch::new();
     let source = at.dir("source");
     for (name, seed) in [("first", 1), ("second", 2), ("third", 3)] {

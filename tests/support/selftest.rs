@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use super::manifest::{Aspect, Manifest};
 use super::mount::{FileSystem, Mount, run};
+use super::needs::needs;
 use super::scratch::Scratch;
 use super::torture::{self, Options, Random};
 use super::vault::Vault;
@@ -95,6 +96,7 @@ const CHANGES: [Change; 21] = [
 
 #[test]
 fn a_manifest_shows_every_single_change() {
+    needs!("root", "sh", "xargs", "touch", "chown", "cp", "setfattr", "setfacl", "setcap");
     let scratch = Scratch::new();
     for (what, expected, aspect, change) in CHANGES {
         let (before, after) = (scratch.dir("before"), scratch.dir("after"));
@@ -128,6 +130,7 @@ fn a_manifest_shows_every_single_change() {
 
 #[test]
 fn a_manifest_shows_one_nanosecond() {
+    needs!("root", "sh", "xargs", "touch");
     let scratch = Scratch::new();
     let (before, after) = (scratch.dir("before"), scratch.dir("after"));
     small_tree(&before);
@@ -146,6 +149,7 @@ fn a_manifest_shows_one_nanosecond() {
 
 #[test]
 fn a_manifest_of_a_deep_tree_needs_no_stack_and_one_descriptor() {
+    needs!("root");
     let scratch = Scratch::new();
     let options = Options { depth: 10_000, wide: 20_000, sparse_gb: 500, ..Options::default() };
     assert_eq!(torture::build(&scratch.dir("a"), options), [""; 0]);
@@ -157,6 +161,7 @@ fn a_manifest_of_a_deep_tree_needs_no_stack_and_one_descriptor() {
 
 #[test]
 fn the_torture_tree_has_one_of_everything_and_is_the_same_each_time() {
+    needs!("root");
     let scratch = Scratch::new();
     let (a, b) = (scratch.dir("a"), scratch.dir("b"));
     for path in [&a, &b] {
@@ -197,6 +202,7 @@ fn the_torture_tree_has_one_of_everything_and_is_the_same_each_time() {
 /// differences where there are none, and does see what the second one loses.
 #[test]
 fn a_copy_by_rsync_is_the_same_and_one_by_plain_cp_is_not() {
+    needs!("root", "sh", "rsync", "cp");
     let scratch = Scratch::new();
     let source = scratch.dir("source");
     torture::build(&source, Options { depth: 50, wide: 50, sparse_gb: 0, ..Options::default() });
@@ -215,6 +221,7 @@ fn a_copy_by_rsync_is_the_same_and_one_by_plain_cp_is_not() {
 
 #[test]
 fn every_file_system_mounts_fills_up_and_goes_away() {
+    needs!("ext4", "xfs", "btrfs", "exfat", "tmpfs");
     for (kind, size_mb) in [
         (FileSystem::Ext4, 64),
         (FileSystem::Xfs, 320),
@@ -244,6 +251,7 @@ fn every_file_system_mounts_fills_up_and_goes_away() {
 
 #[test]
 fn a_file_system_that_is_shut_down_fails_until_it_is_mounted_again() {
+    needs!("ext4", "xfs", "xfs_io");
     for (kind, size_mb) in [(FileSystem::Ext4, 64), (FileSystem::Xfs, 320)] {
         let mut mount = Mount::new(kind, size_mb);
         fs::write(mount.join("synced"), "synced").unwrap();
@@ -267,6 +275,7 @@ fn a_file_system_that_is_shut_down_fails_until_it_is_mounted_again() {
 
 #[test]
 fn a_mount_of_a_test_that_panics_is_cleaned_up() {
+    needs!("tmpfs");
     let mut path = None;
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mount = Mount::new(FileSystem::Tmpfs, 8);
@@ -280,6 +289,7 @@ fn a_mount_of_a_test_that_panics_is_cleaned_up() {
 /// The shell stands in for the program: how it ends is then known.
 #[test]
 fn a_run_reports_what_the_program_did() {
+    needs!("sh");
     let mut vault = Vault::new();
     vault.env("EXTRA", "extra");
     vault.env("GONE", "gone");
@@ -296,6 +306,7 @@ fn a_run_reports_what_the_program_did() {
 
 #[test]
 fn a_running_program_takes_signals_and_is_killed_on_drop() {
+    needs!("bash");
     let vault = Vault::new();
     let script = "trap 'echo got it; exit 130' INT; echo ready >&2; while :; do sleep 0.01; done";
     let start = || vault.start(vault.command_under(&["bash", "-c", script], &[""; 0]));

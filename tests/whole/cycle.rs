@@ -6,12 +6,14 @@ use std::process::Command;
 
 use crate::support::manifest::Manifest;
 use crate::support::mount::{self, FileSystem, Mount};
+use crate::support::needs::needs;
 use crate::support::torture;
 use crate::support::vault::Vault;
 use crate::whole::world::{NEVER_SETTLED, World, settle, small_torture};
 
 #[test]
 fn a_tree_with_everything_comes_back_with_and_without_local_state() {
+    needs!("root", "rsync");
     let world = World::new();
     torture::build(&world.source, torture::Options::default());
     let before = Manifest::of(&world.source);
@@ -50,6 +52,7 @@ fn a_tree_with_everything_comes_back_with_and_without_local_state() {
 
 #[test]
 fn an_unchanged_tree_costs_one_file_in_the_repository_and_no_file_is_opened() {
+    needs!("strace", "rsync");
     let world = World::new();
     for i in 0..500 {
         world.write_random(&format!("{}/{i}", i % 7), i, 3000);
@@ -92,24 +95,28 @@ fn cycle_on(place: &Path) {
 
 #[test]
 fn a_tree_on_ext4_comes_back() {
+    needs!("ext4", "rsync");
     let mount = Mount::new(FileSystem::Ext4, 300);
     cycle_on(&mount.path());
 }
 
 #[test]
 fn a_tree_on_xfs_comes_back() {
+    needs!("xfs", "rsync");
     let mount = Mount::new(FileSystem::Xfs, 400);
     cycle_on(&mount.path());
 }
 
 #[test]
 fn a_tree_on_btrfs_comes_back() {
+    needs!("btrfs", "rsync");
     let mount = Mount::new(FileSystem::Btrfs, 400);
     cycle_on(&mount.path());
 }
 
 #[test]
 fn a_tree_on_tmpfs_comes_back() {
+    needs!("tmpfs", "rsync");
     let mount = Mount::new(FileSystem::Tmpfs, 300);
     cycle_on(&mount.path());
 }
@@ -126,6 +133,7 @@ impl Drop for Overlay<'_> {
 
 #[test]
 fn a_tree_on_an_overlay_comes_back() {
+    needs!("ext4", "rsync");
     let mount = Mount::new(FileSystem::Ext4, 400);
     for name in ["lower/source", "upper", "work", "merged"] {
         fs::create_dir_all(mount.join(name)).unwrap();

@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::support::mount::{FileSystem, Mount};
+use crate::support::needs::needs;
 use crate::support::vault::Vault;
 use crate::whole::world::{World, quiet};
 
@@ -52,10 +53,12 @@ impl World {
 
 #[test]
 fn a_full_tmpfs_ends_the_run_and_spoils_nothing() {
+    needs!("tmpfs", "rsync");
     fill_up(FileSystem::Tmpfs);
 }
 
 #[test]
 fn a_full_ext4_ends_the_run_and_spoils_nothing() {
+    needs!("ext4", "rsync");
     fill_up(FileSystem::Ext4);
 }

@@ -10,6 +10,7 @@ use vault::id::SnapshotId;
 use vault::repository::Repository;
 use vault::snapshot::Entry;
 
+use crate::support::needs::needs;
 use crate::support::torture::{self, Random};
 use crate::whole::world::{NEVER_SETTLED, World, settle, small_torture};
 
@@ -89,6 +90,7 @@ fn garbage(good: &[u8], folder: &Path, seed: u64) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn a_cache_full_of_garbage_changes_nothing() {
+    needs!("root", "rsync");
     let world = World::new();
     torture::build(&world.source, small_torture());
     settle();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::needs::needs;
 use crate::support::vault::Running;
 use crate::whole::world::{Summary, World, files_below, quiet, settle};
 
@@ -43,6 +44,7 @@ fn temporary(world: &World) -> usize {
 
 #[test]
 fn one_ctrl_c_leaves_a_partial_snapshot_and_nothing_is_read_twice() {
+    needs!("rsync");
     let world = files(60);
     let mut running = start(&world, &["-v", "--limit-read", "20M"]);
     running.wait_until("some files are saved", |running| lines_of_files(running) >= 12);
@@ -71,6 +73,7 @@ fn one_ctrl_c_leaves_a_partial_snapshot_and_nothing_is_read_twice() {
 
 #[test]
 fn one_ctrl_c_in_a_long_file_keeps_what_was_read_of_it() {
+    needs!("rsync");
     let world = World::new();
     world.write_random("long", 1, 60 * MIB);
     world.write_random("small", 2, 5000);
@@ -108,6 +111,7 @@ fn cut_off(end: impl FnOnce(Running)) {
 
 #[test]
 fn two_ctrl_c_end_it_at_once_and_its_packs_are_used() {
+    needs!("rsync");
     cut_off(|running| {
         running.signal(Signal::INT);
         std::thread::sleep(Duration::from_millis(50));
@@ -120,6 +124,7 @@ fn two_ctrl_c_end_it_at_once_and_its_packs_are_used() {
 
 #[test]
 fn the_packs_of_a_killed_run_are_used() {
+    needs!("rsync");
     cut_off(|running| {
         running.signal(Signal::KILL);
         let output = running.wait();
@@ -129,6 +134,7 @@ fn the_packs_of_a_killed_run_are_used() {
 
 #[test]
 fn a_restore_that_is_interrupted_leaves_no_temporary_file() {
+    needs!("rsync");
     let world = files(60);
     world.write_random("long", 99, 40 * MIB);
     world.snapshot(&[]);

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use crate::support::needs::needs;
 use crate::support::vault::Vault;
 use crate::whole::world::{World, same, settle};
 
@@ -35,6 +36,7 @@ fn a_repository_in_its_source_is_left_out_and_that_is_said() {
 
 #[test]
 fn a_home_that_holds_the_repository_and_the_caches_is_saved_without_trouble() {
+    needs!("rsync");
     let vault = Vault::new();
     let (source, repository) = (vault.path().to_owned(), vault.join("data/vault/default"));
     fs::create_dir_all(vault.join("data/vault")).unwrap();

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 
 use crate::support::manifest::Manifest;
+use crate::support::needs::needs;
 use crate::support::torture::{self, Random};
 use crate::whole::world::{World, quiet};
 
@@ -81,6 +82,7 @@ fn long(world: &World, mib: usize) {
 
 #[test]
 fn a_large_folder_a_deep_path_a_sparse_and_a_long_file_stay_within_bounds() {
+    needs!("root", "python3");
     cycle("20,000 files in a folder, 2,000 levels, 10 GiB sparse, 200 MiB", |world| {
         deep(world, 2000);
         many(world, 20_000);
@@ -91,6 +93,7 @@ fn a_large_folder_a_deep_path_a_sparse_and_a_long_file_stay_within_bounds() {
 
 #[test]
 fn a_folder_of_a_million_files_stays_within_bounds() {
+    needs!("python3");
     if nightly() {
         cycle("1,000,000 files in a folder", |world| many(world, 1_000_000));
     }
@@ -98,6 +101,7 @@ fn a_folder_of_a_million_files_stays_within_bounds() {
 
 #[test]
 fn a_path_ten_thousand_levels_deep_stays_within_bounds() {
+    needs!("root", "python3");
     if nightly() {
         cycle("10,000 levels", |world| deep(world, 10_000));
     }
@@ -105,6 +109,7 @@ fn a_path_ten_thousand_levels_deep_stays_within_bounds() {
 
 #[test]
 fn a_sparse_file_of_100_gib_stays_within_bounds() {
+    needs!("python3");
     if nightly() {
         cycle("100 GiB sparse", |world| sparse(world, 100));
     }
@@ -112,6 +117,7 @@ fn a_sparse_file_of_100_gib_stays_within_bounds() {
 
 #[test]
 fn a_file_of_three_gib_stays_within_bounds() {
+    needs!("python3");
     if nightly() {
         cycle("3 GiB", |world| long(world, 3 << 10));
     }

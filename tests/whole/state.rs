@@ -13,6 +13,7 @@ use vault::mirror::MirrorOptions;
 use vault::repository::Repository;
 
 use crate::support::mount;
+use crate::support::needs::needs;
 use crate::support::vault::Vault;
 use crate::whole::world::{World, age, damages, settle};
 
@@ -43,6 +44,7 @@ fn lose_packs(world: &World, keep: &[std::path::PathBuf]) -> usize {
 
 #[test]
 fn an_edit_that_keeps_size_and_mtime_is_noticed() {
+    needs!("rsync");
     let world = remembered();
     let path = world.source.join("a");
     let mut bytes = fs::read(&path).unwrap();
@@ -56,6 +58,7 @@ fn an_edit_that_keeps_size_and_mtime_is_noticed() {
 
 #[test]
 fn an_edit_right_after_a_snapshot_is_noticed() {
+    needs!("rsync");
     let world = World::new();
     let path = world.write_random("a", 1, 5000);
     world.write_random("b", 2, 5000);
@@ -72,6 +75,7 @@ fn an_edit_right_after_a_snapshot_is_noticed() {
 
 #[test]
 fn a_file_replaced_by_another_of_the_same_size_and_mtime_is_noticed() {
+    needs!("rsync");
     let world = remembered();
     // Older than the last snapshot in every stamp but its name.
     let other = world.vault.join("other");
@@ -95,6 +99,7 @@ fn a_file_replaced_by_another_of_the_same_size_and_mtime_is_noticed() {
 
 #[test]
 fn a_write_through_an_old_memory_map_is_noticed() {
+    needs!("python3");
     const WRITER: &str = "import mmap, sys\n\
         file = open(sys.argv[1], 'r+b')\n\
         map = mmap.mmap(file.fileno(), 0)\n\
@@ -140,6 +145,7 @@ fn force_reads_everything_and_stores_nothing_twice() {
 
 #[test]
 fn an_older_copy_in_the_place_of_the_repository_is_not_vouched_for() {
+    needs!("cp", "rsync");
     let world = remembered();
     let old = world.vault.join("old");
     copy(&world.repository, &old);
@@ -184,6 +190,7 @@ fn a_mirror_that_is_written_to_gets_everything_itself() {
 
 #[test]
 fn what_lay_in_a_lost_pack_is_stored_again() {
+    needs!("rsync");
     let world = remembered();
     let keep = world.files("packs");
     world.write_random("d", 4, 200_000);
@@ -201,6 +208,7 @@ fn what_lay_in_a_lost_pack_is_stored_again() {
 
 #[test]
 fn a_file_that_was_left_out_meanwhile_is_not_believed_after_its_pack_was_lost() {
+    needs!("rsync");
     let world = remembered();
     let keep = world.files("packs");
     world.write_random("d", 4, 200_000);
@@ -215,6 +223,7 @@ fn a_file_that_was_left_out_meanwhile_is_not_believed_after_its_pack_was_lost() 
 
 #[test]
 fn a_file_of_another_file_system_at_the_same_place_is_not_taken_for_it() {
+    needs!("ext4");
     use crate::support::mount::{FileSystem, Mount};
     let vault = Vault::new();
     let (place, repository) = (vault.join("source"), vault.join("repository"));

@@ -1,9 +1,11 @@
 //! Two programs on one repository at the same time.
 
+use crate::support::needs::needs;
 use crate::whole::world::{Summary, World, same};
 
 #[test]
 fn two_snapshots_at_once_both_succeed_and_both_come_back() {
+    needs!("rsync");
     let mut world = World::new();
     let first = world.source.clone();
     let second = world.vault.join("second");

@@ -12,6 +12,7 @@ use vault::repository::Repository;
 use vault::snapshot::{ENTRY_CHANGED_WHILE_READ, Entry, Kind, Why};
 
 use crate::support::manifest::{Aspect, Manifest};
+use crate::support::needs::needs;
 use crate::whole::world::{Summary, World};
 
 const MIB: usize = 1 << 20;
@@ -45,6 +46,7 @@ fn meanwhile<T>(mut change: impl FnMut(u64) + Send, run: impl FnOnce() -> T) -> 
 
 #[test]
 fn a_file_that_changes_while_it_is_read_is_saved_and_said() {
+    needs!("rsync");
     let world = World::new();
     let path = world.write_random("changing", 1, 8 * MIB);
     let appended = world.write_random("growing", 2, 8 * MIB);

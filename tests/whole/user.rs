@@ -7,6 +7,7 @@ use std::process::Command;
 
 use crate::support::manifest::Manifest;
 use crate::support::mount;
+use crate::support::needs::needs;
 use crate::support::torture;
 use crate::support::vault::Vault;
 use crate::whole::world::{quiet, settle, small_torture};
@@ -27,6 +28,7 @@ fn as_user(vault: &Vault, args: &[OsString]) -> Command {
 
 #[test]
 fn an_ordinary_user_saves_and_restores_what_they_may_read() {
+    needs!("root", "setpriv", "chown");
     let mut vault = Vault::new();
     vault.env("VAULT_REPOSITORY", vault.join("home/repository"));
     let source = vault.join("home/source");
