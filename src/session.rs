@@ -20,7 +20,7 @@ impl Session {
     #[must_use]
     pub fn begin() -> Self {
         let pid = std::process::id();
-        let start = start_ticks(pid).unwrap_or(0);
+        let start = process(pid).map_or(0, |process| process.start_ticks);
         let random = u32::from_le_bytes(random());
         Self { name: format!("{}-{pid}-{start}-{random:08x}", host_and_boot()), next: AtomicU64::new(0) }
     }
@@ -44,7 +44,8 @@ pub fn is_left_over(name: &str) -> bool {
         return false;
     }
     let (Ok(pid), Ok(start)) = (pid.parse::<u32>(), start.parse::<u64>()) else { return false };
-    found_boot != boot || start_ticks(pid).map_or_else(|| !exists(pid), |ticks| ticks != start)
+    let has_ended = |process: Process| process.is_dead || process.start_ticks != start;
+    found_boot != boot || process(pid).map_or_else(|| !exists(pid), has_ended)
 }
 
 /// Random bytes from the system.
@@ -86,11 +87,42 @@ fn exists(pid: u32) -> bool {
     pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
-/// When a process was started, in clock ticks since boot: tells a process from a later one of the same number.
-fn start_ticks(pid: u32) -> Option<u64> {
+/// What the system says of a process.
+struct Process {
+    /// It has ended, though nobody has asked for its exit code yet: a killed run whose parent is slow.
+    is_dead: bool,
+    /// When it was started, in clock ticks since boot: tells it from a later one of the same number.
+    start_ticks: u64,
+}
+
+fn process(pid: u32) -> Option<Process> {
     let stat = fs::read(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
     // The program's name is in parentheses and may hold anything: count fields after the last one.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let fields = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
-    fields.split(' ').nth(19)?.parse().ok()
+    let is_dead = matches!(fields.bytes().next(), Some(b'Z' | b'X'));
+    Some(Process { is_dead, start_ticks: fields.split(' ').nth(19)?.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_killed_run_whose_parent_is_slow_are_left_over() -> std::io::Result<()> {
+        let mut child = std::process::Command::new("/bin/true").spawn()?;
+        let name = |start: u64| format!("{}-{}-{start}-00000000-0", host_and_boot(), child.id());
+        // Not waited for, it stays in the list of processes as a dead one.
+        let start = loop {
+            match process(child.id()) {
+                Some(process) if process.is_dead => break process.start_ticks,
+                _ => std::thread::yield_now(),
+            }
+        };
+        assert!(is_left_over(&name(start)));
+        child.wait()?;
+        let here = Session::begin().temporary();
+        assert!(!is_left_over(here.trim_start_matches("tmp/")), "this process is alive");
+        Ok(())
+    }
 }

@@ -223,6 +223,10 @@ impl Reader<'_> {
         let (major, minor) = (found.stat.rdev.major, found.stat.rdev.minor);
         let kind = match found.stat.kind {
             FileKind::Symlink => match found.link_target() {
+                // Some file systems in user space have such; no symlink can be made of it.
+                Ok(target) if target.is_empty() => {
+                    return Ok(self.unreadable(name, &path, io::ErrorKind::InvalidData.into()));
+                }
                 Ok(target) => Kind::Symlink(Bytes(target)),
                 Err(error) => return Ok(self.unreadable(name, &path, error)),
             },
