@@ -4,7 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::{World, files, flip, json, summary};
+use rustix::process::Signal;
+
 use crate::support::manifest::Manifest;
+use crate::support::torture::Random;
+use crate::support::vault::Running;
 
 /// The pack of files, and the pack of folders.
 fn packs(world: &World) -> (PathBuf, PathBuf) {
@@ -160,4 +164,28 @@ fn damage_is_not_mirrored_and_a_damaged_mirror_is_put_right() {
     fs::remove_file(&twin).unwrap();
     world.run(&["mirror", &copy]).code(13).says("is damaged in the repository");
     assert!(!twin.exists());
+}
+
+#[test]
+fn a_mirror_whose_program_was_killed_goes_on_where_it_was() {
+    let world = World::saved();
+    fs::write(world.src().join("long"), Random(5).bytes(16 << 20)).unwrap();
+    world.save(&[]);
+    let (repo, copy) = (world.path("repo"), world.path("drive"));
+    let under_way = world.vault.join("drive/tmp");
+    let begun = |_: &Running| {
+        let len = |file: &PathBuf| fs::metadata(file).map_or(0, |found| found.len());
+        under_way.exists() && files(&under_way).iter().any(|file| len(file) > 1 << 20)
+    };
+    let mut running = world.vault.spawn(&["-r", &repo, "mirror", "--new", &copy, "--limit-write", "4M"]);
+    running.wait_until("a pack is being copied", begun);
+    running.signal(Signal::KILL);
+    running.wait();
+    world.run(&["-r", &copy, "check"]).ok();
+    world.run(&["mirror", &copy]).ok().says("there already");
+    assert_eq!(files(&under_way), Vec::<PathBuf>::new(), "what was being copied is cleaned up");
+    world.run(&["-r", &copy, "check", "--read-data"]).ok();
+    world.run(&["-r", &copy, "restore", &world.latest("src"), "--target", "back"]).ok();
+    let difference = Manifest::of(&world.src()).diff(&Manifest::of(&world.vault.join("cwd/back")));
+    assert_eq!(difference, Vec::<String>::new());
 }

@@ -82,9 +82,9 @@ pub fn met(closure: &str, needed: &[&'static str]) -> bool {
         return true;
     }
     let test = closure.trim_end_matches("::{{closure}}").trim_start_matches("main::");
-    let text = format!("{test} needs {}", missing.join(", "));
-    assert!(!all_demanded(), "{text}");
-    eprintln!("skipped: {text}");
+    let said = format!("{test} needs {}", missing.join(", "));
+    assert!(!all_demanded(), "{said}");
+    eprintln!("skipped: {said}");
     false
 }
 

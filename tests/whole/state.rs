@@ -99,12 +99,12 @@ fn a_file_replaced_by_another_of_the_same_size_and_mtime_is_noticed() {
 
 #[test]
 fn a_write_through_an_old_memory_map_is_noticed() {
-    needs!("python3");
     const WRITER: &str = "import mmap, sys\n\
         file = open(sys.argv[1], 'r+b')\n\
         map = mmap.mmap(file.fileno(), 0)\n\
         file.close()\n\
         for line in sys.stdin:\n    map[70000] = ord(line[0])\n    print('done', flush=True)\n";
+    needs!("python3");
     let world = remembered();
     let path = world.source.join("a");
     let mut writer = Command::new("python3")
@@ -223,8 +223,8 @@ fn a_file_that_was_left_out_meanwhile_is_not_believed_after_its_pack_was_lost() 
 
 #[test]
 fn a_file_of_another_file_system_at_the_same_place_is_not_taken_for_it() {
-    needs!("ext4");
     use crate::support::mount::{FileSystem, Mount};
+    needs!("ext4");
     let vault = Vault::new();
     let (place, repository) = (vault.join("source"), vault.join("repository"));
     let world = World::at(vault, place, repository);
