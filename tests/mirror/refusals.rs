@@ -11,7 +11,7 @@ use vault::repository::{InitOptions, RecordOuter, Repository, Scope};
 
 use super::world::{World, flip, names, open, publish_record};
 use crate::support::manifest::Manifest;
-use crate::support::mount::{FileSystem, Mount, run};
+use crate::support::mount::{FileSystem, Mount, run, unmount};
 use crate::support::needs::needs;
 use crate::support::scratch::Scratch;
 
@@ -114,7 +114,7 @@ fn a_mirror_is_no_part_of_the_repository_nor_the_repository_itself() {
     let bound = scratch.dir("bound");
     run(Command::new("mount").arg("--bind").args([&here, &bound]));
     let error = world.mirror(&bound.join("mirror"), &world.options(true));
-    run(Command::new("umount").arg(&bound));
+    unmount(&bound);
     assert!(matches!(error, Err(Error::Nested { .. })), "{error:?}");
     assert!(!here.join("new").exists() && !here.join("mirror").exists());
     let copied = scratch.join("copied");

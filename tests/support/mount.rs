@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::scratch::Scratch;
 
@@ -88,7 +89,7 @@ impl Mount {
     /// Unmounts it, as an unplugged drive: the mount point is an empty folder then.
     pub fn unmount(&mut self) {
         if self.mounted {
-            run(Command::new("umount").arg(self.path()));
+            unmount(&self.path());
             self.mounted = false;
         }
     }
@@ -104,7 +105,8 @@ impl Mount {
     /// Makes it read-only or writable again.
     pub fn set_read_only(&self, read_only: bool) {
         let options = if read_only { "remount,ro" } else { "remount,rw" };
-        run(Command::new("mount").args(["-o", options]).arg(self.path()));
+        patiently(Command::new("mount").args(["-o", options]).arg(self.path()))
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     fn mount(&mut self) {
@@ -130,8 +132,8 @@ impl Drop for Mount {
         if self.mounted {
             let path = self.path();
             // Lazily if something still has a file open, for the machine is not to fill up with mounts.
-            let unmount = try_run(Command::new("umount").arg(&path));
-            failures.extend(unmount.err().map(|error| {
+            let unmounted = patiently(Command::new("umount").arg(&path));
+            failures.extend(unmounted.err().map(|error| {
                 let lazy = try_run(Command::new("umount").arg("--lazy").arg(&path));
                 format!("{error}; lazily: {lazy:?}")
             }));
@@ -145,6 +147,23 @@ impl Drop for Mount {
             eprintln!("{failures:?}");
         }
     }
+}
+
+/// Unmounts what is mounted at a path.
+pub fn unmount(path: &Path) {
+    patiently(Command::new("umount").arg(path)).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Runs a program again while it says that a mount is busy. Between the fork and the exec of a program that another test
+/// starts, its process holds every file that this one has open.
+fn patiently(command: &mut Command) -> Result<String, String> {
+    for _ in 0..100 {
+        match try_run(command) {
+            Err(error) if error.contains("busy") => std::thread::sleep(Duration::from_millis(100)),
+            other => return other,
+        }
+    }
+    try_run(command)
 }
 
 /// Runs a program of the system and returns its stdout.

@@ -243,7 +243,7 @@ fn a_file_of_another_file_system_at_the_same_place_is_not_taken_for_it() {
         let first = world.snapshot(&[]);
         assert_eq!(first.count("error_count"), 0);
         let bytes = world.cat("file");
-        mount::run(Command::new("umount").arg(&top));
+        mount::unmount(&top);
         assert!(bytes == vec![byte; 5000]);
     }
 }
