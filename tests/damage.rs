@@ -13,6 +13,7 @@
 mod checking;
 mod medium;
 mod readback;
+mod restoring;
 mod sample;
 
 use std::collections::HashSet;
