@@ -27,7 +27,7 @@ fn restore_all(medium: &Medium) -> BTreeMap<SnapshotId, Restored> {
     let scratch = Scratch::new();
     let mut all = BTreeMap::new();
     for (id, snapshot) in repository.snapshots().unwrap() {
-        let target = scratch.join(&id.to_string());
+        let target = scratch.join(id.to_string());
         let restored = snapshot.and_then(|snapshot| {
             let (reader, options) = (repository.reader()?, RestoreOptions::default());
             restore(&reader, &snapshot, b"", &target, &options, &Silent, &AtomicBool::new(false))
