@@ -21,11 +21,6 @@ impl RateLimit {
         Self { bytes_per_sec: bytes_per_sec.max(1), paid_until: Mutex::new(None) }
     }
 
-    /// Waits until so many bytes more may pass.
-    pub fn pass(&self, bytes: u64) {
-        self.pass_or_stop(bytes, &AtomicBool::new(false));
-    }
-
     /// Waits until so many bytes more may pass, or `stop` is set.
     pub fn pass_or_stop(&self, bytes: u64, stop: &AtomicBool) {
         // Micros keep the product in range for any length of a buffer.

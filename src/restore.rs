@@ -2,10 +2,10 @@
 //!
 //! The tree is walked once, in order (`walk`). Directories and special files are made at once; regular files are
 //! gathered in batches (`plan`), whose pieces are fetched by pack and frame, each frame once, and written to temporary
-//! files that are renamed when they are whole (`content`). What a file carries besides its bytes is in `metadata`,
+//! files, which get their names when all of a batch is whole and durable (`content`). What a file carries besides its bytes is in `metadata`,
 //! what the target has too much in `delete`, and every call that touches the target in `target`. Invariants:
 //! - nothing below the target is reached but through descriptors, and never through a symlink;
-//! - an existing file is never opened for writing; a name shows the old file or the whole new one;
+//! - an existing file is never opened for writing; a name shows the old file or the whole new one, after a crash too;
 //! - no byte is written that was not verified against the id of its chunk;
 //! - memory does not grow with the number, depth or length of files: only names in hard-link groups are remembered.
 
@@ -18,7 +18,7 @@ mod plan;
 mod target;
 mod walk;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::id::{ChunkId, ChunkKind, IdKeys};
 use crate::pack::Location;
+use crate::rate::RateLimit;
 use crate::repository::Reader;
 use crate::snapshot::tree::Entries;
 use crate::snapshot::{Entry, Kind, Snapshot};
@@ -145,6 +146,8 @@ pub struct RestoreOptions {
     pub select: Option<Arc<dyn Select>>,
     /// Whether to write what is left of a damaged file under the name `NAME.damaged`, zeros in place of what is missing.
     pub keep_damaged: bool,
+    /// At most so many bytes of content per second are written.
+    pub write_rate: Option<u64>,
     /// Where the repository lies, which the target must neither contain nor lie in.
     pub repository_place: Option<PathBuf>,
 }
@@ -246,19 +249,23 @@ pub fn restore(
     if let Some(repository) = &options.repository_place {
         target::check_not_nested(repository, target)?;
     }
+    target::check_no_repository(target)?;
     let path = trim_slashes(path);
     let entry = find(reader, &snapshot.root, path)?;
     let base = match entry.kind.directory() {
         Some(_) => path,
         None => path.rsplitn(2, |byte| *byte == b'/').nth(1).unwrap_or_default(),
     };
+    let private = matches!(entry.kind, Kind::Directory(_));
+    let (root, root_is_new) = open_target(target, options.dry_run, private)?;
     let run = Run {
         reader,
         options,
         observer,
         stop,
         target: target.to_owned(),
-        root: open_target(target, options.dry_run)?,
+        root,
+        root_is_new,
         base: base.to_vec(),
         root_user: rustix::process::geteuid().is_root(),
         owners: metadata::Owners::new(options.owner, snapshot),
@@ -268,6 +275,9 @@ pub fn restore(
         links: Mutex::default(),
         kept: Mutex::default(),
         open_temps: Mutex::default(),
+        file_systems: Mutex::default(),
+        spared_mounts: Mutex::default(),
+        rate: options.write_rate.map(RateLimit::new),
     };
     observer.event(&Event::Phase("restoring"));
     if path.is_empty() && options.select.is_none() {
@@ -282,6 +292,9 @@ pub fn restore(
     walked?;
     if let (Some(root), false) = (&run.root, options.dry_run) {
         root.sync().map_err(Error::path("make durable", target))?;
+        for dir in lock(&run.file_systems).values() {
+            dir.sync().map_err(run.error("make durable", &dir.path))?;
+        }
     }
     let mut summary = std::mem::take(&mut *run.summary());
     summary.as_root = run.root_user;
@@ -319,14 +332,12 @@ fn trim_slashes(mut path: &[u8]) -> &[u8] {
     path
 }
 
-/// The target folder; none if this is a dry run and it does not exist.
-fn open_target(path: &Path, dry_run: bool) -> Result<Option<Arc<target::Dir>>> {
-    if !dry_run {
-        target::make_root(path).map_err(Error::path("make", path))?;
-    }
+/// The target folder, none if this is a dry run and it does not exist; and whether it is new.
+fn open_target(path: &Path, dry_run: bool, private: bool) -> Result<(Option<Arc<target::Dir>>, bool)> {
+    let is_new = !dry_run && target::make_root(path, private).map_err(Error::path("make", path))?;
     match target::Dir::open_root(path) {
-        Ok(dir) => Ok(Some(Arc::new(dir))),
-        Err(error) if dry_run && error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Ok(dir) => Ok((Some(Arc::new(dir)), is_new)),
+        Err(error) if dry_run && error.kind() == std::io::ErrorKind::NotFound => Ok((None, true)),
         Err(error) => Err(Error::path("open", path)(error)),
     }
 }
@@ -340,6 +351,7 @@ struct Run<'a> {
     target: PathBuf,
     /// The target, open; none in a dry run if it does not exist.
     root: Option<Arc<target::Dir>>,
+    root_is_new: bool,
     /// What in the snapshot the target stands for.
     base: Vec<u8>,
     root_user: bool,
@@ -353,6 +365,11 @@ struct Run<'a> {
     kept: Mutex<HashSet<Vec<u8>>>,
     /// Temporary files that are open, the longest open first.
     open_temps: Mutex<std::collections::VecDeque<std::sync::Weak<content::Writing>>>,
+    /// A directory on each further file system that is mounted below the target and was gone through.
+    file_systems: Mutex<HashMap<u64, Arc<target::Dir>>>,
+    /// Mounts of which it was said that nothing is removed in them.
+    spared_mounts: Mutex<HashSet<(u64, u64)>>,
+    rate: Option<RateLimit>,
 }
 
 impl Run<'_> {

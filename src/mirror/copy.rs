@@ -78,7 +78,7 @@ impl Copier<'_> {
 
     fn write(&self, new: &mut dyn NewFile, name: &str, bytes: &[u8]) -> Result<()> {
         if let Some(rate) = &self.rate {
-            rate.pass(bytes.len() as u64);
+            rate.pass_or_stop(bytes.len() as u64, self.stop);
         }
         new.write_all(bytes).map_err(self.cannot("write", name))?;
         self.observer.event(&Event::Advanced { bytes: bytes.len() as u64 });

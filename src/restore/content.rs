@@ -4,13 +4,15 @@
 //! hash agrees; all others arrive verified, in any order, from any thread. The last one to arrive sets the metadata and
 //! renames. A piece that is lost costs this file, and the older version stays.
 
+mod writing;
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{FileType, Stat};
 
@@ -21,36 +23,16 @@ use crate::snapshot::list::Pieces;
 use crate::snapshot::{Content, Piece};
 
 use super::metadata::Wanted;
-use super::plan::{Job, Need};
-use super::target::{self, Dir, Handle, Inode, Temp};
+use super::plan::{Job, Need, link_key};
+use super::target::{self, Dir, Handle, Temp};
 use super::{Overwrite, Run, Sparse, joined, lock};
 
-/// At most so many temporary files are open.
-const MAX_OPEN_TEMPS: usize = 192;
+pub(super) use writing::Writing;
+
 /// Blocks of this size that are all zero become holes, if asked for.
 const BLOCK_LEN: usize = 4096;
 /// How much is read at once where only zeros are looked for.
 const SCAN_LEN: usize = 256 << 10;
-
-/// A file on its way.
-pub(super) struct Writing {
-    pub(super) job: Job,
-    change: Change,
-    /// Pieces still to arrive, and one for the listing of them.
-    waiting: AtomicUsize,
-    temp: Mutex<Option<(Temp, Inode)>>,
-    open: Mutex<Option<Arc<File>>>,
-    lost: Mutex<Lost>,
-}
-
-/// What of a file could not be had.
-#[derive(Default)]
-struct Lost {
-    error: Option<Error>,
-    ranges: Vec<(u64, u64)>,
-    /// The target's file system failed: then nothing is kept of the file.
-    target_failed: bool,
-}
 
 impl Run<'_> {
     /// Looks at what exists under the name of a file. None if that settles it.
@@ -65,14 +47,7 @@ impl Run<'_> {
                 self.pretend(&job, change)?;
                 Ok(None)
             }
-            Ok(Some(change)) => Ok(Some(Arc::new(Writing {
-                job,
-                change,
-                waiting: AtomicUsize::new(1),
-                temp: Mutex::default(),
-                open: Mutex::default(),
-                lost: Mutex::default(),
-            }))),
+            Ok(Some(change)) => Ok(Some(Arc::new(Writing::new(job, change)))),
             Ok(None) => Ok(None),
             Err(error) => {
                 self.problem_or_end(&path, error)?;
@@ -104,7 +79,7 @@ impl Run<'_> {
         let same = handle.stat().is_ok_and(|now| target::inode_of(&now) == inode);
         // A name too many: whatever else it is a name of must not change with it.
         let stays = same
-            && match job.entry.meta.link_group {
+            && match link_key(&job.entry) {
                 Some(group) => lock(&self.links).may_be(inode, group),
                 None => stat.st_nlink == 1,
             };
@@ -130,7 +105,8 @@ impl Run<'_> {
         if u64::try_from(stat.st_size) != Ok(job.size) {
             return Ok(false);
         }
-        if self.options.overwrite == Overwrite::IfChanged && target::mtime_of(stat) == job.entry.meta.mtime {
+        let believed = self.options.overwrite == Overwrite::IfChanged && !self.options.verify;
+        if believed && target::mtime_of(stat) == job.entry.meta.mtime {
             return Ok(true);
         }
         let Ok(old) = dir.open_file(&job.entry.name) else { return Ok(false) };
@@ -202,7 +178,7 @@ impl Run<'_> {
         let job = &writing.job;
         if let Content::Inline(bytes) = &job.content {
             self.observer.event(&Event::Advanced { bytes: job.size });
-            return writing.attempt(self, |file| file.write_all_at(bytes, 0));
+            return writing.attempt(self, |file| self.write_bytes(file, bytes, 0));
         }
         let mut old = match (&job.dir, writing.change) {
             (Some(dir), Change::Changed) => dir.open_file(&job.entry.name).ok(),
@@ -252,15 +228,14 @@ impl Run<'_> {
     }
 
     /// All pieces of a file are listed.
-    pub(super) fn listed(&self, writing: &Arc<Writing>) -> Result<()> {
-        self.arrived(writing)
+    pub(super) fn listed(&self, writing: &Arc<Writing>) {
+        self.arrived(writing);
     }
 
-    fn arrived(&self, writing: &Arc<Writing>) -> Result<()> {
-        if writing.waiting.fetch_sub(1, Ordering::AcqRel) == 1 && !self.options.verify {
-            return self.complete(writing);
+    fn arrived(&self, writing: &Arc<Writing>) {
+        if writing.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.complete(writing);
         }
-        Ok(())
     }
 
     /// Writes a piece that was fetched and verified.
@@ -268,20 +243,25 @@ impl Run<'_> {
         // [LIST-2]: a chunk of another length would run into its neighbours.
         if chunk.len() != need.len as usize {
             let rule = Corruption::rule("LIST-2", "a chunk has not the length that its piece gives");
-            return self.lose_piece(need, Error::damaged(&format!("data chunk {}", need.id))(rule));
+            self.lose_piece(need, Error::damaged(&format!("data chunk {}", need.id))(rule));
+            return Ok(());
         }
         need.writing.attempt(self, |file| self.write_bytes(file, chunk, need.at))?;
         self.observer.event(&Event::Advanced { bytes: chunk.len() as u64 });
-        self.arrived(&need.writing)
+        self.arrived(&need.writing);
+        Ok(())
     }
 
     /// Notes that a piece cannot be had.
-    pub(super) fn lose_piece(&self, need: &Need, error: Error) -> Result<()> {
+    pub(super) fn lose_piece(&self, need: &Need, error: Error) {
         need.writing.lose(error, (need.at, u64::from(need.len)));
-        self.arrived(&need.writing)
+        self.arrived(&need.writing);
     }
 
     fn write_bytes(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        if let Some(rate) = &self.rate {
+            rate.pass_or_stop(bytes.len() as u64, self.stop);
+        }
         if self.options.sparse == Sparse::AsSaved {
             return file.write_all_at(bytes, at);
         }
@@ -318,7 +298,11 @@ impl Run<'_> {
                 right &= read_range(file, 0, bytes.len(), &mut buffer) == Some(&bytes[..]);
             }
             for piece in Pieces::new(self.reader, &job.content, job.size) {
-                let Ok(piece) = piece else { break };
+                // What cannot be compared is not verified.
+                let Ok(piece) = piece else {
+                    right = false;
+                    break;
+                };
                 if let Piece::Data(id, len) = piece {
                     right &= read_range(file, at, len as usize, &mut buffer)
                         .is_some_and(|bytes| self.reader.keys().chunk_id(ChunkKind::Data, bytes) == id);
@@ -338,11 +322,44 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// All pieces have arrived or are lost: sets the metadata and gives the file its name.
-    pub(super) fn complete(&self, writing: &Arc<Writing>) -> Result<()> {
+    /// All pieces have arrived or are lost: sets the metadata, while the file is open, and closes it.
+    fn complete(&self, writing: &Arc<Writing>) {
+        let is_lost = {
+            let lost = lock(&writing.lost);
+            if lost.target_failed || lost.error.is_some() && !self.options.keep_damaged {
+                return;
+            }
+            lost.error.is_some()
+        };
+        let done = writing.file(self).map_err(self.error("write", &writing.job.path)).and_then(|file| {
+            if is_lost {
+                // A clone of the older version has its bytes there.
+                let ranges = lock(&writing.lost).ranges.clone();
+                let blanked = ranges.iter().try_for_each(|(at, len)| target::blank(&file, *at, *len));
+                blanked.map_err(self.error("write", &writing.job.path))?;
+            }
+            let wanted = writing.job.wanted();
+            let set = self.set_metadata(&Handle::Open(file.as_fd()), &wanted);
+            // What is left of a damaged file is worth having without its metadata as well.
+            if is_lost { Ok(()) } else { set.map_err(|fault| fault.at(self, &writing.job.path)) }
+        });
+        if let Err(error) = done {
+            let mut lost = lock(&writing.lost);
+            lost.error.get_or_insert(error);
+            lost.target_failed = true;
+        }
+    }
+
+    /// Makes the bytes of one file durable.
+    pub(super) fn sync_one(&self, writing: &Arc<Writing>) -> Result<()> {
+        writing.attempt(self, File::sync_data)
+    }
+
+    /// What was written is durable: gives the file its name.
+    pub(super) fn place(&self, writing: &Arc<Writing>) -> Result<()> {
         let job = &writing.job;
         let lost = std::mem::take(&mut *lock(&writing.lost));
-        let file = lock(&writing.open).take();
+        lock(&writing.open).take();
         let temp = lock(&writing.temp).take();
         self.check()?;
         if let Some(error) = lost.error {
@@ -352,15 +369,7 @@ impl Run<'_> {
             return self.problem_or_end(&job.path, error);
         }
         let Some((mut temp, inode)) = temp else { return Ok(()) };
-        let file = match file {
-            Some(file) => file,
-            None => Arc::new(temp.reopen(inode).map_err(self.error("open", &job.path))?),
-        };
-        let outcome = self
-            .set_metadata(&Handle::Open(file.as_fd()), &job.wanted())
-            .map_err(|fault| fault.at(self, &job.path))
-            .and_then(|()| self.put_in_place(&mut temp, &job.entry.name, &job.path));
-        if let Err(error) = outcome {
+        if let Err(error) = self.put_in_place(&mut temp, &job.entry.name, &job.path) {
             return self.problem_or_end(&job.path, error);
         }
         self.note_link(job, Some(inode));
@@ -373,10 +382,6 @@ impl Run<'_> {
         let Some(dir) = &job.dir else { return Ok(()) };
         if ranges.iter().map(|(_, len)| *len).sum::<u64>() >= job.size {
             return Ok(());
-        }
-        if let Ok(handle) = temp.handle() {
-            // What is left is worth having without its metadata as well.
-            let _ = self.set_metadata(&handle, &job.wanted());
         }
         let mut name = [&job.entry.name, &b".damaged"[..]].concat();
         let mut outcome = temp.rename_new(&name);
@@ -408,61 +413,6 @@ impl Run<'_> {
 impl Job {
     pub(super) fn wanted(&self) -> Wanted<'_> {
         Wanted { meta: &self.entry.meta, owner: self.owner }
-    }
-}
-
-impl Writing {
-    /// Does something with the temporary file. A full medium ends the restore, any other failure costs this file.
-    fn attempt(self: &Arc<Self>, run: &Run<'_>, work: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
-        if lock(&self.lost).target_failed {
-            return Ok(());
-        }
-        if let Err(error) = self.file(run).and_then(|file| work(&file)) {
-            let error = run.error("write", &self.job.path)(error);
-            if error.is_no_space() {
-                return Err(error);
-            }
-            let mut lost = lock(&self.lost);
-            lost.error.get_or_insert(error);
-            lost.target_failed = true;
-        }
-        Ok(())
-    }
-
-    fn lose(&self, error: Error, range: (u64, u64)) {
-        let mut lost = lock(&self.lost);
-        lost.error.get_or_insert(error);
-        lost.ranges.push(range);
-    }
-
-    /// The temporary file, made or opened again if need be. Only so many are open at once.
-    fn file(self: &Arc<Self>, run: &Run<'_>) -> io::Result<Arc<File>> {
-        let file = {
-            let mut open = lock(&self.open);
-            if let Some(file) = &*open {
-                return Ok(file.clone());
-            }
-            let mut temp = lock(&self.temp);
-            let file = if let Some((temp, inode)) = &*temp {
-                temp.reopen(*inode)?
-            } else {
-                let dir = self.job.dir.as_ref().ok_or(io::ErrorKind::NotFound)?;
-                let (new, file) = Temp::file(dir)?;
-                let inode = target::inode_of(&rustix::fs::fstat(&file)?);
-                *temp = Some((new, inode));
-                file
-            };
-            open.insert(Arc::new(file)).clone()
-        };
-        let longest = {
-            let mut all = lock(&run.open_temps);
-            all.push_back(Arc::downgrade(self));
-            if all.len() > MAX_OPEN_TEMPS { all.pop_front() } else { None }
-        };
-        if let Some(longest) = longest.and_then(|longest| longest.upgrade()) {
-            lock(&longest.open).take();
-        }
-        Ok(file)
     }
 }
 

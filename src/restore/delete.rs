@@ -1,8 +1,9 @@
 //! What the target has and the snapshot does not: removed with `delete`, when the walk leaves a directory.
 //!
 //! Never what the snapshot left out on purpose (it has an entry), what the user's selection does not take in, what is
-//! mounted into the target, or a repository. Both listings pass in portions, so a directory of any length does.
+//! mounted into the target, or what is in a repository. Both listings pass in portions, so a directory of any length does.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rustix::fs::FileType;
@@ -29,22 +30,44 @@ struct Level {
 }
 
 impl Run<'_> {
-    /// Removes what a directory of the target has and that of the snapshot does not.
-    pub(super) fn delete_superfluous(&self, dir: &Arc<Dir>, node: ChunkId) -> Result<()> {
+    /// Removes what a directory of the target has and that of the snapshot does not. In one that is `folded`, names that differ by case
+    /// are one.
+    pub(super) fn delete_superfluous(&self, dir: &Arc<Dir>, node: ChunkId, folded: bool) -> Result<()> {
+        if self.root.as_ref().is_none_or(|root| root.mount() != dir.mount()) {
+            if lock(&self.spared_mounts).insert(dir.mount()) {
+                self.notice(&dir.path, "nothing is removed in it: something is mounted there");
+            }
+            return Ok(());
+        }
+        if dir.is_repository() {
+            self.notice(&dir.path, "nothing is removed in it: it is a repository");
+            return Ok(());
+        }
         let mut portion = Vec::new();
         dir.list(|name, _| {
             portion.push(name.to_vec());
             if portion.len() < PORTION {
                 Ok(())
             } else {
-                self.delete_portion(dir, node, std::mem::take(&mut portion))
+                self.delete_portion(dir, node, folded, std::mem::take(&mut portion))
             }
         })?;
-        self.delete_portion(dir, node, portion)
+        self.delete_portion(dir, node, folded, portion)
     }
 
-    fn delete_portion(&self, dir: &Arc<Dir>, node: ChunkId, mut names: Vec<Vec<u8>>) -> Result<()> {
+    fn delete_portion(
+        &self,
+        dir: &Arc<Dir>,
+        node: ChunkId,
+        folded: bool,
+        mut names: Vec<Vec<u8>>,
+    ) -> Result<()> {
         names.sort_unstable();
+        if folded {
+            let wanted = Entries::new(self.reader, node).map(|entry| entry.map(|entry| fold(&entry.name)));
+            let wanted = wanted.collect::<Result<HashSet<_>>>()?;
+            names.retain(|name| !wanted.contains(&fold(name)));
+        }
         let mut wanted = Entries::new(self.reader, node);
         let mut next = wanted.next().transpose()?;
         let mut superfluous = Vec::new();
@@ -195,6 +218,11 @@ impl Run<'_> {
     fn in_snapshot(&self, path: &[u8]) -> Vec<u8> {
         joined(&self.base, path)
     }
+}
+
+/// A name as file systems fold it that do not tell cases apart: rather too much is one name than too little.
+fn fold(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).to_uppercase().to_lowercase()
 }
 
 /// What became of a name that is to be removed.

@@ -10,7 +10,7 @@ use crate::event::Change;
 use crate::snapshot::{Entry, Kind};
 
 use super::metadata::Wanted;
-use super::plan::Original;
+use super::plan::{Original, link_key};
 use super::target::{self, Dir, Temp};
 use super::{NotSet, Run, lock};
 
@@ -23,7 +23,7 @@ impl Run<'_> {
         path: &[u8],
         owner: Option<(u32, u32)>,
     ) -> Result<Change> {
-        let original = entry.meta.link_group.and_then(|group| lock(&self.links).original(group));
+        let original = link_key(entry).and_then(|group| lock(&self.links).original(group));
         if let Some(original) = original {
             if let Some(change) = self.link(dir, entry, path, &original)? {
                 return Ok(change);
@@ -82,7 +82,7 @@ impl Run<'_> {
         stat: &Stat,
     ) -> Result<Option<Change>> {
         let inode = target::inode_of(stat);
-        let alone = match entry.meta.link_group {
+        let alone = match link_key(entry) {
             Some(group) => lock(&self.links).may_be(inode, group),
             None => stat.st_nlink == 1,
         };
@@ -105,7 +105,7 @@ impl Run<'_> {
     }
 
     fn note_name(&self, dir: &Arc<Dir>, entry: &Entry, inode: target::Inode) {
-        if let Some(group) = entry.meta.link_group {
+        if let Some(group) = link_key(entry) {
             let (name, inode) = (entry.name.0.clone(), Some(inode));
             let original = Original { dir: dir.path.clone(), dir_inode: Some(dir.inode), name, inode };
             lock(&self.links).restored(group, original);

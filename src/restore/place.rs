@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::event::{Change, Item};
 use crate::snapshot::{Entry, Time};
 
-use super::plan::{Job, Original};
+use super::plan::{Job, Original, link_key};
 use super::target::{self, Dir, Inode, Temp};
 use super::{NotSet, Overwrite, RestoreOptions as Options, Run, lock};
 
@@ -122,7 +122,7 @@ impl Run<'_> {
 
     /// Notes that the file of a link group has this name.
     pub(super) fn note_link(&self, job: &Job, inode: Option<Inode>) {
-        if let Some(group) = job.entry.meta.link_group {
+        if let Some(group) = link_key(&job.entry) {
             let (dir, dir_inode) =
                 job.dir.as_ref().map_or((Vec::new(), None), |dir| (dir.path.clone(), Some(dir.inode)));
             let original = Original { dir, dir_inode, name: job.entry.name.0.clone(), inode };

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::codec;
 use crate::error::Result;
 use crate::event::Change;
-use crate::id::{ChunkId, ChunkKind, LinkGroup};
+use crate::id::{self, ChunkId, ChunkKind, LinkGroup};
 use crate::pack::Location;
 use crate::snapshot::{Content, Entry, Meta};
 
@@ -32,6 +33,8 @@ const MAX_PATHS_LEN: usize = 16 << 20;
 const MAX_TOGETHER: u64 = 64 << 20;
 /// A portion has so many pieces.
 const MAX_NEEDS: usize = 16 << 10;
+/// So many pieces of a batch wait at most.
+const MAX_GATHERED: usize = 128 << 10;
 
 /// A regular file to be restored.
 pub(super) struct Job {
@@ -63,6 +66,8 @@ pub(super) struct Finish {
     /// The mode to go back to if the metadata are not known.
     pub(super) mode_before: Option<u32>,
     pub(super) change: Change,
+    /// Whether it is an entry of the snapshot, and not just the folder that one goes into.
+    pub(super) counts: bool,
 }
 
 /// Files that are restored together.
@@ -81,8 +86,17 @@ pub(super) struct Batch {
 /// Files with several names, as far as they are restored.
 #[derive(Default)]
 pub(super) struct Links {
-    files: HashMap<LinkGroup, Linked>,
-    inodes: HashMap<Inode, LinkGroup>,
+    files: HashMap<LinkKey, Linked>,
+    inodes: HashMap<Inode, LinkKey>,
+}
+
+/// What names of one file have in common: their group, and a hash of what they are. An inode number that was used twice while the
+/// snapshot was taken gives two files one group.
+pub(super) type LinkKey = (LinkGroup, [u8; 16]);
+
+/// The key of an entry that may have further names.
+pub(super) fn link_key(entry: &Entry) -> Option<LinkKey> {
+    entry.meta.link_group.map(|group| (group, id::checksum_128(&[&codec::encode(&entry.kind)])))
 }
 
 /// Where the first name of a file is.
@@ -104,7 +118,7 @@ pub(super) struct Original {
 
 impl Links {
     /// The name that the file of this group has already.
-    pub(super) fn original(&self, group: LinkGroup) -> Option<Original> {
+    pub(super) fn original(&self, group: LinkKey) -> Option<Original> {
         match self.files.get(&group)?.clone() {
             Linked::Waiting => None,
             Linked::Restored { dir, dir_inode, name, inode } => {
@@ -114,7 +128,7 @@ impl Links {
     }
 
     /// Notes under which name the file of this group was restored.
-    pub(super) fn restored(&mut self, group: LinkGroup, original: Original) {
+    pub(super) fn restored(&mut self, group: LinkKey, original: Original) {
         let Original { dir, dir_inode, name, inode } = original;
         if let Some(inode) = inode {
             self.inodes.insert(inode, group);
@@ -123,7 +137,7 @@ impl Links {
     }
 
     /// Whether an existing inode may be the file of this group: it is not that of another one.
-    pub(super) fn may_be(&self, inode: Inode, group: LinkGroup) -> bool {
+    pub(super) fn may_be(&self, inode: Inode, group: LinkKey) -> bool {
         self.inodes.get(&inode).is_none_or(|owner| *owner == group)
     }
 }
@@ -134,7 +148,7 @@ impl Batch {
         self.dirs += usize::from(first);
         self.paths_len += job.path.len();
         self.bytes = self.bytes.saturating_add(job.size);
-        let links = job.entry.meta.link_group.map(|group| (lock(&run.links), group));
+        let links = link_key(&job.entry).map(|group| (lock(&run.links), group));
         let later = links.is_some_and(|(mut links, group)| {
             let known = links.files.contains_key(&group);
             links.files.entry(group).or_insert(Linked::Waiting);
@@ -163,7 +177,7 @@ impl Batch {
         run.restore_files(jobs)?;
         for job in linked {
             run.check()?;
-            let original = job.entry.meta.link_group.and_then(|group| lock(&run.links).original(group));
+            let original = link_key(&job.entry).and_then(|group| lock(&run.links).original(group));
             match original {
                 Some(original) => {
                     if let Some(job) = run.link_file(job, &original)? {
@@ -195,48 +209,63 @@ impl Run<'_> {
                 if needs.len() >= MAX_NEEDS { self.fetch(std::mem::take(&mut needs)) } else { Ok(()) }
             })?;
             self.fetch(needs)?;
-            self.listed(&writing)?;
-            self.verify_and_complete(&[writing])?;
+            self.listed(&writing);
+            self.sync_and_place(&[writing])?;
         }
         Ok(())
     }
 
     fn restore_together(&self, jobs: Vec<Job>) -> Result<()> {
         let jobs: Vec<_> = jobs.into_iter().map(|job| std::sync::Mutex::new(Some(job))).collect();
-        let gathered = std::sync::Mutex::new((Vec::new(), Vec::new()));
+        let gathered = std::sync::Mutex::default();
+        let writings: std::sync::Mutex<Vec<Arc<Writing>>> = std::sync::Mutex::default();
         self.in_parallel(jobs.len(), |index| {
             let Some(job) = jobs.get(index).and_then(|job| lock(job).take()) else { return Ok(()) };
             let Some(writing) = self.begin(job)? else { return Ok(()) };
             let mut needs = Vec::new();
             self.list_needs(&writing, &mut |need| {
                 needs.push(need);
-                Ok(())
+                if needs.len() < MAX_NEEDS { Ok(()) } else { self.gather(&gathered, &mut needs) }
             })?;
-            self.listed(&writing)?;
-            let mut gathered = lock(&gathered);
-            gathered.0.extend(needs);
-            if self.options.verify {
-                gathered.1.push(writing);
-            }
+            self.gather(&gathered, &mut needs)?;
+            self.listed(&writing);
+            lock(&writings).push(writing);
             Ok(())
         })?;
-        let (needs, writings) = std::mem::take(&mut *lock(&gathered));
+        let needs = std::mem::take(&mut *lock(&gathered));
         self.fetch(needs)?;
-        self.verify_and_complete(&writings)
+        let writings = std::mem::take(&mut *lock(&writings));
+        self.sync_and_place(&writings)
     }
 
-    /// With `verify`: has all that was written reach the medium, reads it back and gives the files their names.
-    fn verify_and_complete(&self, writings: &[Arc<Writing>]) -> Result<()> {
-        if !self.options.verify {
-            return Ok(());
-        }
-        if let Some(dir) = writings.iter().find_map(|writing| writing.job.dir.as_ref()) {
-            dir.sync().map_err(self.error("make durable", &dir.path))?;
+    /// Adds pieces to those that wait, and fetches all if they are too many: a forged list may name millions in one file.
+    fn gather(&self, gathered: &std::sync::Mutex<Vec<Need>>, needs: &mut Vec<Need>) -> Result<()> {
+        let ready = {
+            let mut gathered = lock(gathered);
+            gathered.append(needs);
+            if gathered.len() < MAX_GATHERED { Vec::new() } else { std::mem::take(&mut *gathered) }
+        };
+        self.fetch(ready)
+    }
+
+    /// Has all that was written reach the medium, and only then gives the files their names: a crash must not leave a file that
+    /// has the right length and times and not its bytes. With `verify` they are read back in between.
+    fn sync_and_place(&self, writings: &[Arc<Writing>]) -> Result<()> {
+        if let [writing] = writings {
+            self.sync_one(writing)?;
+        } else {
+            let dirs = writings.iter().filter_map(|writing| writing.job.dir.as_ref());
+            let by_device: HashMap<u64, &Arc<Dir>> = dirs.map(|dir| (dir.inode.0, dir)).collect();
+            for dir in by_device.into_values() {
+                dir.sync().map_err(self.error("make durable", &dir.path))?;
+            }
         }
         self.in_parallel(writings.len(), |index| match writings.get(index) {
             Some(writing) => {
-                self.read_back(writing)?;
-                self.complete(writing)
+                if self.options.verify {
+                    self.read_back(writing)?;
+                }
+                self.place(writing)
             }
             None => Ok(()),
         })
@@ -278,7 +307,7 @@ impl Run<'_> {
             self.check()?;
             match self.reader.get(ChunkKind::Data, &need.id) {
                 Ok(chunk) => self.write_piece(need, &chunk)?,
-                Err(error) => self.lose_piece(need, error)?,
+                Err(error) => self.lose_piece(need, error),
             }
         }
         Ok(())

@@ -7,30 +7,32 @@
 
 mod chain;
 mod handle;
+mod root;
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, SeekFrom, Stat,
+    StatxFlags,
 };
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::session::{self, Session};
 use crate::snapshot::Time;
 
 pub(super) use chain::Dirs;
 pub(super) use handle::Handle;
+pub(super) use root::{check_no_repository, check_not_nested, make_root};
 
 /// Names are looked up together in paths up to this length, which the system takes.
 const MAX_LOOKUP_LEN: usize = 2048;
@@ -59,6 +61,8 @@ pub(super) struct Dir {
     /// Below the target, empty for the target itself.
     pub(super) path: Vec<u8>,
     pub(super) inode: Inode,
+    /// The mount it was reached through, as far as the system tells.
+    mount: u64,
 }
 
 impl Dir {
@@ -75,7 +79,15 @@ impl Dir {
 
     fn new(fd: OwnedFd, path: Vec<u8>) -> io::Result<Self> {
         let inode = inode_of(&rustix::fs::fstat(&fd)?);
-        Ok(Self { fd, path, inode })
+        // Before Linux 5.8 nothing tells one mount of a file system from another: then the file system alone counts.
+        let stat = rustix::fs::statx(&fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+        let mount = stat.ok().filter(|stat| stat.stx_mask & StatxFlags::MNT_ID.bits() != 0);
+        Ok(Self { fd, path, inode, mount: mount.map_or(0, |stat| stat.stx_mnt_id) })
+    }
+
+    /// The file system that it lies on, and the mount through which it was reached.
+    pub(super) fn mount(&self) -> (u64, u64) {
+        (self.inode.0, self.mount)
     }
 
     fn open(&self, name: &[u8], flags: OFlags, further: ResolveFlags) -> io::Result<OwnedFd> {
@@ -96,15 +108,21 @@ impl Dir {
         Ok(rustix::fs::fstat(&self.fd)?)
     }
 
-    /// Opens the directory `name`. One that its owner may not enter is opened to the owner first.
+    /// Opens the directory `name`.
     pub(super) fn open_dir(&self, name: &[u8], path: Vec<u8>) -> io::Result<Self> {
-        match self.open(name, DIRECTORY, ResolveFlags::empty()) {
+        Self::new(self.open(name, DIRECTORY, ResolveFlags::empty())?, path)
+    }
+
+    /// Opens the directory `name`. One that its owner may not enter is opened to the owner first, and its mode returned.
+    pub(super) fn force_open_dir(&self, name: &[u8], path: Vec<u8>) -> io::Result<(Self, Option<u32>)> {
+        match self.open_dir(name, path.clone()) {
             Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
                 let handle = self.handle(name)?;
-                handle.chmod(handle.stat()?.st_mode & 0o7777 | 0o700)?;
-                Self::new(self.open(name, DIRECTORY, ResolveFlags::empty())?, path)
+                let mode = handle.stat()?.st_mode & 0o7777;
+                handle.chmod(mode | 0o700)?;
+                Ok((self.open_dir(name, path)?, Some(mode)))
             }
-            other => Self::new(other?, path),
+            other => Ok((other?, None)),
         }
     }
 
@@ -224,11 +242,42 @@ impl Dir {
         matches!(self.stat(&temp.name.to_ascii_uppercase()), Ok(Some(_)))
     }
 
-    /// Whether a repository lies in this directory.
+    /// Whether a repository lies in this directory, be it a damaged one `[REPO-4]`. What cannot be read is taken for one.
     pub(super) fn is_repository(&self) -> bool {
-        let mut magic = [0; 8];
-        self.open_file(b"config").is_ok_and(|file| file.read_exact_at(&mut magic, 0).is_ok())
-            && &magic == b"VLTCONFG"
+        let is_ours = |name: &str, magics: &[&[u8; 8]]| {
+            let mut found = [0; 8];
+            match self.open_file(name.as_bytes()).and_then(|file| file.read_exact_at(&mut found, 0)) {
+                Ok(()) => magics.contains(&&found),
+                Err(error) => {
+                    !matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                    ) && !matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO | libc::EACCES))
+                }
+            }
+        };
+        let is_folder = |name: &&str| matches!(self.stat(name.as_bytes()), Ok(Some(stat)) if type_of(&stat) == FileType::Directory);
+        let config: &[u8; 8] = b"VLTCONFG";
+        is_ours("config", &[config])
+            || is_ours("config.2", &[config])
+            || is_ours("copy", &[b"VLTCOPY1"])
+            || ["packs", "index", "snapshots", "records", "tmp"].iter().all(is_folder)
+    }
+
+    /// Removes the temporary files of restores that have ended.
+    pub(super) fn remove_left_over(&self) -> Result<()> {
+        let mut left_over = Vec::new();
+        self.list(|name, kind| {
+            if kind != FileType::Directory && is_left_over(name) {
+                left_over.push(name.to_vec());
+            }
+            Ok(())
+        })?;
+        for name in left_over {
+            // Whatever keeps it there is met again, and said, where it matters.
+            let _ = self.unlink(&name);
+        }
+        Ok(())
     }
 }
 
@@ -352,11 +401,22 @@ impl Drop for Temp {
     }
 }
 
+const TEMPORARY: (&str, &str) = (".vault-", ".tmp");
+
 /// A name that nobody else uses.
 fn temporary_name() -> Vec<u8> {
-    static RANDOM: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!(".vault-{:016x}-{:x}.tmp", *RANDOM, COUNT.fetch_add(1, Ordering::Relaxed)).into_bytes()
+    static SESSION: LazyLock<Session> = LazyLock::new(Session::begin);
+    let name = SESSION.temporary();
+    let name = name.strip_prefix("tmp/").unwrap_or(&name);
+    [TEMPORARY.0, name, TEMPORARY.1].concat().into_bytes()
+}
+
+/// Whether a temporary file is of a restore on this host that has ended.
+fn is_left_over(name: &[u8]) -> bool {
+    std::str::from_utf8(name)
+        .ok()
+        .and_then(|name| name.strip_prefix(TEMPORARY.0)?.strip_suffix(TEMPORARY.1))
+        .is_some_and(session::is_left_over)
 }
 
 /// Makes `new` a clone of the blocks of `old`, where the file system can.
@@ -368,6 +428,21 @@ pub(super) fn clone_blocks(new: &File, old: &File) -> bool {
 pub(super) fn punch(file: &File, at: u64, len: u64) -> io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     Ok(rustix::fs::fallocate(file, flags, at, len)?)
+}
+
+/// Makes a range of a file read as zeros.
+pub(super) fn blank(file: &File, mut at: u64, len: u64) -> io::Result<()> {
+    if punch(file, at, len).is_ok() {
+        return Ok(());
+    }
+    let end = at.saturating_add(len);
+    let zeros = [0; 16 << 10];
+    while at < end {
+        let len = usize::try_from(end - at).map_or(zeros.len(), |rest| rest.min(zeros.len()));
+        file.write_all_at(zeros.get(..len).unwrap_or_default(), at)?;
+        at += len as u64;
+    }
+    Ok(())
 }
 
 /// The first byte at or after `at` that may be other than zero; none if there is none until the end.
@@ -385,64 +460,4 @@ pub(super) fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
 pub(super) fn drop_cached(file: &File) {
     // A file system without a page cache of its own has nothing to drop.
     let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
-}
-
-/// Makes the target folder and those above it.
-pub(super) fn make_root(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::create_dir_all(parent)?;
-    }
-    fs::create_dir(path)
-}
-
-/// Refuses a target inside of the repository, and a repository inside of the target, by inodes and not by names.
-pub(super) fn check_not_nested(repository: &Path, target: &Path) -> Result<()> {
-    let nested = |inner: &Path, outer: &Path, reason| Error::Nested {
-        inner: inner.to_owned(),
-        outer: outer.to_owned(),
-        reason,
-    };
-    let Some(repository_inodes) = inodes_above(repository)? else { return Ok(()) };
-    let mut existing = std::path::absolute(target).map_err(Error::path("look up", target))?;
-    let whole = existing.clone();
-    let target_inodes = loop {
-        if let Some(inodes) = inodes_above(&existing)? {
-            break inodes;
-        }
-        if !existing.pop() {
-            return Ok(());
-        }
-    };
-    let [repository_inode, ..] = repository_inodes[..] else { return Ok(()) };
-    if target_inodes.contains(&repository_inode) {
-        return Err(nested(
-            target,
-            repository,
-            "what is restored would lie among the files of the repository",
-        ));
-    }
-    if existing == whole && target_inodes.first().is_some_and(|inode| repository_inodes.contains(inode)) {
-        return Err(nested(repository, target, "restoring could replace or remove files of the repository"));
-    }
-    Ok(())
-}
-
-/// The inodes of a path and of all directories above it, the path's own first; none if it does not exist.
-fn inodes_above(path: &Path) -> Result<Option<Vec<Inode>>> {
-    let real = match fs::canonicalize(path) {
-        Ok(real) => real,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(Error::path("look up", path)(error)),
-    };
-    let mut inodes = Vec::new();
-    for place in real.ancestors() {
-        let metadata = fs::metadata(place).map_err(Error::path("look up", place))?;
-        inodes.push((metadata.dev(), metadata.ino()));
-    }
-    Ok(Some(inodes))
 }

@@ -20,7 +20,7 @@ use crate::snapshot::{Entry, Kind, Meta};
 use super::metadata::Wanted;
 use super::plan::{Batch, Finish, Job};
 use super::target::{self, Dir, Dirs};
-use super::{Overwrite, Run};
+use super::{Overwrite, Run, lock};
 
 /// So many levels keep their reader.
 const MAX_READERS: usize = 64;
@@ -100,7 +100,10 @@ impl<'a> Walk<'a> {
         level.place = if self.dirs.is_some() { Place::Open } else { Place::Absent };
         level.change = if self.dirs.is_some() { Change::Unchanged } else { Change::New };
         if let Some(root) = self.run.root.clone() {
-            level.existed = true;
+            level.existed = !self.run.root_is_new;
+            if self.run.root_is_new {
+                level.change = Change::New;
+            }
             self.look_at_directory(&mut level, &root)?;
         }
         self.levels.push(level);
@@ -309,6 +312,12 @@ impl<'a> Walk<'a> {
         if run.options.dry_run {
             return Ok(());
         }
+        if level.existed {
+            dir.remove_left_over()?;
+        }
+        if run.root.as_ref().is_some_and(|root| root.inode.0 != dir.inode.0) {
+            lock(&run.file_systems).entry(dir.inode.0).or_insert_with(|| dir.clone());
+        }
         let mode = dir.stat_self().map_or(0o700, |stat| stat.st_mode & 0o7777);
         if !run.root_user && mode & 0o700 != 0o700 && dir.own_handle().chmod(mode | 0o700).is_ok() {
             level.mode_before = Some(mode);
@@ -347,19 +356,20 @@ impl<'a> Walk<'a> {
         let run = self.run;
         if let (Some(dir), Some(node), true, false, true) =
             (&dir, level.node, level.existed, level.damaged, run.options.delete)
-            && let Err(error) = run.delete_superfluous(dir, node)
+            && let Err(error) = run.delete_superfluous(dir, node, level.folded.is_some())
         {
             run.problem_or_end(&path, error)?;
         }
         // The folder that a single file goes into is not the snapshot's.
-        if matches!(level.place, Place::Later | Place::Passed) || level.node.is_none() {
+        let counts = level.node.is_some();
+        if matches!(level.place, Place::Later | Place::Passed) || !counts && level.mode_before.is_none() {
             return Ok(());
         }
         let meta = level.meta.map(|meta| {
             let owner = run.owners.of(&whole, &meta);
             (meta, owner)
         });
-        let finish = Finish { dir, path, meta, mode_before: level.mode_before, change: level.change };
+        let finish = Finish { dir, path, meta, mode_before: level.mode_before, change: level.change, counts };
         if level.batch == Some(self.batch.number) {
             self.batch.finish_later(finish);
             return Ok(());
@@ -411,10 +421,15 @@ impl Run<'_> {
             if target::type_of(&stat) == FileType::Directory {
                 level.existed = true;
                 level.change = Change::Unchanged;
-                return parent
-                    .open_dir(name, path.to_vec())
-                    .map(Made::Directory)
-                    .map_err(self.error("open", path));
+                if self.options.dry_run {
+                    // What may not be looked into is not opened for that.
+                    let opened = parent.open_dir(name, path.to_vec());
+                    return Ok(opened.map_or(Made::Pretended, Made::Directory));
+                }
+                let opened = parent.force_open_dir(name, path.to_vec());
+                let (dir, mode_before) = opened.map_err(self.error("open", path))?;
+                level.mode_before = mode_before;
+                return Ok(Made::Directory(dir));
             }
             let mtime = level.meta.as_ref().map(|meta| meta.mtime).unwrap_or_default();
             if !self.may_replace(&stat, mtime) {
@@ -435,7 +450,7 @@ impl Run<'_> {
 
     /// Sets the metadata of a directory that nothing is done in any more.
     pub(super) fn finish_directory(&self, finish: Finish) -> Result<()> {
-        let Finish { dir, path, meta, mode_before, change } = finish;
+        let Finish { dir, path, meta, mode_before, change, counts } = finish;
         if let (Some(dir), false) = (&dir, self.options.dry_run) {
             let handle = dir.own_handle();
             let set = match (&meta, mode_before) {
@@ -449,7 +464,9 @@ impl Run<'_> {
                 return self.problem_or_end(&path, error);
             }
         }
-        self.done(&path, Item::Directory, change, 0);
+        if counts {
+            self.done(&path, Item::Directory, change, 0);
+        }
         Ok(())
     }
 }

@@ -89,7 +89,7 @@ impl Context {
     /// The medium of the repository.
     pub fn backend(&self) -> Result<Arc<dyn Backend>> {
         let folder = Arc::new(LocalFolder::new(self.repository_folder()?.0));
-        Ok(Limited::wrap(folder, self.global.read_rate(), self.global.write_rate()))
+        Ok(Limited::wrap(folder, self.global.read_rate(), self.global.write_rate(), self.stop.clone()))
     }
 
     /// Opens the repository, and says what was found damaged though something else stood in for it.

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use vault::backend::{Backend, Listed, NewFile, StoredFile};
 use vault::rate::RateLimit;
@@ -12,20 +13,22 @@ pub struct Limited {
     inner: Arc<dyn Backend>,
     read: Option<Arc<RateLimit>>,
     write: Option<Arc<RateLimit>>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Limited {
-    /// The medium `inner` with these limits; itself if there are none.
+    /// The medium `inner` with these limits, which nobody waits for once `stop` is set; itself if there are none.
     pub fn wrap(
         inner: Arc<dyn Backend>,
         read_rate: Option<u64>,
         write_rate: Option<u64>,
+        stop: Arc<AtomicBool>,
     ) -> Arc<dyn Backend> {
         if read_rate.is_none() && write_rate.is_none() {
             return inner;
         }
         let limit = |rate: Option<u64>| rate.map(|rate| Arc::new(RateLimit::new(rate)));
-        Arc::new(Self { inner, read: limit(read_rate), write: limit(write_rate) })
+        Arc::new(Self { inner, read: limit(read_rate), write: limit(write_rate), stop })
     }
 }
 
@@ -41,7 +44,7 @@ impl Backend for Limited {
     fn open(&self, file: &str) -> io::Result<Box<dyn StoredFile>> {
         let inner = self.inner.open(file)?;
         Ok(match &self.read {
-            Some(limit) => Box::new(LimitedFile { inner, limit: limit.clone() }),
+            Some(limit) => Box::new(LimitedFile { inner, limit: limit.clone(), stop: self.stop.clone() }),
             None => inner,
         })
     }
@@ -49,7 +52,7 @@ impl Backend for Limited {
     fn create(&self, temporary: &str) -> io::Result<Box<dyn NewFile>> {
         let inner = self.inner.create(temporary)?;
         Ok(match &self.write {
-            Some(limit) => Box::new(LimitedNewFile { inner, limit: limit.clone() }),
+            Some(limit) => Box::new(LimitedNewFile { inner, limit: limit.clone(), stop: self.stop.clone() }),
             None => inner,
         })
     }
@@ -78,6 +81,7 @@ impl Backend for Limited {
 struct LimitedFile {
     inner: Box<dyn StoredFile>,
     limit: Arc<RateLimit>,
+    stop: Arc<AtomicBool>,
 }
 
 impl StoredFile for LimitedFile {
@@ -86,7 +90,7 @@ impl StoredFile for LimitedFile {
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.limit.pass(buffer.len() as u64);
+        self.limit.pass_or_stop(buffer.len() as u64, &self.stop);
         self.inner.read_exact_at(buffer, offset)
     }
 
@@ -98,12 +102,13 @@ impl StoredFile for LimitedFile {
 struct LimitedNewFile {
     inner: Box<dyn NewFile>,
     limit: Arc<RateLimit>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Write for LimitedNewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
-        self.limit.pass(written as u64);
+        self.limit.pass_or_stop(written as u64, &self.stop);
         Ok(written)
     }
 

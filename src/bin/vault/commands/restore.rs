@@ -31,7 +31,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
     let damaged = context.screen.tally().problems() > 0;
     // A path that is not there is found out before a folder is made or anything asked.
     entry_at(&reader, snapshot, args.selector.path())?;
-    let options = to_options(args, repository.backend().place())?;
+    let options = to_options(args, repository.backend().place(), context.global.write_rate())?;
     let jobs = if args.in_place {
         place::in_place(&reader, &snapshot.1, args.selector.path())?
     } else {
@@ -129,7 +129,7 @@ fn agreed(
     })
 }
 
-fn to_options(args: &RestoreArgs, repository: &Path) -> Result<RestoreOptions> {
+fn to_options(args: &RestoreArgs, repository: &Path, write_rate: Option<u64>) -> Result<RestoreOptions> {
     let patterns = |exact: &[String], folded: &[String]| {
         let exact = exact.iter().map(|pattern| (pattern.clone(), CaseFold::Exact));
         Patterns::new(exact.chain(folded.iter().map(|pattern| (pattern.clone(), CaseFold::Ignore))))
@@ -159,6 +159,7 @@ fn to_options(args: &RestoreArgs, repository: &Path) -> Result<RestoreOptions> {
         },
         select,
         keep_damaged: args.keep_damaged,
+        write_rate,
         repository_place: Some(repository.to_owned()),
     })
 }
