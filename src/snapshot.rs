@@ -28,6 +28,8 @@ pub const MAX_LEVEL: u8 = 16;
 
 /// The entry's content changed while it was read.
 pub const ENTRY_CHANGED_WHILE_READ: u32 = 1;
+/// The directory has entries that are not in the snapshot and whose names are not known.
+pub const ENTRY_INCOMPLETE: u32 = 5;
 
 /// The hash of the snapshots that were listed when this one was taken.
 pub const SNAPSHOT_SEEN: u32 = 1;
@@ -66,6 +68,14 @@ pub enum Kind {
     Implied(ChunkId),
     /// Something that is in the source and not in the snapshot; with the system's error number or 0.
     LeftOut(Why, u32),
+}
+
+impl Entry {
+    /// Whether it is a directory that has more entries than the snapshot knows.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        self.fields.iter().any(|field| field.tag == ENTRY_INCOMPLETE)
+    }
 }
 
 impl Kind {

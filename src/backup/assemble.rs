@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
 use crate::snapshot::list::ListWriter;
 use crate::snapshot::tree::TreeWriter;
-use crate::snapshot::{Content, Entry, Kind, Meta, Piece, Source};
+use crate::snapshot::{Content, ENTRY_INCOMPLETE, Entry, Field, Kind, Meta, Piece, Source};
 
 /// The notes are cut into chunks of this length.
 const NOTE_CHUNK_LEN: usize = 256 << 10;
@@ -98,6 +98,15 @@ impl Assembler<'_> {
             Made::Enter(entry) => {
                 self.note_numbers(&entry);
                 self.open.push((entry, TreeWriter::new(self.put)));
+            }
+            Made::Incomplete => {
+                if let Some((directory, _)) = self.open.last_mut().filter(|(open, _)| !open.is_incomplete()) {
+                    directory.fields.push(Field {
+                        tag: ENTRY_INCOMPLETE,
+                        critical: false,
+                        value: Bytes::default(),
+                    });
+                }
             }
             Made::Leave => self.leave()?,
             Made::Entry(entry, remembered) => {

@@ -30,6 +30,8 @@ pub(super) enum Node {
     Stream(Vec<u8>, StreamSource),
     /// A name of which nothing is saved.
     LeftOut(Vec<u8>, Why, u32),
+    /// The directory has more entries, whose names are not known.
+    Incomplete,
     /// The directory is done.
     Leave,
     /// From here on, entries belong to the source of this number.
@@ -125,7 +127,10 @@ impl<'a> Conductor<'a> {
                     self.push(Node::Entry(found, name, file_system), bytes)?;
                 }
                 Step::Leave => self.push(Node::Leave, 0)?,
-                Step::Problem { path, error } => self.shared.problem(&path, &error),
+                Step::Problem { path, error } => {
+                    self.shared.problem(&path, &error);
+                    self.push(Node::Incomplete, 0)?;
+                }
                 Step::LeftOut { name, path, why, errno, error } => {
                     let inner = inner_source(sources, &path).filter(|_| covered.insert(path.clone()));
                     if let (Some(inner), false) = (inner, stopped) {

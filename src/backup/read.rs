@@ -42,6 +42,8 @@ pub(super) enum Made {
     Enter(Entry),
     /// Any other entry, and what to remember of it.
     Entry(Entry, Option<Remembered>),
+    /// The directory has more entries, whose names are not known.
+    Incomplete,
     /// The directory is done.
     Leave,
     /// From here on, entries belong to this source.
@@ -105,6 +107,7 @@ impl Reader<'_> {
                 Tally::add(&self.shared.tally.left_out, 1);
                 Made::Entry(left_out_entry(name, why, errno), None)
             }
+            Node::Incomplete => Made::Incomplete,
             Node::Leave => Made::Leave,
             Node::Source(number) => Made::Source(number),
         })

@@ -51,6 +51,8 @@ struct Level<'a> {
     place: Place,
     existed: bool,
     damaged: bool,
+    /// Not all names could be listed when it was saved.
+    is_incomplete: bool,
     change: Change,
     mode_before: Option<u32>,
     /// The last batch that has a file of this directory.
@@ -97,6 +99,7 @@ impl<'a> Walk<'a> {
         let node = entry.kind.directory();
         let meta = matches!(entry.kind, Kind::Directory(_)).then(|| entry.meta.clone());
         let mut level = Level::new(0, self.path.len(), node, meta);
+        level.is_incomplete = entry.is_incomplete();
         level.place = if self.dirs.is_some() { Place::Open } else { Place::Absent };
         level.change = if self.dirs.is_some() { Change::Unchanged } else { Change::New };
         if let Some(root) = self.run.root.clone() {
@@ -211,12 +214,14 @@ impl<'a> Walk<'a> {
 
     /// Goes down into a directory; the walk's path is its own.
     fn enter(&mut self, entry: Entry, node: ChunkId, name_at: usize, selected: bool) -> Result<()> {
+        let is_incomplete = entry.is_incomplete();
         let meta = matches!(entry.kind, Kind::Directory(_)).then_some(entry.meta);
         let twin = self.is_folded_twin(&entry.name);
         if let Some(above) = self.levels.last_mut() {
             above.last = entry.name.0;
         }
         let mut level = Level::new(name_at, self.path.len(), Some(node), meta);
+        level.is_incomplete = is_incomplete;
         if twin {
             level.place = Place::Passed;
             let path = self.target_path();
@@ -355,7 +360,7 @@ impl<'a> Walk<'a> {
         }
         let run = self.run;
         if let (Some(dir), Some(node), true, false, true) =
-            (&dir, level.node, level.existed, level.damaged, run.options.delete)
+            (&dir, level.node, level.existed, level.damaged || level.is_incomplete, run.options.delete)
             && let Err(error) = run.delete_superfluous(dir, node, level.folded.is_some())
         {
             run.problem_or_end(&path, error)?;
@@ -390,6 +395,7 @@ impl Level<'_> {
             place: Place::Later,
             existed: false,
             damaged: false,
+            is_incomplete: false,
             change: Change::Unchanged,
             mode_before: None,
             batch: None,

@@ -285,3 +285,28 @@ fn a_dry_run_opens_no_folder_and_a_real_run_closes_it_again() {
     }
     assert!(target.join("closed/f").exists(), "it was restored into");
 }
+
+#[test]
+fn delete_removes_nothing_from_a_folder_that_could_not_be_listed_to_its_end() {
+    needs!("strace");
+    let vault = Vault::new();
+    let (source, target) = (vault.join("source"), vault.join("target"));
+    let folder = source.join("large");
+    fs::create_dir_all(&folder).unwrap();
+    for number in 0..3000 {
+        fs::write(folder.join(format!("a-file-with-a-rather-long-name-{number:05}")), "").unwrap();
+    }
+    let place = vault.join("repository");
+    let place = place.to_str().unwrap();
+    vault.run(&["-r", place, "init"]).ok();
+    let inject = ["strace", "-f", "-P", folder.to_str().unwrap(), "-e", "inject=getdents64:error=EIO:when=2"];
+    let wrapper: Vec<&str> = inject.iter().copied().chain(["-o", "/dev/null"]).collect();
+    let save = ["-r", place, "snapshot", "--as-path", "s", source.to_str().unwrap()];
+    vault.start(vault.command_under(&wrapper, &save)).wait().code(3);
+    assert!(Command::new("cp").arg("-r").arg(&source).arg(&target).status().unwrap().success());
+    fs::write(target.join("extra"), "").unwrap();
+    let args = ["-r", place, "restore", "latest:s", "--delete", "--target", target.to_str().unwrap()];
+    vault.run(&args).ok();
+    assert_eq!(names(&target), ["large"], "other folders are cleaned up");
+    assert_eq!(names(&target.join("large")).len(), 3000);
+}
