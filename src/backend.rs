@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -178,6 +178,8 @@ impl Backend for LocalFolder {
     fn create(&self, temporary: &str) -> io::Result<Box<dyn NewFile>> {
         let path = self.root.join(temporary);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        // Whatever the umask. A medium without modes may refuse, and nothing relies on them.
+        let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
         Ok(Box::new(LocalNewFile {
             file,
             temporary: Some(path),
@@ -190,7 +192,11 @@ impl Backend for LocalFolder {
         let path = self.root.join(folder);
         // Of the repository's own folder and those above it, nobody but this syncs the names.
         let above: Vec<PathBuf> = if folder.is_empty() { unnamed_yet(&path) } else { Vec::new() };
-        fs::DirBuilder::new().mode(0o700).recursive(true).create(path)?;
+        let is_new = !path.exists();
+        fs::DirBuilder::new().mode(0o700).recursive(true).create(&path)?;
+        if is_new {
+            let _ = fs::set_permissions(&path, fs::Permissions::from_mode(0o700));
+        }
         above.iter().try_for_each(|folder| match sync_folder(folder, &self.weak_folder_sync) {
             // One that may be written to and not read.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

@@ -118,6 +118,9 @@ pub enum Error {
     /// What the user asked for makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// A thread ended without a result: a defect of this program.
+    #[error("the thread that was {0} failed")]
+    Thread(&'static str),
     /// Another thread failed first; its error is the cause.
     #[error("stopped after an earlier error")]
     Stopped,

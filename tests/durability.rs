@@ -8,6 +8,7 @@ mod traced;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -18,6 +19,7 @@ use vault::repository::{InitOptions, Repository};
 
 use crate::mirror::medium::{Op, Watched};
 use crate::support::torture::Random;
+use crate::support::vault::Vault;
 use place::{Place, assert_whole};
 
 /// Runs one snapshot whose medium refuses the change of number `at`, for good (a kill, a pulled drive) or once (a bad sector).
@@ -313,4 +315,26 @@ fn dur_9_snapshots_are_listed_before_the_index_and_the_index_before_packs() {
     let first =
         |folder: &str| log.iter().position(|(op, name)| *op == Op::List && name.starts_with(folder)).unwrap();
     assert!(first("snapshots") < first("index") && first("index") < first("packs/"));
+}
+
+#[test]
+fn files_and_folders_have_their_modes_whatever_the_umask() {
+    for umask in ["0", "0277"] {
+        let vault = Vault::new();
+        let (source, repository) = (vault.join("source"), vault.join("a/repository"));
+        std::fs::create_dir(&source).unwrap();
+        std::fs::write(source.join("file"), "text").unwrap();
+        let script = format!("umask {umask}; exec \"$@\"");
+        let wrapper = ["sh", "-c", &script, "sh"];
+        let place = repository.to_str().unwrap();
+        vault.start(vault.command_under(&wrapper, &["-r", place, "init"])).wait().ok();
+        let args = ["-r", place, "snapshot", source.to_str().unwrap()];
+        vault.start(vault.command_under(&wrapper, &args)).wait().ok();
+        for entry in walkdir::WalkDir::new(&repository) {
+            let entry = entry.unwrap();
+            let wanted = if entry.file_type().is_dir() { 0o700 } else { 0o600 };
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
+            assert_eq!(mode, wanted, "{} under umask {umask}", entry.path().display());
+        }
+    }
 }

@@ -54,7 +54,7 @@ impl Check<'_> {
         if let Some(error) = failure.into_inner().ok().flatten() {
             return Err(error);
         }
-        outcomes.into_inner().map_err(|_| Error::Usage("a thread of the check failed".into()))
+        outcomes.into_inner().map_err(|_| Error::Thread("reading packs"))
     }
 
     fn scan_one(&self, pack: PackId) -> Result<Outcome> {
