@@ -1,5 +1,7 @@
 //! The engine when things go wrong: a medium that fails at each of its calls, packs that vanish, sources in odd places.
 
+mod stored;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};

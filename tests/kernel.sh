@@ -38,7 +38,7 @@ rm -rf "$work"/{cache,state,repository,source,out,mirror,restic}
 run() {
     local start=$EPOCHREALTIME status=0
     /usr/bin/time -f '%M' -o "$work/memory" "$vault" "$@" >"$work/stdout" 2>"$work/stderr" || status=$?
-    local wall memory
+    local memory
     wall=$(echo "$EPOCHREALTIME - $start" | bc)
     memory=$(($(tail -n 1 "$work/memory") / 1024))
     printf '%7.2f s  %4d MiB  exit %d  vault %s\n' "$wall" "$memory" "$status" "${*//$work\//}"
@@ -63,14 +63,22 @@ same latest "$work/6.1"
 if [[ -n $restic ]]; then
     echo "== beside restic, in turn"
     export RESTIC_PASSWORD=x RESTIC_REPOSITORY=$work/restic RESTIC_CACHE_DIR=$work/cache/restic
+    ours=() theirs=()
     for _ in 1 2 3; do
         rm -rf "$work"/{cache,repository,restic}
         run init
         run snapshot --as-path /source "$work/6.1"
+        ours+=("$wall")
         "$restic" -q init
-        /usr/bin/time -f '   %e s  %M KiB  restic backup' "$restic" -q backup "$work/6.1"
+        /usr/bin/time -f '%e %M' -o "$work/memory" "$restic" -q backup "$work/6.1"
+        read -r seconds kib <"$work/memory"
+        printf '%7.2f s  %4d MiB          restic backup\n' "$seconds" $((kib / 1024))
+        theirs+=("$seconds")
     done
     rm -rf "$work/restic"
+    median() { printf '%s\n' "$@" | sort -n | sed -n 2p; }
+    printf 'medians: vault %.2f s, restic %.2f s\n' "$(median "${ours[@]}")" "$(median "${theirs[@]}")"
+    (($(echo "$(median "${ours[@]}") < $(median "${theirs[@]}")" | bc))) || { echo "slower than restic" >&2; exit 1; }
 fi
 echo "== unchanged, with and without local state, and with caches in every condition"
 files() { find "$VAULT_REPOSITORY" -type f | wc -l; }
@@ -111,16 +119,16 @@ run check --read-data
 run mirror --new "$work/mirror"
 run mirror "$work/mirror"
 run -r "$work/mirror" check --read-data
+echo "== spec/reader.py"
 python=$root/target/python/bin/python3
-if [[ -x $python ]]; then
-    echo "== spec/reader.py"
-    for pair in latest:6.12 latest~1:6.1; do
-        id=$("$vault" snapshots --json | tail -n +1 | "$python" -c 'import json, sys; print([json.loads(line) for line in sys.stdin if "\"snapshot\"" in line][-1 - int(sys.argv[1])]["id"])' "$([[ ${pair%:*} == latest ]] && echo 0 || echo 1)")
-        rm -rf "$work/out"
-        "$python" "$root/spec/reader.py" "$VAULT_REPOSITORY" restore "$id:source" "$work/out"
-        [[ -z $(rsync -naiHAXSc --delete --modify-window=-1 "$work/${pair#*:}/" "$work/out/" | head -n 20) ]]
-        echo "             the reader's tree of ${pair#*:} is the same"
-    done
-fi
+[[ -x $python ]] || python=python3
+"$python" -c 'import blake3, zstandard'
+for pair in latest:6.12 latest~1:6.1; do
+    id=$("$vault" snapshots --json | tail -n +1 | "$python" -c 'import json, sys; print([json.loads(line) for line in sys.stdin if "\"snapshot\"" in line][-1 - int(sys.argv[1])]["id"])' "$([[ ${pair%:*} == latest ]] && echo 0 || echo 1)")
+    rm -rf "$work/out"
+    "$python" "$root/spec/reader.py" "$VAULT_REPOSITORY" restore "$id:source" "$work/out"
+    [[ -z $(rsync -naiHAXSc --delete --modify-window=-1 "$work/${pair#*:}/" "$work/out/" | head -n 20) ]]
+    echo "             the reader's tree of ${pair#*:} is the same"
+done
 rm -rf "$work"/{cache,state,repository,out,mirror}
 echo "== all as it should be"

@@ -310,3 +310,56 @@ fn delete_removes_nothing_from_a_folder_that_could_not_be_listed_to_its_end() {
     assert_eq!(names(&target), ["large"], "other folders are cleaned up");
     assert_eq!(names(&target.join("large")).len(), 3000);
 }
+
+/// strace answers for the system that all was written, and nothing is: so a disk that drops writes looks.
+#[test]
+fn verify_notices_that_what_was_written_is_not_there() {
+    needs!("strace");
+    let vault = Vault::new();
+    let (source, target) = (vault.join("source"), vault.join("target"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("f"), noise(1, 60_000)).unwrap();
+    let place = vault.join("repository");
+    let place = place.to_str().unwrap();
+    vault.run(&["-r", place, "init"]).ok();
+    vault.run(&["-r", place, "snapshot", "--as-path", "s", source.to_str().unwrap()]).ok();
+    let wrapper = ["strace", "-f", "-e", "inject=pwrite64:retval=60000:when=1", "-o", "/dev/null"];
+    let args = ["-r", place, "restore", "latest:s", "--target", target.to_str().unwrap(), "--verify"];
+    let verified = vault.start(vault.command_under(&wrapper, &args)).wait().code(1);
+    assert!(verified.stderr.contains("does not read back the same"), "{}", verified.stderr);
+    assert!(names(&target).is_empty(), "it has no name, and no temporary file is left");
+    vault.start(vault.command_under(&wrapper, &args[..6])).wait().ok();
+    assert!(
+        fs::read(target.join("f")).unwrap() != fs::read(source.join("f")).unwrap(),
+        "or the test is void"
+    );
+}
+
+#[test]
+fn names_that_differ_by_case_only_are_said_on_exfat_and_nothing_restored_is_deleted() {
+    needs!("exfat");
+    let mut drive = mount::Mount::new(FileSystem::Exfat, 64);
+    let store = Store::new(|writer| {
+        vec![
+            directory(writer, "Docs", vec![file(writer, "A.txt", b"a"), file(writer, "B.txt", b"b")]),
+            file(writer, "readme", b"small"),
+            file(writer, "README", b"LARGE"),
+        ]
+    });
+    fs::create_dir(drive.join("docs")).unwrap();
+    fs::write(drive.join("docs/a.TXT"), "a").unwrap();
+    fs::write(drive.join("docs/extra"), "e").unwrap();
+    let restored = restore_with(&store.reader, &store.snapshot, b"", &drive.path(), &deleting());
+    let (summary, lines) = restored.unwrap();
+    assert_eq!(summary.errors, 1, "one of the twins cannot be there: {lines:?}");
+    assert!(lines.contains(&"Problem readme".to_owned()), "{lines:?}");
+    let folded = |folder: &Path| {
+        let mut found = names(folder).iter().map(|name| name.to_lowercase()).collect::<Vec<_>>();
+        found.sort();
+        found
+    };
+    assert_eq!(folded(&drive.join("docs")), ["a.txt", "b.txt"]);
+    assert_eq!(folded(&drive.path()), ["docs", "readme"]);
+    assert_eq!(fs::read(drive.join("readme")).unwrap(), b"LARGE");
+    drive.unmount();
+}
