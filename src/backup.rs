@@ -320,7 +320,7 @@ fn run(
         let mut conductor = Conductor::new(shared, groups, ordered);
         let walked = conductor.walk(options, sources, stream).and_then(|()| conductor.send());
         drop(conductor);
-        let assembled = assembling.join().unwrap_or_else(|_| Err(Error::Thread("building the trees")));
+        let assembled = assembling.join().unwrap_or(Err(Error::Thread("building the trees")));
         // The assembler's error is the cause where both have one: the walk only notices that nobody takes its groups.
         match (assembled, walked) {
             // A walk that broke off leaves the assembler with half a tree, which says only that much.
