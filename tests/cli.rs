@@ -8,6 +8,7 @@ mod restore;
 mod save;
 mod selectors;
 
+mod surroundings;
 use std::fs;
 use std::path::{Path, PathBuf};
 
