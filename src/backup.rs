@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::bounded;
 
+use crate::backend::WEAK_FOLDER_SYNC;
 use crate::chunk::Chunker;
 use crate::codec::Bytes;
 use crate::error::{Error, Result};
@@ -261,8 +262,17 @@ pub fn backup(
     let comforts = [state.commit(id, writer.used_packs()), writer.merge_segments()];
     for error in comforts.into_iter().filter_map(Result::err) {
         observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
-    }
+    say_afterwards(repository, &**observer, comforts);
     Ok(summary)
+}
+
+/// Says what made no difference to the snapshot: comforts that failed, and a medium that does less than others.
+fn say_afterwards(repository: &Repository, observer: &dyn Observer, comforts: [Result<()>; 2]) {
+    }
+    let backend = repository.backend();
+    if backend.folder_sync_is_weak() {
+        observer.event(&Event::Notice { path: backend.place(), text: WEAK_FOLDER_SYNC });
+    }
 }
 
 fn write_options(options: &BackupOptions, observer: &Arc<dyn Observer>) -> WriteOptions {

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::backend::{Backend, read_whole};
+use crate::backend::{Backend, WEAK_FOLDER_SYNC, read_whole};
 use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::id::{CopyId, SnapshotId};
@@ -360,7 +360,7 @@ impl<'a> Refresh<'a> {
             }
         }
         if self.copier.to.folder_sync_is_weak() {
-            self.notice("the medium cannot make single folders durable: it was synced as a whole instead");
+            self.notice(WEAK_FOLDER_SYNC);
         }
         if let Some(folder) = &self.options.state_folder
             && let Err(error) = self.remember(folder)
