@@ -23,7 +23,10 @@ use std::sync::{Arc, OnceLock};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, PackId, RepositoryId, SegmentId};
-use crate::pack::{Location, PackFile};
+use crate::pack::{Location, PackFile, pack_file_name};
+
+/// So many segments keep their file open: more than a repository has whose small ones are merged.
+const OPEN_SEGMENTS: usize = 64;
 
 /// The packs of one listing, with their lengths, and which of them a record says are damaged.
 #[derive(Debug, Default, Clone)]
@@ -76,8 +79,11 @@ impl Index {
         let mut opened = Vec::new();
         let mut covered = HashSet::new();
         for id in segments {
-            match Segment::open(&**backend, *id, repository) {
-                Ok(segment) => {
+            match Segment::open(backend, *id, repository) {
+                Ok(mut segment) => {
+                    if opened.len() >= OPEN_SEGMENTS {
+                        segment.close();
+                    }
                     covered.extend(segment.packs().iter().filter(|row| present.has(row)).map(|row| row.pack));
                     opened.push(Covered { segment, fallback: OnceLock::new() });
                 }
@@ -164,7 +170,10 @@ impl Index {
     /// # Errors
     /// Any error of the medium.
     pub fn add_segment(&mut self, id: SegmentId) -> Result<()> {
-        let segment = Segment::open(&*self.backend, id, self.repository)?;
+        let mut segment = Segment::open(&self.backend, id, self.repository)?;
+        if self.segments.len() >= OPEN_SEGMENTS {
+            segment.close();
+        }
         for row in segment.packs() {
             self.present.packs.insert(row.pack, row.stored_len.into());
         }

@@ -198,7 +198,7 @@ fn verify_union(
     if id::hash(&bytes) != *id.as_bytes() {
         return Err(Error::damaged(name)(Corruption::WrongHash));
     }
-    let segment = Segment::open(&*shared.backend, id, shared.repository)?;
+    let segment = Segment::open(&shared.backend, id, shared.repository)?;
     let covered: HashSet<PackId> = segment.packs().iter().map(|row| row.pack).collect();
     let complete = inputs.iter().all(|input| input.packs().iter().all(|row| covered.contains(&row.pack)));
     if complete && segment.fact_count() == union.len() as u64 {
