@@ -1,14 +1,15 @@
 //! The program as its users meet it: every verb, every flag that changes what is done, every exit code.
 
 mod basics;
+mod damaged;
 mod health;
 mod look;
 mod output;
 mod restore;
 mod save;
 mod selectors;
-
 mod surroundings;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
