@@ -209,7 +209,7 @@ pub fn backup(
     let start = Time::now();
     // Snapshots are listed before packs: one that is listed here cannot lose its packs to a listing that is older.
     let snapshots = repository.snapshots()?;
-    let mut writer = repository.writer_until(write_options(&options, observer), stop)?;
+    let mut writer = repository.writer_until(&write_options(&options, observer), stop)?;
     say_damaged(&**observer, &snapshots);
     let predecessor = find_predecessor(&snapshots, &options, &sources);
     plan(observer, predecessor.map(|(_, snapshot)| snapshot));

@@ -161,7 +161,9 @@ impl Index {
                 Err(error) => return Err(error),
             }
         }
-        damaged.into_iter().for_each(|(segment, error)| self.set_aside(segment, error));
+        for (segment, error) in damaged {
+            self.set_aside(segment, error);
+        }
         Ok(())
     }
 

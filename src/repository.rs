@@ -260,7 +260,7 @@ impl Repository {
     ///
     /// # Errors
     /// A feature or record that forbids writing; any error of the medium.
-    pub fn writer(&self, options: WriteOptions) -> Result<Writer> {
+    pub fn writer(&self, options: &WriteOptions) -> Result<Writer> {
         self.writer_until(options, &AtomicBool::new(false))
     }
 
@@ -268,12 +268,12 @@ impl Repository {
     ///
     /// # Errors
     /// `Interrupted`; a feature or record that forbids writing; any error of the medium.
-    pub fn writer_until(&self, options: WriteOptions, stop: &AtomicBool) -> Result<Writer> {
+    pub fn writer_until(&self, options: &WriteOptions, stop: &AtomicBool) -> Result<Writer> {
         self.check_writable(self.copy.copy)?;
         let mut tries = 0;
         loop {
             let (index, problems) = self.load_index()?;
-            match Writer::begin(self, index, problems, &options, stop) {
+            match Writer::begin(self, index, problems, options, stop) {
                 Err(error) if is_vanished(&error) && tries < LISTING_TRIES => tries += 1,
                 other => return other,
             }

@@ -124,7 +124,9 @@ impl ChunkCache {
             }
         }
         write.commit().map_err(doubt)?;
-        damaged.into_iter().for_each(|(segment, error)| index.set_aside(segment, error));
+        for (segment, error) in damaged {
+            index.set_aside(segment, error);
+        }
         Ok(())
     }
 

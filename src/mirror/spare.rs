@@ -39,7 +39,9 @@ impl Refresh<'_> {
             }
         }
         let spare = self.spare(&segments, &mut damaged)?;
-        damaged.into_iter().for_each(|(file, error)| self.damaged_there(file, &error));
+        for (file, error) in damaged {
+            self.damaged_there(file, &error);
+        }
         for id in spare {
             let file = file_of(id);
             let name = file.name();

@@ -171,7 +171,9 @@ impl Writer {
         let cache = open_cache(options, &mut index)?;
         problems.extend(index.take_problems());
         let said = Said::default();
-        problems.iter().for_each(|problem| said.damage(&*options.observer, problem));
+        for problem in &problems {
+            said.damage(&*options.observer, problem);
+        }
         if !options.dry_run {
             segments::clean_up(&*backend)?;
         }
@@ -281,8 +283,9 @@ impl Writer {
         flushed?;
         let adopted = std::mem::take(&mut self.adopted).into_iter();
         adopted.chain([facts]).try_for_each(|facts| segments::publish_last(&self.shared, facts))?;
-        if let Ok(index) = self.shared.index.read() {
-            index.take_problems().iter().for_each(|problem| self.shared.damage(problem));
+        let late = self.shared.index.read().map(|index| index.take_problems()).unwrap_or_default();
+        for problem in &late {
+            self.shared.damage(problem);
         }
         Ok(self.written())
     }

@@ -1,9 +1,9 @@
 //! `vault snapshot` and `vault restore` on a repository that is damaged: done, said, and told by the exit code.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{World, files, flip};
+use super::{World, files, flip, json};
 use crate::support::torture::Random;
 use crate::support::vault::Output;
 
@@ -14,12 +14,12 @@ fn largest(world: &World, folder: &str) -> Vec<PathBuf> {
     found
 }
 
-fn name(file: &PathBuf) -> &str {
+fn name(file: &Path) -> &str {
     file.file_name().unwrap().to_str().unwrap()
 }
 
 /// Changes a byte of the last block of a segment.
-fn spoil(segment: &PathBuf) {
+fn spoil(segment: &Path) {
     let mut bytes = fs::read(segment).unwrap();
     let at = bytes.len() - 20;
     bytes[at] ^= 1;
@@ -28,12 +28,13 @@ fn spoil(segment: &PathBuf) {
 
 /// A snapshot that is taken although the repository is damaged: what is damaged is said once, and where to ask for more.
 fn damaged(world: &World, more: &[&str], what: &str) -> Output {
-    let before = world.run(&["snapshots", "--json"]).stdout.iter().filter(|byte| **byte == b'\n').count();
+    let count = || json(&world.run(&["snapshots", "--json"]).stdout).len();
+    let before = count();
     let src = world.path("src");
     let output = world.run(&[&["snapshot", src.as_str()], more].concat()).code(13);
     let output = output.says(what).says("`vault check").says("warning: ");
     assert_eq!(output.stderr.matches(what).count(), 1, "{}", output.stderr);
-    let after = world.run(&["snapshots", "--json"]).stdout.iter().filter(|byte| **byte == b'\n').count();
+    let after = count();
     assert_eq!(after, before + 1, "no snapshot was taken");
     output
 }

@@ -150,7 +150,9 @@ fn dur_11_two_damaged_segments_are_each_written_again_and_a_run_that_is_stopped_
         place.snapshot().unwrap();
     }
     let segments = place.files("index");
-    segments[..2].iter().for_each(|segment| spoil(segment));
+    for segment in &segments[..2] {
+        spoil(segment);
+    }
     place.fill("file", 9000, 1);
     // A cache that was lost, so that the segments are read again.
     fs::remove_dir_all(place.repository().parent().unwrap().join("cache")).unwrap();
@@ -174,7 +176,9 @@ fn dur_12_a_stop_while_packs_are_adopted_ends_the_run() {
     let place = Place::new();
     place.fill("file", 1, 4);
     place.snapshot().unwrap();
-    place.files("index").into_iter().for_each(|file| fs::remove_file(file).unwrap());
+    for file in place.files("index") {
+        fs::remove_file(file).unwrap();
+    }
     let before = place.snapshots();
     let heard = Heard { stop_in: Some("adopting packs"), ..Heard::default() };
     let stop = heard.stop.clone();

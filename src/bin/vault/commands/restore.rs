@@ -49,7 +49,9 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
     let restored = all(context, &reader, snapshot, &jobs, &options);
     // Segments that were found damaged only now; packs stood in for them.
     let late = reader.index().take_problems();
-    late.iter().for_each(|problem| context.screen.problem(b"", problem));
+    for problem in &late {
+        context.screen.problem(b"", problem);
+    }
     let summary = restored.inspect_err(|error| {
         if let (Error::Interrupted, [job]) = (error, jobs.as_slice()) {
             let target = job.target.display();
