@@ -12,6 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
+/// What the user is told of a medium whose folder sync is weak `[DUR-5]`.
+pub const WEAK_FOLDER_SYNC: &str =
+    "the medium cannot make single folders durable: it was synced as a whole instead";
+
 /// A medium for one repository. Names are relative paths with `/`, as `packs/0a/0a…`.
 pub trait Backend: Send + Sync {
     /// Where it is, for messages and for telling whether paths lie inside of it.

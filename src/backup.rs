@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::bounded;
 
+use crate::backend::WEAK_FOLDER_SYNC;
 use crate::chunk::Chunker;
 use crate::codec::Bytes;
 use crate::error::{Error, Result};
@@ -190,10 +191,12 @@ impl Shared<'_> {
 
 /// Takes a snapshot. On return with a snapshot it is durable.
 ///
-/// An interruption (`stop`) ends the walk, keeps what was read, and leaves a partial snapshot `[DUR-12]`.
+/// An interruption (`stop`) ends the walk, keeps what was read, and leaves a partial snapshot `[DUR-12]`. Damage in the repository that the
+/// snapshot can do without is sent to `observer` as `Damage`.
 ///
 /// # Errors
-/// That no source is there, or any error of the repository. Errors of single files and sources are not: see `errors`.
+/// That no source is there, or any error of the repository; `Interrupted` before the walk has begun. Errors of single files and sources
+/// are not: see `errors`.
 pub fn backup(
     repository: &Repository,
     mut options: BackupOptions,
@@ -206,7 +209,7 @@ pub fn backup(
     let start = Time::now();
     // Snapshots are listed before packs: one that is listed here cannot lose its packs to a listing that is older.
     let snapshots = repository.snapshots()?;
-    let mut writer = repository.writer(write_options(&options, observer))?;
+    let mut writer = repository.writer_until(&write_options(&options, observer), stop)?;
     say_damaged(&**observer, &snapshots);
     let predecessor = find_predecessor(&snapshots, &options, &sources);
     plan(observer, predecessor.map(|(_, snapshot)| snapshot));
@@ -259,10 +262,19 @@ pub fn backup(
     summary.snapshot = Some(id);
     // Acknowledged from here on: what follows only makes the next run quicker.
     let comforts = [state.commit(id, writer.used_packs()), writer.merge_segments()];
+    say_afterwards(repository, &**observer, comforts);
+    Ok(summary)
+}
+
+/// Says what made no difference to the snapshot: comforts that failed, and a medium that does less than others.
+fn say_afterwards(repository: &Repository, observer: &dyn Observer, comforts: [Result<()>; 2]) {
     for error in comforts.into_iter().filter_map(Result::err) {
         observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
     }
-    Ok(summary)
+    let backend = repository.backend();
+    if backend.folder_sync_is_weak() {
+        observer.event(&Event::Notice { path: backend.place(), text: WEAK_FOLDER_SYNC });
+    }
 }
 
 fn write_options(options: &BackupOptions, observer: &Arc<dyn Observer>) -> WriteOptions {
@@ -347,11 +359,10 @@ fn find_predecessor<'a>(
     })
 }
 
-/// Damaged snapshots stay what they are, but whoever saves shall know.
+/// Damaged snapshots stay what they are, and this one is whole without them, but whoever saves shall know.
 fn say_damaged(observer: &dyn Observer, snapshots: &[(SnapshotId, Result<Snapshot>)]) {
     for error in snapshots.iter().filter_map(|(_, read)| read.as_ref().err()) {
-        let text = format!("{error}; this snapshot is not affected");
-        observer.event(&Event::Notice { path: Path::new(""), text: &text });
+        observer.event(&Event::Damage { error });
     }
 }
 

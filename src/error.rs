@@ -169,6 +169,15 @@ impl Error {
         }
     }
 
+    /// The file of the repository that it is about.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::Repository { file, .. } | Self::Damaged { file, .. } => Some(file),
+            _ => None,
+        }
+    }
+
     /// Whether the cause is a full medium or an exhausted quota.
     #[must_use]
     pub fn is_no_space(&self) -> bool {

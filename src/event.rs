@@ -77,6 +77,11 @@ pub enum Event<'a> {
         /// The text.
         text: &'a str,
     },
+    /// A file of the repository is damaged or missing. The result is whole all the same, but not all is well. Each file comes once.
+    Damage {
+        /// What is wrong with it.
+        error: &'a Error,
+    },
     /// Something that the result lacks because of this.
     Problem {
         /// What it is about.

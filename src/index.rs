@@ -2,28 +2,36 @@
 //!
 //! [`Index`] answers from segments (immutable files of facts) and from the directories of packs that no segment covers.
 //! Whether a chunk is *present* is decided by this run's listing of `packs/` alone `[REPO-6]`: neither a segment nor the cache
-//! may vouch for a pack. A damaged segment is replaced, in memory, by the directories of the packs it named.
+//! may vouch for a pack. A damaged segment is replaced, in memory, by the directories of the packs it named; a run that writes
+//! sets it aside before it relies on anything, so that its packs are adopted and covered again `[DUR-11]`. What is found damaged is
+//! kept until [`Index::take_problems`].
 //!
-//! `segment` is the file, `facts` the same in memory, `cache` the redb copy that makes deduplication quick and that nothing
-//! depends on. Next: `snapshot.rs`.
+//! `segment` is the file, `facts` the same in memory, `redundant` says which segments may go, `cache` is the redb copy that makes
+//! deduplication quick and that nothing depends on. Next: `snapshot.rs`.
 
 mod cache;
 mod facts;
+mod redundant;
 mod segment;
 
 pub use cache::ChunkCache;
 pub use facts::Facts;
+pub use redundant::redundant;
 pub use segment::{
-    FACT_LEN, FACTS_PER_BLOCK, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, PackRow, Segment, SegmentHeader,
+    FACT_LEN, FACTS_PER_BLOCK, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, PackRow, SMALL_SEGMENTS, Segment,
+    SegmentHeader,
 };
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::backend::Backend;
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::id::{ChunkId, ChunkKind, PackId, RepositoryId, SegmentId};
-use crate::pack::{Location, PackFile};
+use crate::pack::{Location, PackFile, pack_file_name};
+
+/// So many segments keep their file open: more than a repository has whose small ones are merged.
+const OPEN_SEGMENTS: usize = 64;
 
 /// The packs of one listing, with their lengths, and which of them a record says are damaged.
 #[derive(Debug, Default, Clone)]
@@ -49,6 +57,10 @@ pub struct Index {
     uncovered_packs: Vec<PackId>,
     present: PresentPacks,
     blocks: segment::BlockCache,
+    /// Of each segment that was set aside, the packs that no other one covers.
+    set_aside: Vec<Vec<PackId>>,
+    /// What was found damaged since the index was loaded.
+    found: Mutex<Problems>,
 }
 
 /// A segment, and what stands in for it once it was found damaged.
@@ -76,8 +88,11 @@ impl Index {
         let mut opened = Vec::new();
         let mut covered = HashSet::new();
         for id in segments {
-            match Segment::open(&**backend, *id, repository) {
-                Ok(segment) => {
+            match Segment::open(backend, *id, repository) {
+                Ok(mut segment) => {
+                    if opened.len() >= OPEN_SEGMENTS {
+                        segment.close();
+                    }
                     covered.extend(segment.packs().iter().filter(|row| present.has(row)).map(|row| row.pack));
                     opened.push(Covered { segment, fallback: OnceLock::new() });
                 }
@@ -93,19 +108,108 @@ impl Index {
             uncovered_packs: Vec::new(),
             present,
             blocks: segment::BlockCache::default(),
+            set_aside: Vec::new(),
+            found: Mutex::default(),
         };
         let mut uncovered: Vec<PackId> =
             index.present.packs.keys().filter(|pack| !covered.contains(pack)).copied().collect();
         uncovered.sort_unstable();
-        index.uncovered = index.read_directories(&uncovered, &mut problems);
+        let mut facts = Facts::default();
+        index.read_directories(&uncovered, &mut facts, &mut problems);
+        index.uncovered = facts;
         index.uncovered_packs = uncovered;
         Ok((index, problems))
+    }
+
+    /// What was found damaged since the index was loaded, or since this was asked last: each file once.
+    #[must_use]
+    pub fn take_problems(&self) -> Problems {
+        self.found.lock().map(|mut found| std::mem::take(&mut *found)).unwrap_or_default()
+    }
+
+    /// The packs that a segment names and that are not listed, or with another length, so that they are not present `[REPO-6]`.
+    #[must_use]
+    pub fn unfit_packs(&self) -> Problems {
+        let mut seen = HashSet::new();
+        let rows = self.segments().flat_map(Segment::packs).filter(|row| !self.present.has(row));
+        rows.filter(|row| seen.insert(row.pack))
+            .map(|row| {
+                let name = pack_file_name(&row.pack);
+                match self.present.packs.get(&row.pack) {
+                    Some(found) => {
+                        let (expected, found) = (row.stored_len.into(), *found);
+                        Error::damaged(&name)(Corruption::WrongLength { expected, found })
+                    }
+                    None => Error::repository("read", &name)(std::io::ErrorKind::NotFound.into()),
+                }
+            })
+            .collect()
+    }
+
+    /// Reads all blocks of all segments, and sets aside those that are damaged.
+    ///
+    /// # Errors
+    /// Any error of the medium, `NotFound` among them if a segment vanished.
+    pub fn verify_segments(&mut self) -> Result<()> {
+        let mut damaged = Vec::new();
+        for segment in self.segments() {
+            match segment.for_each(|_| ()) {
+                Ok(()) => {}
+                Err(error) if error.is_damage() && !is_vanished(&error) => {
+                    damaged.push((segment.id(), error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for (segment, error) in damaged {
+            self.set_aside(segment, error);
+        }
+        Ok(())
+    }
+
+    /// Takes out a segment that was found damaged. Its packs that no other one covers count as uncovered from now on, and their own
+    /// directories say what is in them.
+    pub(crate) fn set_aside(&mut self, id: SegmentId, error: Error) {
+        let (out, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.segments).into_iter().partition(|covered| covered.segment.id() == id);
+        self.segments = rest;
+        let mut uncovered: Vec<PackId> = out
+            .iter()
+            .flat_map(|covered| covered.segment.packs())
+            .filter(|row| self.present.has(row) && !self.is_covered(&row.pack))
+            .map(|row| row.pack)
+            .collect();
+        let mut problems = vec![error];
+        let mut facts = std::mem::take(&mut self.uncovered);
+        self.read_directories(&uncovered, &mut facts, &mut problems);
+        self.uncovered = facts;
+        uncovered.retain(|pack| self.uncovered_packs.binary_search(pack).is_err());
+        self.uncovered_packs.extend_from_slice(&uncovered);
+        self.uncovered_packs.sort_unstable();
+        self.set_aside.push(uncovered);
+        self.note(problems);
+    }
+
+    fn is_covered(&self, pack: &PackId) -> bool {
+        self.segments().any(|segment| segment.row_of(pack).is_some_and(|row| self.present.has(row)))
+    }
+
+    fn note(&self, problems: Problems) {
+        if let Ok(mut found) = self.found.lock() {
+            found.extend(problems);
+        }
     }
 
     /// The packs that no segment covers, ascending.
     #[must_use]
     pub fn uncovered_packs(&self) -> &[PackId] {
         &self.uncovered_packs
+    }
+
+    /// Of each segment that was set aside, those of them that it covered: covered again together, they are most often that segment, byte
+    /// for byte.
+    pub(crate) fn packs_set_aside(&self) -> &[Vec<PackId>] {
+        &self.set_aside
     }
 
     /// The packs of the listing.
@@ -164,7 +268,10 @@ impl Index {
     /// # Errors
     /// Any error of the medium.
     pub fn add_segment(&mut self, id: SegmentId) -> Result<()> {
-        let segment = Segment::open(&*self.backend, id, self.repository)?;
+        let mut segment = Segment::open(&self.backend, id, self.repository)?;
+        if self.segments.len() >= OPEN_SEGMENTS {
+            segment.close();
+        }
         for row in segment.packs() {
             self.present.packs.insert(row.pack, row.stored_len.into());
         }
@@ -178,6 +285,7 @@ impl Index {
     }
 
     fn find_in(&self, covered: &Covered, id: &ChunkId, found: &mut Vec<Location>) -> Result<()> {
+        let mut problems = Vec::new();
         if covered.fallback.get().is_none() {
             match covered.segment.find(id, &self.blocks, found) {
                 Ok(()) => {
@@ -185,12 +293,17 @@ impl Index {
                     return Ok(());
                 }
                 Err(error) if !error.is_damage() => return Err(error),
-                Err(_) => {}
+                // Merged by another run: that is no damage.
+                Err(error) if is_vanished(&error) => {}
+                Err(error) => problems.push(error),
             }
         }
         let facts = covered.fallback.get_or_init(|| {
             let packs: Vec<PackId> = covered.segment.packs().iter().map(|row| row.pack).collect();
-            self.read_directories(&packs, &mut Vec::new())
+            let mut facts = Facts::default();
+            self.read_directories(&packs, &mut facts, &mut problems);
+            self.note(problems);
+            facts
         });
         facts.find(id, found);
         Ok(())
@@ -201,9 +314,8 @@ impl Index {
         segment.row_of(&location.pack).is_none_or(|row| self.present.has(row))
     }
 
-    /// The facts of packs from their own directories, or where one is damaged, from its frames.
-    fn read_directories(&self, packs: &[PackId], problems: &mut Problems) -> Facts {
-        let mut facts = Facts::default();
+    /// Adds the facts of packs from their own directories, or where one is damaged, from its frames.
+    fn read_directories(&self, packs: &[PackId], facts: &mut Facts, problems: &mut Problems) {
         for pack in packs.iter().filter(|pack| self.present.packs.contains_key(pack)) {
             let read = PackFile::open(&*self.backend, *pack, self.repository)
                 .and_then(|file| Ok((file.len(), file.kind(), file.directory()?)));
@@ -218,7 +330,6 @@ impl Index {
             }
         }
         facts.sort();
-        facts
     }
 }
 

@@ -6,7 +6,8 @@
 //!   snapshot on the mirror has there what the repository had of it.
 //! - A file is there if it is listed with the right length; with `verify`, if its bytes also hash right. It is hashed while
 //!   it is copied, and read back from the medium before it gets its name `[DUR-14]` (`copy`).
-//! - Nothing is deleted on a mirror `[DUR-15]`. A file is replaced there only by one whose bytes are right.
+//! - Nothing is deleted on a mirror because the repository lacks it `[DUR-15]`; only redundant small segments are (`spare`). A file is
+//!   replaced there only by one whose bytes are right.
 //! - A file that is damaged in the repository is not copied, and the snapshots are copied all the same: what does not need that
 //!   file has to come back from the mirror too. The summary names the file, and the program ends as one that found damage.
 //!
@@ -18,12 +19,13 @@ mod copy;
 mod listing;
 mod memory;
 mod place;
+mod spare;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::backend::{Backend, read_whole};
+use crate::backend::{Backend, WEAK_FOLDER_SYNC, read_whole};
 use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::id::{CopyId, SnapshotId};
@@ -94,6 +96,8 @@ pub struct MirrorSummary {
     pub damaged: Vec<DamagedFile>,
     /// Names of no kind that the format has, on either side: neither copied nor touched.
     pub unknown_names: Vec<PathBuf>,
+    /// Segments that were removed from the mirror, because others there say the same.
+    pub segments_removed: u64,
     /// Snapshots that are on the mirror only: they are kept.
     pub extra_snapshots: Vec<SnapshotId>,
     /// Packs that are on the mirror only: they are kept.
@@ -134,6 +138,7 @@ pub fn mirror(
         Refresh::begin(repository, destination, &copier, options, (&copy, is_new)).and_then(|mut refresh| {
             refresh.copy_all()?;
             refresh.verify_extra()?;
+            refresh.remove_spare_segments()?;
             Ok(refresh.finish())
         });
     refreshed.map_err(|error| match error {
@@ -231,6 +236,7 @@ impl<'a> Refresh<'a> {
             replaced: Vec::new(),
             damaged: Vec::new(),
             unknown_names: Vec::new(),
+            segments_removed: 0,
             extra_snapshots: Vec::new(),
             extra_packs: 0,
             older_than: None,
@@ -334,12 +340,8 @@ impl<'a> Refresh<'a> {
             if self.copier.is_whole(&file)? {
                 continue;
             }
-            let name = file.name();
-            let path = self.copier.to.place().join(&name);
-            let error = Error::damaged(&name)(crate::error::Corruption::WrongHash);
-            self.copier.observer.event(&Event::Problem { path: &path, error: &error });
-            let damaged = DamagedFile { file: name, side: Side::Mirror, whole_on_other_side: false };
-            self.summary.damaged.push(damaged);
+            let error = Error::damaged(&file.name())(crate::error::Corruption::WrongHash);
+            self.damaged_there(file, &error);
         }
         Ok(())
     }
@@ -360,7 +362,7 @@ impl<'a> Refresh<'a> {
             }
         }
         if self.copier.to.folder_sync_is_weak() {
-            self.notice("the medium cannot make single folders durable: it was synced as a whole instead");
+            self.notice(WEAK_FOLDER_SYNC);
         }
         if let Some(folder) = &self.options.state_folder
             && let Err(error) = self.remember(folder)

@@ -20,6 +20,7 @@ pub use writer::{DEFAULT_PACK_LEN, DataBatch, WriteOptions, Writer, Written};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::backend::{Backend, Listed, read_whole};
 use crate::codec;
@@ -259,10 +260,24 @@ impl Repository {
     ///
     /// # Errors
     /// A feature or record that forbids writing; any error of the medium.
-    pub fn writer(&self, options: WriteOptions) -> Result<Writer> {
+    pub fn writer(&self, options: &WriteOptions) -> Result<Writer> {
+        self.writer_until(options, &AtomicBool::new(false))
+    }
+
+    /// The same, but it ends soon after `stop` is set.
+    ///
+    /// # Errors
+    /// `Interrupted`; a feature or record that forbids writing; any error of the medium.
+    pub fn writer_until(&self, options: &WriteOptions, stop: &AtomicBool) -> Result<Writer> {
         self.check_writable(self.copy.copy)?;
-        let (index, problems) = self.load_index()?;
-        Writer::begin(self, index, &problems, options)
+        let mut tries = 0;
+        loop {
+            let (index, problems) = self.load_index()?;
+            match Writer::begin(self, index, problems, options, stop) {
+                Err(error) if is_vanished(&error) && tries < LISTING_TRIES => tries += 1,
+                other => return other,
+            }
+        }
     }
 
     /// Publishes a record.

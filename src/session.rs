@@ -1,9 +1,11 @@
 //! Who is writing: the names of temporary files carry the session, so that only those of ended sessions are cleaned up.
 //!
 //! A session is `<host>-<boot>-<process>-<start>-<random>`, `spec/format.md` §2. Nothing but this host can tell whether
-//! one of its processes is alive, so the files of other hosts are left alone.
+//! one of its processes is alive, and of those in another PID namespace (a container) not even that: a host is a machine and a
+//! namespace, and the files of other hosts are left alone. Where it cannot be told which host this is, no file is anyone's.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,7 +24,10 @@ impl Session {
         let pid = std::process::id();
         let start = process(pid).map_or(0, |process| process.start_ticks);
         let random = u32::from_le_bytes(random());
-        Self { name: format!("{}-{pid}-{start}-{random:08x}", host_and_boot()), next: AtomicU64::new(0) }
+        // Of an unknown host, so that nobody ever calls it ended.
+        let unknown = || format!("{:08x}-{:08x}", u32::from_le_bytes(self::random()), 0);
+        let here = here().unwrap_or_else(unknown);
+        Self { name: format!("{here}-{pid}-{start}-{random:08x}"), next: AtomicU64::new(0) }
     }
 
     /// The name of a new temporary file, `tmp/` included.
@@ -36,7 +41,7 @@ impl Session {
 #[must_use]
 pub fn is_left_over(name: &str) -> bool {
     let Some(rest) = name.get(..8).and_then(|host| name.strip_prefix(host)) else { return false };
-    let here = host_and_boot();
+    let Some(here) = here() else { return false };
     let Some((host, boot)) = here.split_once('-') else { return false };
     let parts: Vec<&str> = rest.trim_start_matches('-').split('-').collect();
     let [found_boot, pid, start, _random, _number] = parts[..] else { return false };
@@ -67,7 +72,25 @@ pub fn machine_id() -> Vec<u8> {
     fs::read("/etc/machine-id").map(|bytes| bytes.trim_ascii().to_vec()).unwrap_or_default()
 }
 
-fn host_and_boot() -> String {
+/// Host and boot, where both can be told.
+fn here() -> Option<String> {
+    host_and_boot(pid_namespace(), &fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default())
+}
+
+/// The number of the namespace in which process numbers are given here; nothing if `/proc` is that of another one, or of none.
+fn pid_namespace() -> Option<u64> {
+    let own = fs::read_link("/proc/self").ok()?;
+    if own.to_str()?.parse() != Ok(std::process::id()) {
+        return None;
+    }
+    Some(fs::metadata("/proc/self/ns/pid").ok()?.ino())
+}
+
+fn host_and_boot(namespace: Option<u64>, boot: &[u8]) -> Option<String> {
+    let (namespace, boot) = (namespace?, boot.trim_ascii());
+    if boot.is_empty() {
+        return None;
+    }
     let short = |bytes: &[u8]| {
         let [a, b, c, d, ..] = id::checksum_64(&[bytes]);
         format!("{:08x}", u32::from_be_bytes([a, b, c, d]))
@@ -77,8 +100,8 @@ fn host_and_boot() -> String {
     if machine.is_empty() {
         machine = rustix::system::uname().nodename().to_bytes().to_vec();
     }
-    let boot = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    format!("{}-{}", short(&machine), short(boot.trim_ascii()))
+    machine.extend(namespace.to_le_bytes());
+    Some(format!("{}-{}", short(&machine), short(boot)))
 }
 
 /// Whether a process exists, though `/proc` may hide those of other users.
@@ -111,7 +134,8 @@ mod tests {
     #[test]
     fn files_of_a_killed_run_whose_parent_is_slow_are_left_over() -> std::io::Result<()> {
         let mut child = std::process::Command::new("/bin/true").spawn()?;
-        let name = |start: u64| format!("{}-{}-{start}-00000000-0", host_and_boot(), child.id());
+        let here = here().unwrap_or_default();
+        let name = |start: u64| format!("{here}-{}-{start}-00000000-0", child.id());
         // Not waited for, it stays in the list of processes as a dead one.
         let start = loop {
             match process(child.id()) {
@@ -124,5 +148,19 @@ mod tests {
         let here = Session::begin().temporary();
         assert!(!is_left_over(here.trim_start_matches("tmp/")), "this process is alive");
         Ok(())
+    }
+
+    #[test]
+    fn a_host_is_a_machine_and_a_namespace_and_unknown_without_boot_or_namespace() {
+        let host = |namespace: u64| {
+            let found = host_and_boot(Some(namespace), b"boot\n")?;
+            found.split_once('-').map(|(host, boot)| (host.to_owned(), boot.to_owned()))
+        };
+        let (one, other) = (host(1), host(2));
+        assert!(one.is_some() && one == host(1));
+        assert_ne!(one.clone().map(|(host, _)| host), other.clone().map(|(host, _)| host));
+        assert_eq!(one.map(|(_, boot)| boot), other.map(|(_, boot)| boot));
+        assert_eq!(host_and_boot(None, b"boot"), None);
+        assert_eq!(host_and_boot(Some(1), b"\n"), None);
     }
 }

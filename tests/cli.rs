@@ -1,13 +1,18 @@
 //! The program as its users meet it: every verb, every flag that changes what is done, every exit code.
 
 mod basics;
+mod damaged;
 mod health;
 mod look;
 mod output;
 mod restore;
 mod save;
 mod selectors;
+<<<<<<< HEAD
 mod terminal;
+=======
+mod surroundings;
+>>>>>>> 1ced8544ec4e044a8315d1cd7a6781fa61a22f65
 
 use std::fs;
 use std::path::{Path, PathBuf};

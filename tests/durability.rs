@@ -3,6 +3,7 @@
 
 mod order;
 mod place;
+mod segments;
 mod traced;
 
 use std::collections::HashSet;

@@ -3,6 +3,7 @@
 mod damage;
 pub mod medium;
 mod refusals;
+mod spare;
 mod world;
 
 use std::fs;

@@ -143,7 +143,7 @@ impl Check<'_> {
         if hasher.finish() != *id.as_bytes() {
             self.damages.add(name, Error::damaged(name)(Corruption::WrongHash));
         }
-        let segment = Segment::open(&**backend, *id, self.repository.id())?;
+        let segment = Segment::open(backend, *id, self.repository.id())?;
         let rows = segment.packs();
         for row in rows {
             self.row(row);

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::guard::{self, Guarded};
 use crate::header::array;
 use crate::id::{self, ChunkId, ChunkKind, PackId, SegmentId};
-use crate::index::Index;
+use crate::index::{Index, is_vanished};
 use crate::pack::{Location, Placed};
 
 const CHUNKS: TableDefinition<&[u8; 32], &[u8; VALUE_LEN]> = TableDefinition::new("chunks");
@@ -31,11 +31,13 @@ pub struct ChunkCache {
 }
 
 impl ChunkCache {
-    /// Opens the cache in `folder` and brings it up to the segments of `index`. A damaged cache is deleted and filled again.
+    /// Opens the cache in `folder` and brings it up to the segments of `index`: those that are not in yet are read whole, and set
+    /// aside if they are damaged. A damaged cache is deleted and filled again.
     ///
     /// # Errors
-    /// `Cache` if it is locked by another process or cannot be made: the caller goes on without it.
-    pub fn open(folder: &Path, index: &Index) -> Result<Self> {
+    /// `Cache` if it is locked by another process or cannot be made: the caller goes on without it. Any error of a segment, `NotFound`
+    /// among them if it vanished.
+    pub fn open(folder: &Path, index: &mut Index) -> Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -59,7 +61,7 @@ impl ChunkCache {
         })
     }
 
-    fn open_and_fill(path: &Path, index: &Index) -> Result<Self, Failure> {
+    fn open_and_fill(path: &Path, index: &mut Index) -> Result<Self, Failure> {
         guarded(|| {
             let database = match redb::Builder::new().set_cache_size(MEMORY_BYTES).create(path) {
                 Ok(database) => database,
@@ -77,7 +79,7 @@ impl ChunkCache {
     }
 
     /// Takes in the facts of all segments that are not in yet.
-    fn fill(&self, index: &Index) -> Result<(), Failure> {
+    fn fill(&self, index: &mut Index) -> Result<(), Failure> {
         let known: HashSet<SegmentId> = {
             let read = self.database()?.begin_read().map_err(doubt)?;
             match read.open_table(SEGMENTS) {
@@ -95,6 +97,7 @@ impl ChunkCache {
             return Ok(());
         }
         let write = self.database()?.begin_write().map_err(doubt)?;
+        let mut damaged = Vec::new();
         {
             let mut chunks = write.open_table(CHUNKS).map_err(doubt)?;
             let mut segments = write.open_table(SEGMENTS).map_err(doubt)?;
@@ -110,14 +113,34 @@ impl ChunkCache {
                 }
                 match read {
                     Ok(()) => {}
-                    // The index stands in for a damaged segment; the cache does without its facts.
-                    Err(error) if error.is_damage() => continue,
+                    // The cache does without its facts, so the index must as well: it is asked only for what no segment covers.
+                    Err(error) if error.is_damage() && !is_vanished(&error) => {
+                        damaged.push((segment.id(), error));
+                        continue;
+                    }
                     Err(error) => return Err(Failure::Segment(error)),
                 }
                 segments.insert(segment.id().as_bytes(), ()).map_err(doubt)?;
             }
         }
-        write.commit().map_err(doubt)
+        write.commit().map_err(doubt)?;
+        for (segment, error) in damaged {
+            index.set_aside(segment, error);
+        }
+        Ok(())
+    }
+
+    /// Forgets that a segment is in: the next run reads it again.
+    ///
+    /// # Errors
+    /// `Cache`: throw the cache away.
+    pub fn forget(&self, segment: SegmentId) -> Result<()> {
+        guarded(|| {
+            let write = self.database()?.begin_write().map_err(doubt)?;
+            write.open_table(SEGMENTS).map_err(doubt)?.remove(segment.as_bytes()).map_err(doubt)?;
+            write.commit().map_err(doubt)
+        })
+        .map_err(|failure| self.error(failure))
     }
 
     /// Adds the facts of a segment that was just published.

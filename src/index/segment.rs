@@ -1,6 +1,7 @@
 //! Segments: immutable files of facts, sorted by chunk id in blocks with a checksum each, `spec/format.md` §7.
 //!
-//! A look-up reads one block. Header, table of packs and table of first ids stay in memory.
+//! A look-up reads one block. Header, table of packs and table of first ids stay in memory. The file stays open only where the
+//! index says so: a process may have 1,024 files open, and a copy may have more segments than that.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -25,6 +26,11 @@ pub const MAX_SEGMENT_FACTS: u64 = (64 << 20) / FACT_LEN as u64;
 
 /// The most packs that a segment is made to cover: a table of them stays well below the limit of the header's body.
 pub const MAX_SEGMENT_PACKS: usize = 1 << 16;
+
+/// More small segments than this are merged, and on a mirror those are removed that have become redundant.
+pub const SMALL_SEGMENTS: usize = 32;
+/// A segment with fewer facts is small.
+const SMALL_FACTS: u64 = MAX_SEGMENT_FACTS / 4;
 
 const CHECKSUM_LEN: usize = 16;
 /// The most bytes of the header's body.
@@ -89,7 +95,10 @@ impl SegmentHeader {
 pub struct Segment {
     id: SegmentId,
     name: String,
-    file: Box<dyn StoredFile>,
+    backend: Arc<dyn Backend>,
+    /// Nothing if it is opened for each read.
+    file: Option<Box<dyn StoredFile>>,
+    len: u64,
     header: SegmentHeader,
     blocks_offset: u64,
 }
@@ -126,16 +135,31 @@ impl Segment {
     ///
     /// # Errors
     /// Any error of the medium; damage.
-    pub fn open(backend: &dyn Backend, id: SegmentId, repository: RepositoryId) -> Result<Self> {
+    pub fn open(backend: &Arc<dyn Backend>, id: SegmentId, repository: RepositoryId) -> Result<Self> {
         let name = format!("index/{id}");
         let file = backend.open(&name).map_err(Error::repository("read", &name))?;
         let (header, body_len) = read_header(&*file, &name, repository)?;
         let expected = header.file_len(body_len);
-        if file.len() != expected {
-            return Err(Error::damaged(&name)(Corruption::WrongLength { expected, found: file.len() }));
+        let len = file.len();
+        if len != expected {
+            return Err(Error::damaged(&name)(Corruption::WrongLength { expected, found: len }));
         }
         let blocks_offset = (HEADER_LEN + CHECKSUM_LEN) as u64 + body_len;
-        Ok(Self { id, name, file, header, blocks_offset })
+        Ok(Self { id, name, backend: backend.clone(), file: Some(file), len, header, blocks_offset })
+    }
+
+    /// Closes the file: from now on it is opened for each read, and may have vanished then.
+    pub(crate) fn close(&mut self) {
+        self.file = None;
+    }
+
+    /// Does something with the open file.
+    fn with_file<T>(&self, read: impl FnOnce(&dyn StoredFile) -> Result<T>) -> Result<T> {
+        if let Some(file) = &self.file {
+            return read(&**file);
+        }
+        let file = self.backend.open(&self.name).map_err(Error::repository("read", &self.name))?;
+        read(&*file)
     }
 
     /// Checks the bytes of a segment with these facts before they are published: its header can be read and says that.
@@ -171,13 +195,19 @@ impl Segment {
     /// Its length.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.file.len()
+        self.len
     }
 
     /// Whether it has no facts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.header.fact_count == 0
+    }
+
+    /// Whether it is one of those that are merged when there are many.
+    #[must_use]
+    pub fn is_small(&self) -> bool {
+        self.header.fact_count < SMALL_FACTS
     }
 
     /// How many facts it has.
@@ -209,7 +239,7 @@ impl Segment {
             let block = if let Some(block) = cache.get(key) {
                 block
             } else {
-                let block = Arc::new(self.read_block(number)?);
+                let block = Arc::new(self.with_file(|file| self.read_block(file, number))?);
                 cache.put(key, block.clone());
                 block
             };
@@ -224,9 +254,13 @@ impl Segment {
     /// # Errors
     /// Any error of the medium; damage.
     pub fn for_each(&self, mut each: impl FnMut(Placed)) -> Result<()> {
+        self.with_file(|file| self.for_each_in(file, &mut each))
+    }
+
+    fn for_each_in(&self, file: &dyn StoredFile, each: &mut dyn FnMut(Placed)) -> Result<()> {
         let mut last: Option<Row> = None;
         for number in 0..self.header.first_ids.len() {
-            let block = self.read_block(number)?;
+            let block = self.read_block(file, number)?;
             let ascends = match (&last, block.first()) {
                 (Some(last), Some(first)) => facts::order_of(last) < facts::order_of(first),
                 _ => true,
@@ -245,7 +279,7 @@ impl Segment {
         Ok(())
     }
 
-    fn read_block(&self, number: usize) -> Result<Vec<Row>> {
+    fn read_block(&self, file: &dyn StoredFile, number: usize) -> Result<Vec<Row>> {
         let before = number as u64 * FACTS_PER_BLOCK as u64;
         let count = self.header.fact_count.saturating_sub(before).min(FACTS_PER_BLOCK as u64);
         let count = usize::try_from(count).unwrap_or(0);
@@ -253,9 +287,8 @@ impl Segment {
         let mut rows = vec![[0; FACT_LEN]; count];
         let mut checksum = [0; CHECKSUM_LEN];
         let rows_len = (count * FACT_LEN) as u64;
-        self.file
-            .read_exact_at(rows.as_flattened_mut(), offset)
-            .and_then(|()| self.file.read_exact_at(&mut checksum, offset + rows_len))
+        file.read_exact_at(rows.as_flattened_mut(), offset)
+            .and_then(|()| file.read_exact_at(&mut checksum, offset + rows_len))
             .map_err(Error::repository("read", &self.name))?;
         if id::checksum_128(&[rows.as_flattened()]) != checksum {
             return Err(Error::damaged(&self.name)(Corruption::WrongChecksum { part: "block" }));

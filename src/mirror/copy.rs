@@ -112,7 +112,9 @@ impl Copier<'_> {
         Ok(hasher.finish())
     }
 
-    fn check_stop(&self) -> Result<()> {
+    /// # Errors
+    /// `Interrupted`, once the user has asked for that.
+    pub fn check_stop(&self) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
 
@@ -122,7 +124,7 @@ impl Copier<'_> {
                 Error::damaged(name)(Corruption::WrongHash)
             }
             // One bad sector, or the whole medium? `config` is read from the medium again to know.
-            _ if error.raw_os_error() == Some(libc::EIO) => match self.probe() {
+            _ if error.raw_os_error() == Some(libc::EIO) => match probe(self.from) {
                 Ok(()) => Error::repository("read", name)(error),
                 Err(gone) => Error::path("read", &self.from.place().join("config"))(gone),
             },
@@ -130,16 +132,24 @@ impl Copier<'_> {
         }
     }
 
-    fn probe(&self) -> io::Result<()> {
-        let config = self.from.open("config").or_else(|_| self.from.open("config.2"))?;
-        config.drop_cached()?;
-        config.read_exact_at(&mut [0], 0)
+    /// Whether the mirror can still be read at all.
+    ///
+    /// # Errors
+    /// `Path` if not: then what looked like damage is none.
+    pub fn check_mirror(&self) -> Result<()> {
+        probe(self.to).map_err(self.cannot("read", "config"))
     }
 
     fn cannot(&self, action: &'static str, name: &str) -> impl FnOnce(io::Error) -> Error + use<> {
         let path: PathBuf = self.to.place().join(name);
         move |source| Error::Path { action, path, source }
     }
+}
+
+fn probe(medium: &dyn Backend) -> io::Result<()> {
+    let config = medium.open("config").or_else(|_| medium.open("config.2"))?;
+    config.drop_cached()?;
+    config.read_exact_at(&mut [0], 0)
 }
 
 /// Whether an error means that the bytes of a listed file cannot be had, and others perhaps can.

@@ -303,11 +303,11 @@ impl PackFile {
         }
     }
 
-    /// Reads the whole pack in pieces and returns the hash of its bytes; `progress` hears of each piece.
+    /// Reads the whole pack in pieces and returns the hash of its bytes; `progress` hears of each piece and may end it.
     ///
     /// # Errors
-    /// Any error of the medium.
-    pub fn hash(&self, mut progress: impl FnMut(&[u8])) -> Result<PackId> {
+    /// Any error of the medium; that of `progress`.
+    pub fn hash(&self, mut progress: impl FnMut(&[u8]) -> Result<()>) -> Result<PackId> {
         let mut hasher = id::FileHasher::default();
         let mut buffer = vec![0; 1 << 20];
         let mut offset = 0;
@@ -316,7 +316,7 @@ impl PackFile {
                 usize::try_from(self.len() - offset).map_or(buffer.len(), |rest| rest.min(buffer.len()));
             read_at(&*self.file, &self.name, &mut buffer[..len], offset)?;
             hasher.update(&buffer[..len]);
-            progress(&buffer[..len]);
+            progress(&buffer[..len])?;
             offset += len as u64;
         }
         Ok(PackId::from_bytes(hasher.finish()))

@@ -1,11 +1,13 @@
 //! From chunks to published packs, segments and snapshots.
 //!
 //! Threads: any number of callers `put`; a few compress and verify frames; one lays them into packs and publishes packs and
-//! segments. Channels are short, so memory is bounded by a few frames per thread. `dedup` decides what is new,
-//! `packer` is the publishing thread, `segments` publishes and merges segments.
+//! segments. Channels are short, so memory is bounded by a few frames per thread. `adopt` takes over packs that no segment names,
+//! `dedup` decides what is new, `packer` is the publishing thread, `segments` publishes and merges segments, `damage` says what is damaged.
 //!
 //! Nothing is acknowledged before [`Writer::finish`] and the publishing of a snapshot have returned `[DUR-6]`.
 
+mod adopt;
+mod damage;
 mod dedup;
 mod dry;
 mod packer;
@@ -15,7 +17,7 @@ pub(crate) use segments::clean_up;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 
@@ -28,7 +30,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::event::{Event, Observer};
 use crate::header::{Magic, decode_object, encode_object};
 use crate::id::{self, ChunkId, ChunkKind, IdKeys, PackId, RepositoryId, SnapshotId};
-use crate::index::{ChunkCache, Facts, Index, Problems};
+use crate::index::{ChunkCache, Facts, Index, Problems, is_vanished};
 use crate::pack::{
     Compression, Compressor, FrameBuilder, MAX_CHUNK_LEN, MAX_PACK_LEN, PackKind, SealedFrame,
 };
@@ -36,6 +38,7 @@ use crate::repository::{Repository, object};
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 
+use damage::Said;
 use dedup::Claims;
 
 /// A data frame is closed at so many bytes of chunks. Two kernel trees take 377 MiB at 2 MiB and 381 at 1 MiB, and a frame of
@@ -96,6 +99,7 @@ pub struct Writer {
     jobs: Option<Sender<Job>>,
     compressors: Vec<JoinHandle<()>>,
     packer: Option<JoinHandle<Facts>>,
+    adopted: Vec<Facts>,
 }
 
 /// Chunks for the compressors.
@@ -108,6 +112,7 @@ struct Shared {
     keys: IdKeys,
     session: Session,
     observer: Arc<dyn Observer>,
+    said: Said,
     dry_run: bool,
     pack_len: u64,
     index: RwLock<Index>,
@@ -137,6 +142,10 @@ impl Shared {
         self.observer.event(&Event::Published { file, len });
     }
 
+    fn damage(&self, error: &Error) {
+        self.said.damage(&*self.observer, error);
+    }
+
     fn uses(&self, pack: PackId) {
         if let Ok(mut packs) = self.used_packs.lock() {
             packs.insert(pack);
@@ -147,33 +156,37 @@ impl Shared {
 impl Writer {
     pub(super) fn begin(
         repository: &Repository,
-        index: Index,
-        problems: &Problems,
-        options: WriteOptions,
+        mut index: Index,
+        mut problems: Problems,
+        options: &WriteOptions,
+        stop: &AtomicBool,
     ) -> Result<Self> {
         let backend: Arc<dyn Backend> = if options.dry_run {
             Arc::new(dry::DryRun(repository.backend().clone()))
         } else {
             repository.backend().clone()
         };
-        for problem in problems {
-            let text = format!("{problem}: its facts are read from the packs instead");
-            options.observer.event(&Event::Notice { path: std::path::Path::new(""), text: &text });
+        problems.extend(index.unfit_packs());
+        // What is damaged in the index is known before anything is relied on.
+        let cache = open_cache(options, &mut index)?;
+        problems.extend(index.take_problems());
+        let said = Said::default();
+        for problem in &problems {
+            said.damage(&*options.observer, problem);
         }
         if !options.dry_run {
             segments::clean_up(&*backend)?;
         }
-        let mut index = index;
-        let adopted = segments::adopt(&*backend, repository.id(), &mut index, &*options.observer)?;
-        let cache = options.cache_folder.as_deref().and_then(|folder| {
-            ChunkCache::open(folder, &index).inspect_err(|error| notice(&*options.observer, error)).ok()
-        });
+        let adopting =
+            adopt::Adopting { backend: &*backend, observer: &*options.observer, said: &said, stop };
+        let adopted = adopting.adopt(&mut index, repository.id())?;
         let shared = Arc::new(Shared {
             backend,
             repository: repository.id(),
             keys: repository.keys().clone(),
             session: Session::begin(),
-            observer: options.observer,
+            observer: options.observer.clone(),
+            said,
             dry_run: options.dry_run,
             pack_len: options.pack_len.min(MAX_PACK_LEN),
             index: RwLock::new(index),
@@ -188,7 +201,7 @@ impl Writer {
         Ok(Self::spawn(shared, options.compression, adopted))
     }
 
-    fn spawn(shared: Arc<Shared>, compression: Compression, adopted: Facts) -> Self {
+    fn spawn(shared: Arc<Shared>, compression: Compression, adopted: Vec<Facts>) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (jobs, waiting_jobs) = bounded::<Job>(WAITING_FRAMES);
         let (frames, waiting_frames) = bounded::<(PackKind, SealedFrame)>(WAITING_FRAMES);
@@ -200,7 +213,7 @@ impl Writer {
             .collect();
         let packer = {
             let shared = shared.clone();
-            std::thread::spawn(move || packer::run(&shared, &waiting_frames, adopted))
+            std::thread::spawn(move || packer::run(&shared, &waiting_frames))
         };
         Self {
             shared,
@@ -209,6 +222,7 @@ impl Writer {
             jobs: Some(jobs),
             compressors,
             packer: Some(packer),
+            adopted,
         }
     }
 
@@ -267,7 +281,12 @@ impl Writer {
         // A thread that failed is why nobody took what was flushed: its error comes first.
         let facts = self.join()?;
         flushed?;
-        segments::publish_last(&self.shared, facts)?;
+        let adopted = std::mem::take(&mut self.adopted).into_iter();
+        adopted.chain([facts]).try_for_each(|facts| segments::publish_last(&self.shared, facts))?;
+        let late = self.shared.index.read().map(|index| index.take_problems()).unwrap_or_default();
+        for problem in &late {
+            self.shared.damage(problem);
+        }
         Ok(self.written())
     }
 
@@ -419,6 +438,19 @@ impl DataBatch<'_> {
     pub fn flush(&mut self) -> Result<()> {
         self.writer.send(PackKind::Data, &mut self.open)
     }
+}
+
+/// The cache, if there may be one; every segment that the run will rely on was read whole on return, and damaged ones are set aside.
+fn open_cache(options: &WriteOptions, index: &mut Index) -> Result<Option<ChunkCache>> {
+    if let Some(folder) = &options.cache_folder {
+        match ChunkCache::open(folder, index) {
+            Ok(cache) => return Ok(Some(cache)),
+            Err(error) if is_vanished(&error) => return Err(error),
+            Err(error) => notice(&*options.observer, &error),
+        }
+    }
+    index.verify_segments()?;
+    Ok(None)
 }
 
 /// A compressing thread.

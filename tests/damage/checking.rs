@@ -242,7 +242,7 @@ fn a_path_of_ten_thousand_levels_is_checked_and_named() {
     fs::write(scratch.dir("source").join("file"), "x").unwrap();
     let model = snapshot(&backend, &scratch.join("source"));
     let repository = open(&place);
-    let mut writer = repository.writer(WriteOptions::new(Arc::new(Silent))).unwrap();
+    let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
     let piece = data(&writer, b"at the bottom");
     let content = vault::snapshot::Content::Pieces(vec![piece]);
     let mut kind = Kind::File(piece.len(), content);

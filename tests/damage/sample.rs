@@ -129,7 +129,7 @@ pub fn snapshot(backend: &Arc<dyn Backend>, source: &Path) -> SnapshotId {
 fn crafted(backend: &Arc<dyn Backend>, predecessor: SnapshotId) {
     let repository = Repository::open(backend.clone()).unwrap();
     let mut snapshot = repository.snapshot(&predecessor).unwrap();
-    let mut writer = repository.writer(WriteOptions::new(Arc::new(Silent))).unwrap();
+    let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
     let pieces: Vec<Piece> = (20..24).map(|seed| data(&writer, &noise(seed, 700))).collect();
     let leaves: Vec<ListChild> = pieces
         .chunks(2)

@@ -193,7 +193,7 @@ fn repo_2_unknown_features_forbid_to_read_or_to_write() {
     place.write("features/write-dances-2", b"");
     let repository = place.open();
     assert!(repository.reader().is_ok());
-    let error = repository.writer(WriteOptions::new(Arc::new(Silent))).err().unwrap();
+    let error = repository.writer(&WriteOptions::new(Arc::new(Silent))).err().unwrap();
     assert!(matches!(&error, Error::UnknownFeature { name } if name == "write-dances-2"), "{error:?}");
     // No name of a feature: reported by a check, and nothing else.
     for name in ["write-", "Read-x", "read-X", "note.txt"] {
@@ -265,7 +265,7 @@ fn repo_5_all_folders_of_packs_are_there_from_the_start() {
 /// Writes one data chunk and returns its id and the name of its pack.
 fn one_chunk(place: &Place) -> (ChunkId, PackId) {
     let repository = place.open();
-    let mut writer = repository.writer(WriteOptions::new(Arc::new(Silent))).unwrap();
+    let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
     let id = writer.put(ChunkKind::Data, &[5; 1000]).unwrap();
     writer.finish().unwrap();
     (id, repository.reader().unwrap().locate(ChunkKind::Data, &id).unwrap().pack)
@@ -281,7 +281,7 @@ fn record(place: &Place, kind: u32, must_understand: bool, scope: Scope, ids: Ve
 /// Whether a chunk would be stored again, and whether it can be read.
 fn presence(place: &Place, id: &ChunkId) -> (bool, bool) {
     let repository = place.open();
-    let writer = repository.writer(WriteOptions::new(Arc::new(Silent))).unwrap();
+    let writer = repository.writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
     let is_present = writer.has_chunk(ChunkKind::Data, id).unwrap();
     let reader = repository.reader().unwrap();
     (is_present, reader.get(ChunkKind::Data, id).is_ok_and(|bytes| bytes == [5; 1000]))
@@ -328,7 +328,7 @@ fn rec_1_rec_2_a_record_that_must_be_understood_and_is_not_forbids_to_write() {
         record(&place, kind, must_understand, scope(place.open().copy().copy), vec![[1; 32]]);
         let repository = place.open();
         assert!(repository.reader().is_ok());
-        repository.writer(WriteOptions::new(Arc::new(Silent))).is_ok()
+        repository.writer(&WriteOptions::new(Arc::new(Silent))).is_ok()
     };
     assert!(!writes(true, |_| Scope::AllCopies, 77));
     assert!(!writes(true, Scope::Copy, 77));
@@ -380,7 +380,7 @@ fn list_2_a_chunk_of_another_length_than_its_piece_is_refused() {
     for wrong in [999, 1001, 1000] {
         let place = Place::new();
         let repository = place.open();
-        let mut writer = repository.writer(WriteOptions::new(Arc::new(Silent))).unwrap();
+        let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
         let id = writer.put(ChunkKind::Data, &[5; 1000]).unwrap();
         let kind = Kind::File(wrong.into(), Content::Pieces(vec![Piece::Data(id, wrong)]));
         let entry = |name: &[u8], kind: Kind| Entry {

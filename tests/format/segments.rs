@@ -80,7 +80,7 @@ fn read(change: impl FnOnce(&mut Crafted)) -> Option<&'static str> {
     let mut crafted = Crafted::new(3000);
     change(&mut crafted);
     let id = SegmentId::from_bytes(place.write_hashed("index", &crafted.bytes(&place)));
-    let read = Segment::open(&*place.backend, id, place.id).and_then(|segment| {
+    let read = Segment::open(&place.backend, id, place.id).and_then(|segment| {
         let mut count = 0;
         segment.for_each(|_| count += 1)?;
         assert_eq!(count, crafted.facts.len());

@@ -39,7 +39,7 @@ impl Store {
         let backend = Arc::new(LocalFolder::new(folder.path().join("repository")));
         Repository::init(&*backend, &InitOptions::default()).unwrap();
         let mut writer =
-            Repository::open(backend.clone()).unwrap().writer(WriteOptions::new(Arc::new(Silent))).unwrap();
+            Repository::open(backend.clone()).unwrap().writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
         let root = fill(&writer);
         writer.finish().unwrap();
         drop(writer);

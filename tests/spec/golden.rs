@@ -111,7 +111,7 @@ fn write(place: &Path) {
     let backend = LocalFolder::new(place);
     Repository::init(&backend, &InitOptions { chunker: CHUNKER, name: "golden".into() }).unwrap();
     let repository = Repository::open(Arc::new(backend)).unwrap();
-    let mut writer: Writer = repository.writer(WriteOptions::new(Arc::new(Silent))).unwrap();
+    let mut writer: Writer = repository.writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
     let root = root(&writer, repository.keys());
     let home = directory(&writer, vec![entry(b"me", Kind::Directory(root))]);
     writer.finish().unwrap();

@@ -36,6 +36,7 @@ const ALL: [&str; 29] = [
     "tar",
     "touch",
     "umount",
+    "unshare",
     "xargs",
     "xfs_io",
 ];

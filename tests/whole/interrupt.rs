@@ -103,7 +103,7 @@ fn cut_off(end: impl FnOnce(Running)) {
     let next = world.snapshot(&[]);
     let rest = (160 * MIB) as u64 - packed;
     assert!(next.added() < rest + 2 * MIB as u64, "{} of {rest}", next.added());
-    assert!(next.output.stderr.contains("left by an interrupted run"), "{}", next.output.stderr);
+    assert!(next.output.stderr.contains("as after an interrupted run"), "{}", next.output.stderr);
     assert_eq!(temporary(&world), 0);
     world.is_sound();
     world.comes_back();

@@ -400,6 +400,7 @@ impl Observer for Screen {
             Event::Notice { path, text } => {
                 self.warn(&about(path, text));
             }
+            Event::Damage { error } => self.warn(&chain(error)),
             Event::Problem { path, error } => self.problem(path.as_os_str().as_bytes(), error),
             _ => {}
         }

@@ -12,8 +12,8 @@ const FACTS_IN_MEMORY: usize = 400_000;
 
 /// Runs until no more frames come, and returns the facts that no segment has yet. After a failure it ends; whoever
 /// sends it frames then ends too.
-pub(super) fn run(shared: &Shared, frames: &Receiver<(PackKind, SealedFrame)>, adopted: Facts) -> Facts {
-    let mut packer = Packer { shared, data: None, trees: None, facts: adopted };
+pub(super) fn run(shared: &Shared, frames: &Receiver<(PackKind, SealedFrame)>) -> Facts {
+    let mut packer = Packer { shared, data: None, trees: None, facts: Facts::default() };
     let mut outcome = Ok(());
     for (kind, frame) in frames {
         outcome = packer.add(kind, &frame);

@@ -1,22 +1,18 @@
-//! Publishing segments, adopting packs that none names, merging small ones, and cleaning up after ended sessions.
+//! Publishing segments, merging small ones, and cleaning up after ended sessions.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use crate::backend::{Backend, read_whole};
 use crate::error::{Corruption, Error, Result};
-use crate::event::{Event, Observer};
-use crate::id::{self, PackId, RepositoryId, SegmentId};
-use crate::index::{Facts, Index, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, Segment};
-use crate::pack::{PackFile, pack_file_name};
+use crate::id::{self, PackId, SegmentId};
+use crate::index::{
+    ChunkCache, Facts, Index, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, SMALL_SEGMENTS, Segment, is_vanished,
+    redundant,
+};
 use crate::repository::object;
 use crate::repository::writer::{Shared, notice};
 use crate::session;
 
-/// A segment with fewer facts is small.
-const SMALL_FACTS: u64 = MAX_SEGMENT_FACTS / 4;
-/// More small segments than this are merged.
-const SMALL_SEGMENTS: usize = 32;
 /// The longest segment file that is read back whole.
 const MAX_SEGMENT_FILE: u64 = 80 << 20;
 
@@ -42,47 +38,6 @@ fn remove(backend: &dyn Backend, name: &str) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(Error::repository("remove", name)),
     }
-}
-
-/// Adopts the packs that no segment names: each is hashed whole and made durable `[DUR-11]`. Others do not count as present.
-pub(super) fn adopt(
-    backend: &dyn Backend,
-    repository: RepositoryId,
-    index: &mut Index,
-    observer: &dyn Observer,
-) -> Result<Facts> {
-    let mut facts = Facts::default();
-    for pack in index.uncovered_packs().to_vec() {
-        let name = pack_file_name(&pack);
-        match adopt_pack(backend, repository, pack, &mut facts) {
-            Ok(()) => {
-                backend.sync(&name).map_err(Error::repository("sync", &name))?;
-                let text = format!("{name} was left by an interrupted run and is used");
-                observer.event(&Event::Notice { path: Path::new(""), text: &text });
-            }
-            Err(error) if error.is_damage() => {
-                notice(observer, &error);
-                index.drop_pack(&pack);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(facts)
-}
-
-fn adopt_pack(
-    backend: &dyn Backend,
-    repository: RepositoryId,
-    pack: PackId,
-    facts: &mut Facts,
-) -> Result<()> {
-    let file = PackFile::open(backend, pack, repository)?;
-    if file.hash(|_| ())? != pack {
-        return Err(Error::damaged(&pack_file_name(&pack))(Corruption::WrongHash));
-    }
-    let directory = file.directory()?;
-    facts.add_pack(pack, file.len(), file.kind(), directory.placed(pack));
-    Ok(())
 }
 
 /// Publishes the facts that remain at the end of a run.
@@ -123,9 +78,14 @@ fn publish_file(shared: &Shared, facts: &Facts) -> Result<(SegmentId, String)> {
 }
 
 fn add_to_cache(shared: &Shared, id: SegmentId, facts: &Facts) {
+    change_cache(shared, |cache| cache.add(id, facts.iter()));
+}
+
+/// Changes the cache, which is thrown away if that fails.
+fn change_cache(shared: &Shared, change: impl FnOnce(&ChunkCache) -> Result<()>) {
     let Ok(mut cache) = shared.cache.write() else { return };
-    let added = cache.as_ref().map(|cache| cache.add(id, facts.iter()));
-    if let Some(Err(error)) = added {
+    let changed = cache.as_ref().map(change);
+    if let Some(Err(error)) = changed {
         notice(&*shared.observer, &error);
         if let Some(doubtful) = cache.take() {
             doubtful.throw_away();
@@ -139,13 +99,30 @@ pub(super) fn merge_small(shared: &Shared) -> Result<()> {
         return Ok(());
     }
     let index = shared.index.read().map_err(|_| Error::Stopped)?;
-    let small: Vec<&Segment> = index
-        .segments()
-        .filter(|segment| segment.fact_count() < SMALL_FACTS && is_present(&index, segment))
-        .collect();
+    let small: Vec<&Segment> =
+        index.segments().filter(|segment| segment.is_small() && is_present(&index, segment)).collect();
     if small.len() <= SMALL_SEGMENTS {
         return Ok(());
     }
+    let (mut union, inputs) = gather(shared, &small)?;
+    if inputs.len() < 2 {
+        return Ok(());
+    }
+    union.sort();
+    let (id, name) = publish_file(shared, &union)?;
+    let whole = verify_union(shared, id, &name, &union, &inputs)?;
+    let all: Vec<&Segment> =
+        inputs.into_iter().filter(|input| input.id() != id).chain(std::iter::once(&whole)).collect();
+    for input in redundant(&all, |segment| segment.id() != id, |segment| Ok(segment.id() == id))? {
+        remove(&*shared.backend, &format!("index/{}", input.id()))?;
+    }
+    drop(index);
+    add_to_cache(shared, id, &union);
+    Ok(())
+}
+
+/// The facts of as many segments as fit into one, and which these are. A damaged one is said and left out.
+fn gather<'s>(shared: &Shared, small: &[&'s Segment]) -> Result<(Facts, Vec<&'s Segment>)> {
     let mut union = Facts::default();
     let mut inputs = Vec::new();
     for segment in small {
@@ -154,18 +131,23 @@ pub(super) fn merge_small(shared: &Shared) -> Result<()> {
         {
             break;
         }
-        add_segment(&mut union, segment)?;
-        inputs.push(segment);
+        match add_segment(&mut union, segment) {
+            Ok(()) => inputs.push(*segment),
+            // Another run has merged it.
+            Err(error) if is_vanished(&error) => {}
+            Err(error) if error.is_damage() => {
+                shared.damage(&error);
+                forget_in_cache(shared, segment.id());
+            }
+            Err(error) => return Err(error),
+        }
     }
-    union.sort();
-    let (id, name) = publish_file(shared, &union)?;
-    verify_union(shared, id, &name, &union, &inputs)?;
-    for input in inputs.iter().filter(|input| input.id() != id) {
-        remove(&*shared.backend, &format!("index/{}", input.id()))?;
-    }
-    drop(index);
-    add_to_cache(shared, id, &union);
-    Ok(())
+    Ok((union, inputs))
+}
+
+/// The next run reads the segment again, finds that it is damaged, and covers its packs anew.
+fn forget_in_cache(shared: &Shared, segment: SegmentId) {
+    change_cache(shared, |cache| cache.forget(segment));
 }
 
 /// Whether all packs of a segment are there: one about packs that are gone is not carried on.
@@ -185,24 +167,24 @@ fn add_segment(union: &mut Facts, segment: &Segment) -> Result<()> {
     Ok(())
 }
 
-/// Reads the union back: its bytes hash right, and it covers every pack of every input with as many facts as were gathered.
+/// Reads the union back and returns it: its bytes hash right, and it covers every pack of every input with as many facts as were gathered.
 fn verify_union(
     shared: &Shared,
     id: SegmentId,
     name: &str,
     union: &Facts,
     inputs: &[&Segment],
-) -> Result<()> {
+) -> Result<Segment> {
     let bytes =
         read_whole(&*shared.backend, name, MAX_SEGMENT_FILE).map_err(Error::repository("read", name))?;
     if id::hash(&bytes) != *id.as_bytes() {
         return Err(Error::damaged(name)(Corruption::WrongHash));
     }
-    let segment = Segment::open(&*shared.backend, id, shared.repository)?;
+    let segment = Segment::open(&shared.backend, id, shared.repository)?;
     let covered: HashSet<PackId> = segment.packs().iter().map(|row| row.pack).collect();
     let complete = inputs.iter().all(|input| input.packs().iter().all(|row| covered.contains(&row.pack)));
     if complete && segment.fact_count() == union.len() as u64 {
-        Ok(())
+        Ok(segment)
     } else {
         Err(Error::damaged(name)(Corruption::rule("SEG-5", "it is not the union of what it was made from")))
     }

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde_json::json;
+use vault::backend::WEAK_FOLDER_SYNC;
 use vault::error::Result;
 use vault::id::RepositoryId;
 use vault::repository::{InitOptions, Repository};
@@ -18,6 +19,9 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<Outcome> {
     let options = InitOptions { name: args.name.clone().unwrap_or_default(), ..InitOptions::default() };
     let id = Repository::init(&*backend, &options)?;
     print(context, id, backend.place())?;
+    if backend.folder_sync_is_weak() {
+        context.screen.warn(&format!("{}: {WEAK_FOLDER_SYNC}", backend.place().display()));
+    }
     Ok(Outcome::Done)
 }
 

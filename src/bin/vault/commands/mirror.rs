@@ -80,6 +80,7 @@ fn print_summary(
         "bytes_copied": summary.bytes_copied,
         "files_present": summary.files_present,
         "files_replaced": summary.replaced,
+        "segments_removed": summary.segments_removed,
         "damaged": damaged,
         "unknown_names": summary.unknown_names.len(),
         "extra_snapshots": summary.extra_snapshots.iter().map(ToString::to_string).collect::<Vec<_>>(),

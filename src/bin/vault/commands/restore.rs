@@ -46,7 +46,13 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
         return Ok(Outcome::Failed);
     }
     let begun = Instant::now();
-    let summary = all(context, &reader, snapshot, &jobs, &options).inspect_err(|error| {
+    let restored = all(context, &reader, snapshot, &jobs, &options);
+    // Segments that were found damaged only now; packs stood in for them.
+    let late = reader.index().take_problems();
+    for problem in &late {
+        context.screen.problem(b"", problem);
+    }
+    let summary = restored.inspect_err(|error| {
         if let (Error::Interrupted, [job]) = (error, jobs.as_slice()) {
             let target = job.target.display();
             context
@@ -56,7 +62,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
     })?;
     print(context, args, snapshot, &jobs, &summary, begun)?;
     Ok(match &summary {
-        summary if summary.damaged > 0 || damaged => Outcome::Damage,
+        summary if summary.damaged > 0 || damaged || !late.is_empty() => Outcome::Damage,
         summary if !summary.is_success() => Outcome::Failed,
         _ => Outcome::Done,
     })

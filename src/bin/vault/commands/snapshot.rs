@@ -27,7 +27,7 @@ pub fn run(context: &Context, args: SnapshotArgs) -> Result<Outcome> {
     let dry_run = args.dry_run;
     let mut options = to_options(context, args)?;
     let repository = open_or_make(context)?;
-    // Damage that something else stood in for: the snapshot is whole all the same, but it is not all well.
+    // Damage that something else stood in for, as that of `config`.
     let damaged = context.screen.tally().problems() > 0;
     options.cache_folder = context.cache_folder(repository.id());
     let begun = Instant::now();
@@ -36,7 +36,15 @@ pub fn run(context: &Context, args: SnapshotArgs) -> Result<Outcome> {
     let result = backup(&repository, options, &observer, &context.stop);
     context.screen.end_progress();
     let summary = result?;
+    let damaged = damaged || context.screen.tally().damages() > 0;
     print(context, &summary, dry_run, begun.elapsed())?;
+    // The snapshot is whole all the same, but it is not all well.
+    if damaged {
+        context.screen.warn(
+            "the repository is damaged, see above; what was saved now does not need what is damaged. \
+             `vault check --read-data` names all of it and what it costs",
+        );
+    }
     Ok(match summary.state {
         State::Partial => Outcome::Interrupted,
         _ if damaged => Outcome::Damage,

@@ -32,12 +32,18 @@ pub struct Tally {
     phase_items: AtomicU64,
     phase_bytes: AtomicU64,
     problems: AtomicU64,
+    damages: AtomicU64,
 }
 
 impl Tally {
     /// How many problems there were.
     pub fn problems(&self) -> u64 {
         self.problems.load(Relaxed)
+    }
+
+    /// How much damage was met that did no harm.
+    pub fn damages(&self) -> u64 {
+        self.damages.load(Relaxed)
     }
 
     pub(super) fn problem(&self) {
@@ -75,6 +81,9 @@ impl Tally {
             }
             Event::Advanced { bytes } => {
                 self.phase_bytes.fetch_add(bytes, Relaxed);
+            }
+            Event::Damage { .. } => {
+                self.damages.fetch_add(1, Relaxed);
             }
             Event::Done { change, .. } if change != Change::LeftOut => {
                 self.phase_items.fetch_add(1, Relaxed);

@@ -1,0 +1,94 @@
+//! `vault snapshot` and `vault restore` on a repository that is damaged: done, said, and told by the exit code.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{World, files, flip, json};
+use crate::support::torture::Random;
+use crate::support::vault::Output;
+
+/// The files in a folder of the repository, the largest first.
+fn largest(world: &World, folder: &str) -> Vec<PathBuf> {
+    let mut found = files(&world.repo().join(folder));
+    found.sort_by_key(|file| std::cmp::Reverse(fs::metadata(file).unwrap().len()));
+    found
+}
+
+fn name(file: &Path) -> &str {
+    file.file_name().unwrap().to_str().unwrap()
+}
+
+/// Changes a byte of the last block of a segment.
+fn spoil(segment: &Path) {
+    let mut bytes = fs::read(segment).unwrap();
+    let at = bytes.len() - 20;
+    bytes[at] ^= 1;
+    fs::write(segment, bytes).unwrap();
+}
+
+/// A snapshot that is taken although the repository is damaged: what is damaged is said once, and where to ask for more.
+fn damaged(world: &World, more: &[&str], what: &str) -> Output {
+    let count = || json(&world.run(&["snapshots", "--json"]).stdout).len();
+    let before = count();
+    let src = world.path("src");
+    let output = world.run(&[&["snapshot", src.as_str()], more].concat()).code(13);
+    let output = output.says(what).says("`vault check").says("warning: ");
+    assert_eq!(output.stderr.matches(what).count(), 1, "{}", output.stderr);
+    let after = count();
+    assert_eq!(after, before + 1, "no snapshot was taken");
+    output
+}
+
+#[test]
+fn a_damaged_segment_costs_nothing_and_is_written_again_by_the_next_snapshot() {
+    for cache in ["--no-cache", "-q"] {
+        let world = World::new();
+        fs::write(world.src().join("long"), Random(7).bytes(3 << 20)).unwrap();
+        world.save(&["--no-cache"]);
+        let segment = largest(&world, "index").remove(0);
+        spoil(&segment);
+        let packs = largest(&world, "packs");
+        world.run(&["restore", &world.latest("src"), "--target", "early"]).code(13).says(name(&segment));
+        damaged(&world, &[cache, "--force"], name(&segment));
+        assert_eq!(largest(&world, "packs"), packs, "{cache}: chunks were stored again");
+        world.run(&["check", "--read-data"]).ok().says("no damage");
+        world.run(&["snapshot", &world.path("src"), cache]).ok();
+        world.run(&["restore", &world.latest("src"), "--target", "late"]).ok();
+    }
+}
+
+#[test]
+fn repo_6_a_pack_that_is_cut_off_or_gone_is_said_by_the_next_snapshot() {
+    let world = World::saved();
+    let pack = largest(&world, "packs").remove(0);
+    fs::File::options().write(true).open(&pack).unwrap().set_len(1000).unwrap();
+    // Its content is still there to be saved again, under another name.
+    fs::write(world.src().join("more"), "more").unwrap();
+    damaged(&world, &[], name(&pack));
+    world.run(&["restore", &world.latest("src"), "--target", "t"]).ok();
+    let world = World::saved();
+    let pack = largest(&world, "packs").remove(0);
+    fs::remove_file(&pack).unwrap();
+    fs::remove_dir_all(world.src().join("dir")).unwrap();
+    damaged(&world, &[], name(&pack));
+    damaged(&world, &["--no-cache", "-q"], name(&pack));
+}
+
+#[test]
+fn dur_11_a_damaged_pack_that_no_segment_names_is_said_by_the_next_snapshot() {
+    let world = World::saved();
+    let pack = largest(&world, "packs").remove(0);
+    flip(&pack);
+    fs::remove_dir_all(world.repo().join("index")).unwrap();
+    fs::create_dir(world.repo().join("index")).unwrap();
+    damaged(&world, &["--force"], name(&pack));
+    world.run(&["restore", &world.latest("src"), "--target", "t"]).ok();
+}
+
+#[test]
+fn a_damaged_snapshot_is_said_by_the_next_one() {
+    let world = World::saved();
+    let snapshot = largest(&world, "snapshots").remove(0);
+    flip(&snapshot);
+    damaged(&world, &[], name(&snapshot));
+}
