@@ -3,6 +3,7 @@
 mod basics;
 mod health;
 mod look;
+mod odd;
 mod output;
 mod restore;
 mod save;
