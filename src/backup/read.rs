@@ -160,8 +160,13 @@ impl Reader<'_> {
         };
         self.done_file(&path, &entry, change);
         let stamp = Stamp::of(&read.stat, file_system);
-        // Unless the file system was synced, a later write through an old memory map may move no time.
-        let settled = is_whole && !read.raced && file_system.is_synced && stamp.is_settled(self.shared.start);
+        // Unless the file system was synced, a later write through an old memory map may move no time; and the stamps of a
+        // file that does not know its size know nothing else of its content either.
+        let settled = is_whole
+            && !read.raced
+            && read.len == read.stat.size
+            && file_system.is_synced
+            && stamp.is_settled(self.shared.start);
         let stamp = if settled { stamp } else { Stamp::void() };
         let remembered = Remembered { key, found: (stamp, entry.clone()) };
         Ok((entry, Some(remembered)))
@@ -206,10 +211,9 @@ impl Reader<'_> {
 
     fn read_once(&mut self, file: &SourceFile) -> Result<ReadOnce, Failure> {
         let before = file.stat().map_err(Failure::Source)?;
-        let (len, content) = self.contents.store_file(file, before.size)?;
+        let (len, content) = self.contents.store_file(file, &before)?;
         let stat = file.stat().map_err(Failure::Source)?;
-        let raced = len != before.size
-            || (before.size, before.mtime, before.ctime) != (stat.size, stat.mtime, stat.ctime);
+        let raced = len < before.size || !stat.has_stamps_of(&before);
         Ok(ReadOnce { len, content, stat, raced })
     }
 

@@ -1,10 +1,15 @@
 //! `vault snapshot` of what is not as it should be: attributes that cannot be read or are too many, files that say less than
 //! they hold, sources that are missing or very many, and file systems that keep a change to themselves.
 
-use std::path::Path;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::World;
 use crate::support::needs::needs;
+use crate::support::torture::Random;
 
 /// Until what was written before is older than the clocks' grain, so that the next snapshot may believe the stamps of this one.
 fn settle() {
@@ -42,4 +47,61 @@ fn attributes_that_could_not_be_read_are_read_the_next_time() {
     for name in named {
         assert_eq!(xattr(&world.vault.join("out").join(name), "user.k"), b"v", "{name}");
     }
+}
+
+#[test]
+fn a_file_that_says_it_is_empty_is_read_to_its_end() {
+    needs!("sh");
+    let world = World::new();
+    // Its environment is a file of the kernel that says it has no bytes.
+    let mut command = Command::new("sh");
+    command.args(["-c", "read line"]).env_clear().stdin(Stdio::piped());
+    for number in 0..20 {
+        command.env(format!("V{number}"), format!("{number:02} ").repeat(30_000));
+    }
+    let mut child = command.spawn().unwrap();
+    let environ = PathBuf::from(format!("/proc/{}/environ", child.id()));
+    // Until it has become `sh`.
+    while fs::read(&environ).unwrap().len() < 1_800_000 {
+        std::thread::yield_now();
+    }
+    for path in [environ.as_path(), Path::new("/proc/version"), Path::new("/proc/sys/kernel/pid_max")] {
+        let content = fs::read(path).unwrap();
+        assert!(!content.is_empty() && fs::metadata(path).unwrap().len() == 0);
+        let text = path.to_str().unwrap();
+        for _ in 0..2 {
+            world.run(&["snapshot", text, "-q"]).ok();
+            assert!(world.run(&["cat", &format!("latest:{text}")]).ok().stdout == content, "{text}");
+        }
+    }
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_file_that_grows_while_it_is_read_is_not_read_for_ever() {
+    let world = World::new();
+    let path = world.src().join("growing");
+    let mut file = fs::File::create(&path).unwrap();
+    let bytes = Random(12).bytes(1 << 16);
+    file.write_all(&bytes).unwrap();
+    let stop = AtomicBool::new(false);
+    let saved = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Not without end, if the run fails to come to one.
+            for _ in 0..20_000 {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                file.write_all(&bytes).unwrap();
+                std::thread::sleep(std::time::Duration::from_micros(200));
+            }
+        });
+        let saved = world.run(&["snapshot", path.to_str().unwrap(), "-q"]);
+        stop.store(true, Ordering::Relaxed);
+        saved
+    });
+    saved.code(3).says("it changed while it was read");
+    let content = world.run(&["cat", &world.latest("src/growing")]).ok().stdout;
+    assert!(!content.is_empty() && fs::read(&path).unwrap().starts_with(&content));
 }
