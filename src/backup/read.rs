@@ -23,6 +23,8 @@ use crate::source::{FileKind, FileSystem, Found, SourceFile, Stat};
 
 /// Values of extended attributes up to this length are kept in the entry `[ENTRY-4]`.
 const INLINE_XATTR_LEN: usize = 4096;
+/// All of those of an entry have at most so many bytes.
+const INLINE_XATTRS_LEN: usize = 64 << 10;
 /// Longer ones become chunks of this length.
 const XATTR_CHUNK_LEN: usize = 1 << 20;
 
@@ -317,9 +319,10 @@ impl Reader<'_> {
                 (Vec::new(), false)
             }
         };
+        let mut room = INLINE_XATTRS_LEN;
         let xattrs = xattrs
             .into_iter()
-            .map(|(name, value)| Ok(Xattr { name: Bytes(name), value: self.xattr_value(value)? }))
+            .map(|(name, value)| Ok(Xattr { name: Bytes(name), value: self.xattr_value(value, &mut room)? }))
             .collect::<Result<Vec<_>>>()?;
         let meta = Meta {
             mode: stat.mode,
@@ -333,8 +336,10 @@ impl Reader<'_> {
         Ok((meta, is_whole))
     }
 
-    fn xattr_value(&self, value: Vec<u8>) -> Result<Content> {
-        if value.len() <= INLINE_XATTR_LEN {
+    /// The value of an attribute: in the entry, while there is room in it `[ENTRY-4]`.
+    fn xattr_value(&self, value: Vec<u8>, room: &mut usize) -> Result<Content> {
+        if value.len() <= INLINE_XATTR_LEN.min(*room) {
+            *room -= value.len();
             return Ok(Content::Inline(Bytes(value)));
         }
         let put = |chunk: &[u8]| -> Result<Piece> {

@@ -1,6 +1,7 @@
 //! `vault snapshot` of what is not as it should be: attributes that cannot be read or are too many, files that say less than
 //! they hold, sources that are missing or very many, and file systems that keep a change to themselves.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::World;
+use crate::support::mount::{FileSystem, Mount};
 use crate::support::needs::needs;
 use crate::support::torture::Random;
 
@@ -47,6 +49,35 @@ fn attributes_that_could_not_be_read_are_read_the_next_time() {
     for name in named {
         assert_eq!(xattr(&world.vault.join("out").join(name), "user.k"), b"v", "{name}");
     }
+}
+
+#[test]
+fn a_file_with_more_attributes_than_an_entry_holds_is_saved_and_restored() {
+    needs!("tmpfs");
+    let world = World::new();
+    let mount = Mount::new(FileSystem::Tmpfs, 64);
+    let source = mount.join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("other"), "precious").unwrap();
+    fs::write(source.join("file"), "x").unwrap();
+    let mut random = Random(11);
+    let values: BTreeMap<String, Vec<u8>> =
+        (0..4300).map(|number| (format!("user.{number}"), random.bytes(4090))).collect();
+    for (name, value) in &values {
+        set_xattr(&source.join("file"), name, value);
+    }
+    set_xattr(&source.join("file"), "user.empty", b"");
+    let source = source.to_str().unwrap();
+    world.run(&["snapshot", source, "-q"]).ok();
+    let target = mount.join("target");
+    let target = target.to_str().unwrap();
+    world.run(&["restore", &format!("latest:{source}"), "--target", target, "-q"]).ok();
+    for (name, value) in &values {
+        assert!(xattr(&Path::new(target).join("file"), name) == *value, "{name}");
+    }
+    assert_eq!(xattr(&Path::new(target).join("file"), "user.empty"), b"");
+    assert_eq!(fs::read(Path::new(target).join("other")).unwrap(), b"precious");
+    world.run(&["check", "--read-data"]).ok();
 }
 
 #[test]
