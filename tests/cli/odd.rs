@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::World;
-use crate::support::mount::{FileSystem, Mount};
+use crate::support::mount::{FileSystem, Mount, run, unmount};
 use crate::support::needs::needs;
 use crate::support::torture::Random;
 
@@ -135,4 +135,40 @@ fn a_file_that_grows_while_it_is_read_is_not_read_for_ever() {
     saved.code(3).says("it changed while it was read");
     let content = world.run(&["cat", &world.latest("src/growing")]).ok().stdout;
     assert!(!content.is_empty() && fs::read(&path).unwrap().starts_with(&content));
+}
+
+#[test]
+fn file_systems_in_memory_are_said_to_hide_writes_through_maps() {
+    needs!("tmpfs");
+    let world = World::new();
+    let mount = Mount::new(FileSystem::Tmpfs, 8);
+    let said = |paths: &[&str]| {
+        let output = world.run(&[&["snapshot"], paths].concat()).ok();
+        output.stderr.matches("a file written through a memory map is only noticed with --force").count()
+    };
+    for name in ["one/file", "two/file", "of memory/file", "work"] {
+        let path = mount.join(name);
+        fs::create_dir_all(if name == "work" { &path } else { path.parent().unwrap() }).unwrap();
+        if name != "work" {
+            fs::write(path, "x").unwrap();
+        }
+    }
+    let at = |name: &str| mount.join(name).to_str().unwrap().to_owned();
+    assert_eq!(said(&[&at("one"), &at("two")]), 1);
+    assert_eq!(said(&[&world.path("src")]), 0, "on a disk");
+    // An overlay is as good as its upper layer.
+    let merged = world.vault.join("merged");
+    fs::create_dir(&merged).unwrap();
+    let overlay = |upper: &str, work: &str| {
+        let options = format!("lowerdir={},upperdir={upper},workdir={work}", world.path("src"));
+        run(Command::new("mount").args(["-t", "overlay", "-o", &options, "overlay"]).arg(&merged));
+        let times = said(&[merged.to_str().unwrap()]);
+        unmount(&merged);
+        times
+    };
+    let in_memory = at("of memory");
+    assert_eq!(overlay(&in_memory, &at("work")), 1);
+    fs::create_dir_all(world.vault.join("of disk")).unwrap();
+    fs::create_dir_all(world.vault.join("work")).unwrap();
+    assert_eq!(overlay(&world.path("of disk"), &world.path("work")), 0);
 }
