@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Sender, bounded};
 
-use crate::backup::place::{Move, Placed, inner_source, moves, sources_below};
+use crate::backup::place::{Move, Placed, Root, inner_source, moves, sources_below};
 use crate::backup::read::{Answer, Group};
 use crate::backup::{BackupOptions, Shared, StreamSource};
 use crate::error::{Error, Result};
@@ -66,14 +66,14 @@ impl<'a> Conductor<'a> {
                 Move::Source(number) => {
                     let Some(placed) = sources.get(number) else { continue };
                     self.push(Node::Source(number), 0)?;
-                    match (&placed.root, stream.take()) {
-                        (Some(root), _) => {
-                            self.walk_source(options, sources, root, &placed.name, &mut covered)?;
+                    let name = &placed.name;
+                    match &placed.root {
+                        Root::Found(root) => self.walk_source(options, sources, root, name, &mut covered)?,
+                        Root::Stream => {
+                            if let Some(stream) = stream.take() {
+                                self.push(Node::Stream(name.clone(), stream), GROUP_BYTES)?;
+                            }
                         }
-                        (None, Some(stream)) => {
-                            self.push(Node::Stream(placed.name.clone(), stream), GROUP_BYTES)?;
-                        }
-                        (None, None) => {}
                     }
                 }
             }
