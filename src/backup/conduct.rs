@@ -69,6 +69,9 @@ impl<'a> Conductor<'a> {
                     let name = &placed.name;
                     match &placed.root {
                         Root::Found(root) => self.walk_source(options, sources, root, name, &mut covered)?,
+                        Root::Missing(why, errno) => {
+                            self.push(Node::LeftOut(name.clone(), *why, *errno), 0)?;
+                        }
                         Root::Stream => {
                             if let Some(stream) = stream.take() {
                                 self.push(Node::Stream(name.clone(), stream), GROUP_BYTES)?;

@@ -1,16 +1,18 @@
 //! Where each source lies in the snapshot, and the way through the directories above them.
 //!
 //! Sources are sorted by their resolved paths, so that what is below a folder stands right after it. There may be very many: none is
-//! ever compared with each other one.
+//! ever compared with each other one. A source that is missing beside others has a place as well: there the snapshot says that
+//! it was left out, so that nobody takes it for gone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::backup::{BackupOptions, StreamSource};
 use crate::error::{Error, Result};
-use crate::snapshot::validate_name;
+use crate::snapshot::{Why, validate_name};
 use crate::source::SourceRoot;
 
 /// A source and its place in the snapshot.
@@ -36,6 +38,8 @@ pub(super) enum Root {
     Found(SourceRoot),
     /// A stream.
     Stream,
+    /// Nothing that could be looked at; with the system's error number or 0.
+    Missing(Why, u32),
 }
 
 impl Placed {
@@ -47,7 +51,7 @@ impl Placed {
     pub(super) fn found(&self) -> Option<&SourceRoot> {
         match &self.root {
             Root::Found(root) => Some(root),
-            Root::Stream => None,
+            Root::Stream | Root::Missing(..) => None,
         }
     }
 }
@@ -100,6 +104,11 @@ pub(super) fn resolve(
     }
     sort(&mut placed);
     refuse_overlap(&placed)?;
+    let absent = absent(&placed, &missing);
+    if !absent.is_empty() {
+        placed.extend(absent);
+        sort(&mut placed);
+    }
     Ok((placed, missing))
 }
 
@@ -131,6 +140,32 @@ fn numbers(placed: &[Placed]) -> HashMap<&OsStr, usize> {
 /// The outermost of the sources that a path lies below.
 fn outermost(numbers: &HashMap<&OsStr, usize>, path: &Path) -> Option<usize> {
     path.ancestors().skip(1).filter_map(|above| numbers.get(above.as_os_str()).copied()).last()
+}
+
+/// The places of missing sources: of those that lie apart from all others, so that it is known what would be there.
+fn absent(placed: &[Placed], missing: &Missing) -> Vec<Placed> {
+    let mut candidates = BTreeMap::new();
+    for (given, error) in missing {
+        let (Ok(path), Error::Path { source, .. }) = (SourceRoot::absolute_of(given), error) else {
+            continue;
+        };
+        let why = if source.kind() == io::ErrorKind::NotFound { Why::Vanished } else { Why::Unreadable };
+        let errno = source.raw_os_error().and_then(|errno| u32::try_from(errno).ok()).unwrap_or(0);
+        let resolved = path.as_os_str().as_bytes().to_vec();
+        let given = given.as_os_str().as_bytes().to_vec();
+        if let Ok(next) = place(Root::Missing(why, errno), given, resolved.clone(), &resolved) {
+            candidates.entry(path).or_insert(next);
+        }
+    }
+    let numbers = numbers(placed);
+    candidates.retain(|path, _| outermost(&numbers, path).is_none());
+    let mut taken = Places::default();
+    for source in apart(placed) {
+        // None overlap: that was refused.
+        let _ = taken.add(source);
+    }
+    let is_apart: Vec<bool> = candidates.values().map(|source| taken.add(source).is_ok()).collect();
+    candidates.into_values().zip(is_apart).filter_map(|(source, apart)| apart.then_some(source)).collect()
 }
 
 fn place(root: Root, given: Vec<u8>, resolved: Vec<u8>, stored_at: &[u8]) -> Result<Placed> {
@@ -299,6 +334,24 @@ mod tests {
                 assert_eq!(sources_below(&placed, source.path()), below);
             }
         }
+    }
+
+    #[test]
+    fn a_missing_source_has_a_place_unless_another_source_covers_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = std::fs::canonicalize(folder.path()).unwrap();
+        std::fs::create_dir(at.join("a")).unwrap();
+        std::os::unix::fs::symlink(at.join("a"), at.join("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at.join("dangling")).unwrap();
+        let names = ["link", "a/gone", "link/gone", "gone/x", "gone", "gone", "x/../gone", "dangling"];
+        let (placed, missing) = resolved(&at, &names).unwrap();
+        assert_eq!(missing.len(), 7);
+        let left: Vec<&[u8]> = placed.iter().map(|source| &source.stored_at[..]).collect();
+        let place = |name: &str| at.join(name).as_os_str().as_bytes()[1..].to_vec();
+        assert_eq!(left, [place("link"), place("dangling"), place("gone")]);
+        let is_missing = |source: &Placed| matches!(source.root, Root::Missing(Why::Vanished, 2));
+        assert!(placed[1..].iter().all(is_missing) && placed[0].found().is_some());
+        assert!(resolved(&at, &["gone", "dangling"]).is_err());
     }
 
     #[test]

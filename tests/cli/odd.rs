@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::World;
+use super::{World, summary};
+use crate::support::manifest::Manifest;
 use crate::support::mount::{FileSystem, Mount, run, unmount};
 use crate::support::needs::needs;
 use crate::support::torture::Random;
@@ -135,6 +136,57 @@ fn a_file_that_grows_while_it_is_read_is_not_read_for_ever() {
     saved.code(3).says("it changed while it was read");
     let content = world.run(&["cat", &world.latest("src/growing")]).ok().stdout;
     assert!(!content.is_empty() && fs::read(&path).unwrap().starts_with(&content));
+}
+
+#[test]
+fn a_missing_source_is_left_out_and_not_taken_for_gone() {
+    let world = World::new();
+    for name in ["a", "b"] {
+        fs::create_dir_all(world.vault.join("two").join(name)).unwrap();
+        fs::write(world.vault.join("two").join(name).join("file"), name).unwrap();
+    }
+    let (a, b) = (world.path("two/a"), world.path("two/b"));
+    settle();
+    let save = |code| {
+        let output = world.run(&["snapshot", &a, &b, "--json"]).code(code);
+        summary(&output)
+    };
+    let first = save(0);
+    world.run(&["restore", &world.latest("two"), "--target", &world.path("out"), "-q"]).ok();
+    let before = Manifest::of(&world.vault.join("out"));
+    fs::rename(&b, world.path("elsewhere")).unwrap();
+    let second = save(3);
+    assert_eq!(second["parent"], first["snapshot_id"]);
+    assert!(world.run(&["ls", "-R", &world.latest("two")]).ok().text().contains("/b"));
+    // The place is spared, though the snapshot has nothing for it.
+    world.run(&["restore", &world.latest("two"), "--target", &world.path("out"), "--delete", "--yes"]).ok();
+    assert_eq!(before.diff(&Manifest::of(&world.vault.join("out"))), [""; 0]);
+    world.run(&["restore", "latest", "--in-place", "--delete", "--yes"]).ok();
+    assert!(!Path::new(&b).exists());
+    // Back again, it is as if nothing had been.
+    fs::rename(world.path("elsewhere"), &b).unwrap();
+    let third = save(0);
+    assert_eq!(third["parent"], second["snapshot_id"]);
+    assert_eq!((&third["files_read"], &third["files_unmodified"]), (&0.into(), &2.into()));
+    let changes = world.run(&["diff", first["snapshot_id"].as_str().unwrap(), "latest"]).ok();
+    assert!(changes.text().lines().all(|line| !line.starts_with(['+', '-', 'M', '?'])), "{}", changes.text());
+}
+
+#[test]
+fn a_missing_source_inside_or_beside_others_keeps_none_of_them_from_being_saved() {
+    let world = World::new();
+    std::os::unix::fs::symlink(world.src(), world.vault.join("link")).unwrap();
+    let src = world.path("src");
+    let missing = ["src/gone", "none/at/all", "none/at", "src/a.txt/x", "link/gone"].map(|at| world.path(at));
+    let long = format!("{}/{}", world.path("x"), "n".repeat(5000));
+    for link in [src.as_str(), &world.path("link")] {
+        let mut args = vec!["snapshot", link, "-q", &long];
+        args.extend(missing.iter().map(String::as_str));
+        world.run(&args).code(3).says("cannot open");
+        let listed = world.run(&["ls", "-R", &format!("latest:{link}")]).ok();
+        assert!(listed.text().contains("a.txt") && !listed.text().contains("gone"), "{}", listed.text());
+        assert!(world.run(&["ls", "-R", &world.latest("none")]).ok().text().contains("none/at"));
+    }
 }
 
 #[test]
