@@ -29,6 +29,14 @@ pub(super) struct Numbers {
     pub groups: BTreeSet<u32>,
 }
 
+impl Numbers {
+    /// Those of the source itself, as far as they are known before it is walked.
+    pub(super) fn of(placed: &Placed) -> Self {
+        let stats = || placed.found().map(|root| root.stat).into_iter();
+        Self { users: stats().map(|stat| stat.uid).collect(), groups: stats().map(|stat| stat.gid).collect() }
+    }
+}
+
 /// The trees of a run.
 pub(super) struct Assembled {
     pub root: Entry,

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{World, summary};
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::{World, files, summary};
 use crate::support::manifest::Manifest;
 use crate::support::mount::{FileSystem, Mount, run, unmount};
 use crate::support::needs::needs;
@@ -187,6 +189,31 @@ fn a_missing_source_inside_or_beside_others_keeps_none_of_them_from_being_saved(
         assert!(listed.text().contains("a.txt") && !listed.text().contains("gone"), "{}", listed.text());
         assert!(world.run(&["ls", "-R", &world.latest("none")]).ok().text().contains("none/at"));
     }
+}
+
+#[test]
+fn more_sources_than_a_snapshot_can_name_are_refused_before_anything_is_read() {
+    let world = World::new();
+    // 14 levels of 250 bytes: 1,600 such paths, each noted three times, are more than 16 MiB.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let mut folder = rustix::fs::openat(CWD, world.vault.path(), flags, Mode::empty()).unwrap();
+    let level = "d".repeat(250);
+    for _ in 0..14 {
+        rustix::fs::mkdirat(&folder, &level, Mode::from_raw_mode(0o700)).unwrap();
+        folder = rustix::fs::openat(&folder, &level, flags, Mode::empty()).unwrap();
+    }
+    let deep = [level.as_str(); 14].join("/");
+    let mut list = String::new();
+    for number in 0..1600 {
+        let name = format!("f{number:04}");
+        let kind = rustix::fs::FileType::RegularFile;
+        rustix::fs::mknodat(&folder, &name, kind, Mode::from_raw_mode(0o600), 0).unwrap();
+        list.extend([world.path(&format!("{deep}/{name}")), "\n".to_owned()]);
+    }
+    fs::write(world.vault.join("list"), list).unwrap();
+    let refused = world.run(&["snapshot", "--files-from", &world.path("list")]).code(2);
+    refused.says("1600 sources").says("name the folders");
+    assert!(files(&world.repo().join("packs")).is_empty() && files(&world.repo().join("index")).is_empty());
 }
 
 #[test]
