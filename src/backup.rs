@@ -23,9 +23,10 @@ use crossbeam_channel::bounded;
 
 use crate::backend::WEAK_FOLDER_SYNC;
 use crate::chunk::Chunker;
-use crate::codec::Bytes;
+use crate::codec::{self, Bytes};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
+use crate::header::MAX_OBJECT_LEN;
 use crate::id::{SnapshotId, hash, host_id};
 use crate::pack::Compression;
 use crate::repository::{Repository, WriteOptions, Writer};
@@ -38,6 +39,8 @@ use conduct::{Conductor, Node};
 use state::LocalState;
 use tally::Tally;
 
+/// What a snapshot needs for its counters and the like.
+const COUNTERS_LEN: u64 = 512;
 /// Groups under way.
 const GROUPS_UNDER_WAY: usize = 16;
 
@@ -184,6 +187,12 @@ impl Shared<'_> {
         self.observer.event(&Event::Problem { path, error });
     }
 
+    fn problems(&self, problems: &[(PathBuf, Error)]) {
+        for (path, error) in problems {
+            self.problem(path, error);
+        }
+    }
+
     fn notice(&self, path: &Path, text: &str) {
         self.observer.event(&Event::Notice { path, text });
     }
@@ -204,9 +213,10 @@ pub fn backup(
     stop: &AtomicBool,
 ) -> Result<BackupSummary> {
     let stream = options.stream.take();
+    let start = Time::now();
     let (sources, missing) = place::resolve(&options, stream.as_ref())?;
     place::refuse_inside_repository(&sources, repository.backend().place())?;
-    let start = Time::now();
+    refuse_too_many(&options, start, &sources)?;
     // Snapshots are listed before packs: one that is listed here cannot lose its packs to a listing that is older.
     let snapshots = repository.snapshots()?;
     let mut writer = repository.writer_until(&write_options(&options, observer), stop)?;
@@ -229,9 +239,7 @@ pub fn backup(
         has_predecessor: predecessor.is_some(),
         rate: options.read_rate.map(crate::rate::RateLimit::new),
     };
-    for (path, error) in &missing {
-        shared.problem(path, error);
-    }
+    shared.problems(&missing);
     let assembled = run(&shared, &state, &options, &sources, stream)
         .and_then(|assembled| Ok((assemble::write_notes(&shared, &options.rules)?, assembled)));
     let Shared { tally, .. } = shared;
@@ -258,7 +266,7 @@ pub fn backup(
     if options.dry_run || summary.skipped {
         return Ok(summary);
     }
-    let id = writer.publish_snapshot(&snapshot)?;
+    let id = publish(&writer, &snapshot)?;
     summary.snapshot = Some(id);
     // Acknowledged from here on: what follows only makes the next run quicker.
     let comforts = [state.commit(id, writer.used_packs()), writer.merge_segments()];
@@ -277,6 +285,15 @@ fn say_afterwards(repository: &Repository, observer: &dyn Observer, comforts: [R
     }
 }
 
+/// Publishes a snapshot, if it has room for the names of all owners, which are known only now.
+fn publish(writer: &Writer, snapshot: &Snapshot) -> Result<SnapshotId> {
+    let (len, most) = (codec::encode(snapshot).len() as u64, MAX_OBJECT_LEN);
+    if len > most {
+        return Err(Error::TooLong { what: "the list of sources with their owners".into(), len, most });
+    }
+    writer.publish_snapshot(snapshot)
+}
+
 fn write_options(options: &BackupOptions, observer: &Arc<dyn Observer>) -> WriteOptions {
     WriteOptions {
         compression: options.compression,
@@ -285,6 +302,23 @@ fn write_options(options: &BackupOptions, observer: &Arc<dyn Observer>) -> Write
         dry_run: options.dry_run,
         ..WriteOptions::new(observer.clone())
     }
+}
+
+/// Refuses sources whose list alone is longer than a snapshot may be `[OBJ-3]`: now, and not after all of them were read.
+fn refuse_too_many(options: &BackupOptions, start: Time, sources: &[place::Placed]) -> Result<()> {
+    let origin = current_host();
+    let at_least = |placed: &place::Placed| source_record(placed, &origin, &assemble::Numbers::of(placed));
+    let list = sources.iter().map(at_least).collect();
+    let len = codec::encode(&Snapshot { sources: list, ..described(options, start) }).len() as u64;
+    if len + COUNTERS_LEN <= MAX_OBJECT_LEN {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "a snapshot has no room for the paths of {} sources, which take {} MiB: name the folders that they are in, and \
+         leave out the rest with rules; or save them in several snapshots, each with a label of its own",
+        sources.len(),
+        len.div_ceil(1 << 20),
+    )))
 }
 
 /// What a snapshot says of its making: who, where, when, and the user's words.

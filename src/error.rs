@@ -109,6 +109,16 @@ pub enum Error {
     /// A file changed each time it was read: what was stored is a mixture of states.
     #[error("it changed while it was read: it is saved as it was read")]
     ChangedWhileRead,
+    /// Something is longer than the format allows.
+    #[error("{what} takes {len} bytes of the snapshot, and no more than {most} are possible")]
+    TooLong {
+        /// What it is.
+        what: String,
+        /// How long it is.
+        len: u64,
+        /// How long it may be.
+        most: u64,
+    },
     /// A frame could not be made.
     #[error("cannot make a frame")]
     Frame {

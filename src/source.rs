@@ -55,7 +55,7 @@ impl SourceRoot {
     /// There is nothing of this name, or it cannot be looked at.
     pub fn open(given: &Path) -> Result<Self> {
         let look_up = || -> io::Result<Self> {
-            let absolute = absolute(given)?;
+            let absolute = Self::absolute_of(given)?;
             let is_symlink = fs::symlink_metadata(&absolute)?.is_symlink();
             let resolved = if is_symlink { fs::canonicalize(&absolute)? } else { absolute.clone() };
             let stat = stat::of_name(CWD, resolved.as_os_str().as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -63,16 +63,20 @@ impl SourceRoot {
         };
         look_up().map_err(Error::path("open", given))
     }
-}
 
-/// The path from the root. What stands before a `..` is resolved, for the name before it may be a symlink.
-fn absolute(given: &Path) -> io::Result<PathBuf> {
-    let path: PathBuf = std::path::absolute(given)?.components().collect();
-    if !path.components().any(|name| name == Component::ParentDir) {
-        return Ok(path);
-    }
-    match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
-        _ => fs::canonicalize(&path),
+    /// The path from the root, whether or not there is anything. What stands before a `..` is resolved, for the name before it
+    /// may be a symlink.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub fn absolute_of(given: &Path) -> io::Result<PathBuf> {
+        let path: PathBuf = std::path::absolute(given)?.components().collect();
+        if !path.components().any(|name| name == Component::ParentDir) {
+            return Ok(path);
+        }
+        match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
+            _ => fs::canonicalize(&path),
+        }
     }
 }

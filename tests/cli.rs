@@ -4,15 +4,13 @@ mod basics;
 mod damaged;
 mod health;
 mod look;
+mod odd;
 mod output;
 mod restore;
 mod save;
 mod selectors;
-<<<<<<< HEAD
-mod terminal;
-=======
 mod surroundings;
->>>>>>> 1ced8544ec4e044a8315d1cd7a6781fa61a22f65
+mod terminal;
 
 use std::fs;
 use std::path::{Path, PathBuf};

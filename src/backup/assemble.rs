@@ -1,20 +1,23 @@
 //! The thread that takes entries in the order of the walk and builds the trees, bottom up, without recursion.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use crossbeam_channel::Receiver;
 
 use crate::backup::place::{Placed, walker};
 use crate::backup::read::{Answer, Made, implied};
 use crate::backup::state::{LocalState, Recorder};
-use crate::backup::{Shared, source_record};
+use crate::backup::{Shared, Tally, left_out_entry, source_record};
 use crate::chunk::PutChunk;
 use crate::codec::Bytes;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
 use crate::snapshot::list::ListWriter;
 use crate::snapshot::tree::TreeWriter;
-use crate::snapshot::{Content, ENTRY_INCOMPLETE, Entry, Field, Kind, Meta, Piece, Source};
+use crate::snapshot::{Content, ENTRY_INCOMPLETE, Entry, Field, Kind, Meta, Piece, Source, Why};
 
 /// The notes are cut into chunks of this length.
 const NOTE_CHUNK_LEN: usize = 256 << 10;
@@ -26,6 +29,14 @@ pub(super) struct Numbers {
     pub groups: BTreeSet<u32>,
 }
 
+impl Numbers {
+    /// Those of the source itself, as far as they are known before it is walked.
+    pub(super) fn of(placed: &Placed) -> Self {
+        let stats = || placed.found().map(|root| root.stat).into_iter();
+        Self { users: stats().map(|stat| stat.uid).collect(), groups: stats().map(|stat| stat.gid).collect() }
+    }
+}
+
 /// The trees of a run.
 pub(super) struct Assembled {
     pub root: Entry,
@@ -33,6 +44,7 @@ pub(super) struct Assembled {
 }
 
 struct Assembler<'a> {
+    shared: &'a Shared<'a>,
     put: &'a dyn PutChunk,
     /// The directories that are open, the root first.
     open: Vec<(Entry, TreeWriter<'a>)>,
@@ -53,6 +65,7 @@ pub(super) fn run(
     let put: &dyn PutChunk = shared.writer;
     let source_is_root = sources.iter().any(|source| source.stored_at.is_empty());
     let mut assembler = Assembler {
+        shared,
         put,
         open: Vec::new(),
         root: None,
@@ -131,13 +144,18 @@ impl Assembler<'_> {
     }
 
     fn add(&mut self, mut entry: Entry) -> Result<()> {
-        if let Some((_, tree)) = self.open.last_mut() {
-            tree.push(entry)
-        } else {
+        let Some(((_, tree), above)) = self.open.split_last_mut() else {
             entry.name = Bytes::default();
             self.root = Some(entry);
-            Ok(())
-        }
+            return Ok(());
+        };
+        let name = entry.name.clone();
+        add_or_leave_out(tree, entry, |error| {
+            Tally::add(&self.shared.tally.left_out, 1);
+            let names = above.iter().map(|(entry, _)| &entry.name.0[..]).chain([&name.0[..]]);
+            let path = names.collect::<Vec<_>>().join(&b'/');
+            self.shared.problem(&PathBuf::from(OsString::from_vec(path)), error);
+        })
     }
 
     fn note_numbers(&mut self, entry: &Entry) {
@@ -148,6 +166,18 @@ impl Assembler<'_> {
             numbers.users.insert(entry.meta.uid);
             numbers.groups.insert(entry.meta.gid);
         }
+    }
+}
+
+/// Adds an entry; or, where no node has room for it, what says that it was left out `[TREE-4]`.
+fn add_or_leave_out(tree: &mut TreeWriter<'_>, entry: Entry, lost: impl FnOnce(&Error)) -> Result<()> {
+    let name = entry.name.clone();
+    match tree.push(entry) {
+        Err(error @ Error::TooLong { .. }) => {
+            lost(&error);
+            tree.push(left_out_entry(name.0, Why::Unsupported, 0))
+        }
+        other => other,
     }
 }
 
@@ -176,4 +206,62 @@ pub(super) fn write_notes(shared: &Shared<'_>, rules: &[String]) -> Result<Optio
         })?;
     }
     if any { tree.finish().map(Some) } else { Ok(None) }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::snapshot::tree::decode_node;
+    use crate::snapshot::{TreeNode, Xattr};
+
+    /// Keeps what was put last.
+    struct Last(Mutex<Vec<u8>>);
+
+    impl PutChunk for Last {
+        fn put(&self, _: ChunkKind, chunk: &[u8]) -> Result<ChunkId> {
+            *self.0.lock().unwrap() = chunk.to_vec();
+            Ok(ChunkId::from_bytes([1; 32]))
+        }
+    }
+
+    /// A FIFO with attributes of 64 KiB each.
+    fn fifo(name: &str, xattrs: u32) -> Entry {
+        let value = || Content::Inline(vec![0; 64 << 10].into());
+        let all = (0..xattrs)
+            .map(|number| Xattr { name: format!("{number:08}").into_bytes().into(), value: value() });
+        let meta = Meta { xattrs: all.collect(), ..Meta::default() };
+        Entry { name: name.as_bytes().into(), kind: Kind::Fifo, meta, fields: Vec::new() }
+    }
+
+    #[test]
+    fn tree_4_an_entry_that_no_node_has_room_for_is_left_out_and_the_others_are_not() {
+        let kept = Last(Mutex::default());
+        let mut tree = TreeWriter::new(&kept);
+        let mut lost = Vec::new();
+        for (name, xattrs) in [("a", 0), ("b", 300), ("c", 0)] {
+            add_or_leave_out(&mut tree, fifo(name, xattrs), |error| lost.push(error.to_string())).unwrap();
+        }
+        tree.finish().unwrap();
+        let TreeNode::Leaf(entries) = decode_node(&kept.0.lock().unwrap()).unwrap() else {
+            panic!("a branch")
+        };
+        let kinds: Vec<&Kind> = entries.iter().map(|entry| &entry.kind).collect();
+        assert_eq!(kinds, [&Kind::Fifo, &Kind::LeftOut(Why::Unsupported, 0), &Kind::Fifo]);
+        assert!(matches!(&lost[..], [text] if text.starts_with("the entry b takes 19")), "{lost:?}");
+    }
+
+    #[test]
+    fn tree_4_the_longest_entry_that_is_taken_fits_into_a_node_that_is_nearly_full() {
+        let kept = Last(Mutex::default());
+        let mut tree = TreeWriter::new(&kept);
+        for (name, xattrs) in [("a", 1), ("b", 1), ("c", 1), ("d", 251)] {
+            tree.push(fifo(name, xattrs)).unwrap();
+        }
+        assert!(matches!(tree.push(fifo("e", 252)), Err(Error::TooLong { .. })));
+        tree.finish().unwrap();
+        assert!(kept.0.lock().unwrap().len() <= 16 << 20);
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Sender, bounded};
 
-use crate::backup::place::{Move, Placed, inner_source, moves, sources_below};
+use crate::backup::place::{Move, Placed, Root, inner_source, moves, sources_below};
 use crate::backup::read::{Answer, Group};
 use crate::backup::{BackupOptions, Shared, StreamSource};
 use crate::error::{Error, Result};
@@ -41,8 +41,8 @@ pub(super) enum Node {
 /// Walks the sources and sends groups on.
 pub(super) struct Conductor<'a> {
     shared: &'a Shared<'a>,
-    /// File systems without a meaningful ctime that were spoken of.
-    weak: HashSet<PathBuf>,
+    /// File systems whose times do not tell every change, that were spoken of.
+    weak: HashSet<(Option<u64>, PathBuf)>,
     groups: Sender<Group>,
     ordered: Sender<Answer>,
     group: Vec<Node>,
@@ -68,14 +68,17 @@ impl<'a> Conductor<'a> {
                 Move::Source(number) => {
                     let Some(placed) = sources.get(number) else { continue };
                     self.push(Node::Source(number), 0)?;
-                    match (&placed.root, stream.take()) {
-                        (Some(root), _) => {
-                            self.walk_source(options, sources, root, &placed.name, &mut covered)?;
+                    let name = &placed.name;
+                    match &placed.root {
+                        Root::Found(root) => self.walk_source(options, sources, root, name, &mut covered)?,
+                        Root::Missing(why, errno) => {
+                            self.push(Node::LeftOut(name.clone(), *why, *errno), 0)?;
                         }
-                        (None, Some(stream)) => {
-                            self.push(Node::Stream(placed.name.clone(), stream), GROUP_BYTES)?;
+                        Root::Stream => {
+                            if let Some(stream) = stream.take() {
+                                self.push(Node::Stream(name.clone(), stream), GROUP_BYTES)?;
+                            }
                         }
-                        (None, None) => {}
                     }
                 }
             }
@@ -145,16 +148,19 @@ impl<'a> Conductor<'a> {
         Ok(())
     }
 
-    /// Says once per file system where only size and mtime can tell that a file changed.
+    /// Says once per file system where a file may change and its times do not tell.
     fn meet(&mut self, file_system: &FileSystem) {
-        if !file_system.ctime_is_meaningful && !self.weak.contains(&file_system.mount) {
-            self.weak.insert(file_system.mount.clone());
-            let text = format!(
-                "{} keeps no reliable change times: a file that changed but kept its size and modification time is \
-                 only noticed with --force",
-                file_system.type_name
-            );
-            self.shared.notice(&file_system.mount, &text);
+        let blind = if !file_system.ctime_is_meaningful {
+            "keeps no reliable change times: a file that changed but kept its size and modification time is only \
+             noticed with --force"
+        } else if !file_system.maps_move_times {
+            "is in memory: a file written through a memory map is only noticed with --force"
+        } else {
+            return;
+        };
+        let path = if file_system.mount_id.is_none() { file_system.mount.clone() } else { PathBuf::new() };
+        if self.weak.insert((file_system.mount_id, path)) {
+            self.shared.notice(&file_system.mount, &format!("{} {blind}", file_system.type_name));
         }
     }
 

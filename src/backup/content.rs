@@ -10,10 +10,12 @@ use crate::event::Event;
 use crate::repository::DataBatch;
 use crate::snapshot::list::ListWriter;
 use crate::snapshot::{Content, Piece};
-use crate::source::SourceFile;
+use crate::source::{SourceFile, Stat};
 
 /// Files up to this length are kept in their entry `[ENTRY-4]`.
 pub(super) const INLINE_LEN: u64 = 1024;
+/// So much is read at once of a file that says it is small: some files of the kernel give all they have only to a first read.
+const FIRST_READ_LEN: usize = 64 << 10;
 /// The buffer has room for so many of the longest chunks, so that it is rarely moved.
 const BUFFER_CHUNKS: usize = 3;
 
@@ -56,15 +58,12 @@ impl<'a> ContentWriter<'a> {
         self.batch.flush()
     }
 
-    /// Stores the content of a file that had `size` bytes when it was opened. Returns how many it turned out to have.
-    pub(super) fn store_file(&mut self, file: &SourceFile, size: u64) -> Result<(u64, Content), Failure> {
-        // [CUT-6]
+    /// Stores the content of a file that looked like `before` when it was opened. Returns how many bytes it turned out to
+    /// have. Files that the kernel or a program makes up as they are read have more than they say; one that grows has not.
+    pub(super) fn store_file(&mut self, file: &SourceFile, before: &Stat) -> Result<(u64, Content), Failure> {
+        let size = before.size;
         if size <= INLINE_LEN {
-            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-            let len = fill(&mut bytes, |buffer, done| file.read_at(buffer, done)).map_err(Failure::Source)?;
-            bytes.truncate(len);
-            self.advance(len as u64);
-            return Ok((len as u64, Content::Inline(bytes.into())));
+            return self.store_small(file, before);
         }
         let mut list = ListWriter::new(self.shared.writer);
         let mut end = 0;
@@ -85,7 +84,51 @@ impl<'a> ContentWriter<'a> {
             }
         }
         list.push(Piece::Hole(size.saturating_sub(end)))?;
-        Ok((size, list.finish()?))
+        let has_more = file.read_at(&mut [0], size).map_err(Failure::Source)? > 0;
+        let more = if has_more && !has_changed(file, before)? {
+            self.store_from(&mut list, file, &[], size)?
+        } else {
+            0
+        };
+        Ok((size.saturating_add(more), list.finish()?))
+    }
+
+    /// Stores a file that says it is small.
+    fn store_small(&mut self, file: &SourceFile, before: &Stat) -> Result<(u64, Content), Failure> {
+        let room = FIRST_READ_LEN.min(self.buffer.len());
+        let mut len = file.read_at(&mut self.buffer[..room], 0).map_err(Failure::Source)?;
+        let size = usize::try_from(before.size).unwrap_or(room);
+        if len > size && has_changed(file, before)? {
+            len = size;
+        }
+        let head = self.buffer[..len].to_vec();
+        // [CUT-6]
+        if len as u64 <= INLINE_LEN {
+            self.advance(len as u64);
+            return Ok((len as u64, Content::Inline(head.into())));
+        }
+        let mut list = ListWriter::new(self.shared.writer);
+        let stored = self.store_from(&mut list, file, &head, 0)?;
+        Ok((stored, list.finish()?))
+    }
+
+    /// Stores what a file has from `start` on, wherever it says that it ends; `head` was read there. Returns how much it is.
+    fn store_from(
+        &mut self,
+        list: &mut ListWriter<'_>,
+        file: &SourceFile,
+        head: &[u8],
+        start: u64,
+    ) -> Result<u64, Failure> {
+        let mut done = 0;
+        self.store_stream(list, u64::MAX, &mut |buffer| {
+            let len = match head.get(done..).filter(|rest| !rest.is_empty()) {
+                Some(mut rest) => io::Read::read(&mut rest, buffer)?,
+                None => file.read_at(buffer, start + done as u64)?,
+            };
+            done += len;
+            Ok(len)
+        })
     }
 
     /// Stores a stream to its end.
@@ -117,8 +160,7 @@ impl<'a> ContentWriter<'a> {
                 (start, end) = (0, end - start);
                 let room = usize::try_from(len - read_total).map_or(usize::MAX, |rest| rest);
                 let limit = self.buffer.len().min(end.saturating_add(room));
-                let got =
-                    fill(&mut self.buffer[end..limit], |buffer, _| read(buffer)).map_err(Failure::Source)?;
+                let got = fill(&mut self.buffer[end..limit], &mut *read).map_err(Failure::Source)?;
                 if let Some(rate) = &self.shared.rate {
                     rate.pass_or_stop(got as u64, self.shared.stop);
                 }
@@ -147,11 +189,16 @@ impl<'a> ContentWriter<'a> {
     }
 }
 
+/// Whether a file is no longer what it was: its bytes behind the end are new ones then.
+fn has_changed(file: &SourceFile, before: &Stat) -> Result<bool, Failure> {
+    Ok(!file.stat().map_err(Failure::Source)?.has_stamps_of(before))
+}
+
 /// Reads until the buffer is full or the source ends.
-fn fill(buffer: &mut [u8], mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
+fn fill(buffer: &mut [u8], read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
-        match read(&mut buffer[done..], done as u64)? {
+        match read(&mut buffer[done..])? {
             0 => break,
             len => done += len,
         }

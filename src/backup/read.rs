@@ -23,6 +23,8 @@ use crate::source::{FileKind, FileSystem, Found, SourceFile, Stat};
 
 /// Values of extended attributes up to this length are kept in the entry `[ENTRY-4]`.
 const INLINE_XATTR_LEN: usize = 4096;
+/// All of those of an entry have at most so many bytes.
+const INLINE_XATTRS_LEN: usize = 64 << 10;
 /// Longer ones become chunks of this length.
 const XATTR_CHUNK_LEN: usize = 1 << 20;
 
@@ -88,7 +90,7 @@ impl Reader<'_> {
             Node::Implied(name) => Made::Enter(implied(name)),
             Node::Enter(found, name) => {
                 Tally::add(&self.shared.tally.directories, 1);
-                let meta = self.meta(&found)?;
+                let (meta, _) = self.meta_of(&found, &found.path(), &found.stat)?;
                 Made::Enter(Entry { name: Bytes(name), ..directory(meta) })
             }
             Node::Entry(found, name, file_system) => {
@@ -126,18 +128,8 @@ impl Reader<'_> {
         let known = self.lookup.get(&key).map(|known| known.entry(&stamp, self.shared));
         let old = match known {
             Some((entry, true)) => {
-                let mut entry = Entry { name: Bytes(name), ..entry };
-                if !file_system.ctime_is_meaningful {
-                    // Such a stamp says nothing of owner, mode and attributes; asking for them costs no reading of the file.
-                    entry.meta = self.meta_of(found, &path, &found.stat)?;
-                    entry.meta.link_group =
-                        (found.stat.nlink > 1).then(|| self.link_group(&found.stat, file_system));
-                }
-                self.done_file(&path, &entry, Change::Unchanged);
-                self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
-                let remembered =
-                    self.state.begins_anew().then(|| Remembered { key, found: (stamp, entry.clone()) });
-                return Ok((entry, remembered));
+                let entry = Entry { name: Bytes(name), ..entry };
+                return self.unchanged(found, entry, file_system, (key, stamp));
             }
             other => other.map(|(old, _)| old),
         };
@@ -149,7 +141,7 @@ impl Reader<'_> {
             Err(Failure::Source(error)) => return Ok((self.unreadable(name, &path, error), None)),
         };
         Tally::add(&self.shared.tally.files_read, 1);
-        let mut meta = self.meta_of(found, &path, &read.stat)?;
+        let (mut meta, is_whole) = self.meta_of(found, &path, &read.stat)?;
         if read.stat.nlink > 1 {
             meta.link_group = Some(self.link_group(&read.stat, file_system));
         }
@@ -173,11 +165,39 @@ impl Reader<'_> {
         };
         self.done_file(&path, &entry, change);
         let stamp = Stamp::of(&read.stat, file_system);
-        // Unless the file system was synced, a later write through an old memory map may move no time.
-        let settled = !read.raced && file_system.is_synced && stamp.is_settled(self.shared.start);
+        // Unless the file system was synced, a later write through an old memory map may move no time; and the stamps of a
+        // file that does not know its size know nothing else of its content either.
+        let settled = is_whole
+            && !read.raced
+            && read.len == read.stat.size
+            && file_system.is_synced
+            && stamp.is_settled(self.shared.start);
         let stamp = if settled { stamp } else { Stamp::void() };
         let remembered = Remembered { key, found: (stamp, entry.clone()) };
         Ok((entry, Some(remembered)))
+    }
+
+    /// A regular file that is what it was, going by its stamp: it is not read.
+    fn unchanged(
+        &self,
+        found: &Found,
+        mut entry: Entry,
+        file_system: &FileSystem,
+        (key, stamp): (Key, Stamp),
+    ) -> Result<(Entry, Option<Remembered>)> {
+        let path = found.path();
+        let mut is_whole = true;
+        if !file_system.ctime_is_meaningful {
+            // Such a stamp says nothing of owner, mode and attributes; asking for them costs no reading of the file.
+            (entry.meta, is_whole) = self.meta_of(found, &path, &found.stat)?;
+            entry.meta.link_group = (found.stat.nlink > 1).then(|| self.link_group(&found.stat, file_system));
+        }
+        self.done_file(&path, &entry, Change::Unchanged);
+        self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
+        let stamp = if is_whole { stamp } else { Stamp::void() };
+        let remembered = (self.state.begins_anew() || !is_whole)
+            .then(|| Remembered { key, found: (stamp, entry.clone()) });
+        Ok((entry, remembered))
     }
 
     /// Reads a file, and once more if it changed meanwhile.
@@ -196,10 +216,9 @@ impl Reader<'_> {
 
     fn read_once(&mut self, file: &SourceFile) -> Result<ReadOnce, Failure> {
         let before = file.stat().map_err(Failure::Source)?;
-        let (len, content) = self.contents.store_file(file, before.size)?;
+        let (len, content) = self.contents.store_file(file, &before)?;
         let stat = file.stat().map_err(Failure::Source)?;
-        let raced = len != before.size
-            || (before.size, before.mtime, before.ctime) != (stat.size, stat.mtime, stat.ctime);
+        let raced = len < before.size || !stat.has_stamps_of(&before);
         Ok(ReadOnce { len, content, stat, raced })
     }
 
@@ -241,7 +260,7 @@ impl Reader<'_> {
                 return Ok(left_out_entry(name, Why::Unsupported, 0));
             }
         };
-        let mut meta = self.meta(found)?;
+        let (mut meta, _) = self.meta_of(found, &path, &found.stat)?;
         if found.stat.nlink > 1 {
             meta.link_group = Some(self.link_group(&found.stat, file_system));
         }
@@ -292,24 +311,23 @@ impl Reader<'_> {
         left_out_entry(name, why, errno)
     }
 
-    fn meta(&self, found: &Found) -> Result<Meta> {
-        self.meta_of(found, &found.path(), &found.stat)
-    }
-
-    /// The metadata of an entry. Attributes that cannot be read are a problem of their own; the entry is saved all the same.
-    fn meta_of(&self, found: &Found, path: &Path, stat: &Stat) -> Result<Meta> {
-        let xattrs = found.xattrs().unwrap_or_else(|source| {
-            self.shared.problem(
-                path,
-                &Error::Path { action: "read the extended attributes of", path: path.to_owned(), source },
-            );
-            Vec::new()
-        });
+    /// The metadata of an entry, and whether it is whole. Attributes that cannot be read are a problem of their own; the
+    /// entry is saved all the same, but a file is not to be taken over from the local state without them.
+    fn meta_of(&self, found: &Found, path: &Path, stat: &Stat) -> Result<(Meta, bool)> {
+        let (xattrs, is_whole) = match found.xattrs() {
+            Ok(xattrs) => (xattrs, true),
+            Err(source) => {
+                let action = "read the extended attributes of";
+                self.shared.problem(path, &Error::Path { action, path: path.to_owned(), source });
+                (Vec::new(), false)
+            }
+        };
+        let mut room = INLINE_XATTRS_LEN;
         let xattrs = xattrs
             .into_iter()
-            .map(|(name, value)| Ok(Xattr { name: Bytes(name), value: self.xattr_value(value)? }))
+            .map(|(name, value)| Ok(Xattr { name: Bytes(name), value: self.xattr_value(value, &mut room)? }))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Meta {
+        let meta = Meta {
             mode: stat.mode,
             uid: stat.uid,
             gid: stat.gid,
@@ -317,11 +335,14 @@ impl Reader<'_> {
             btime: stat.btime,
             xattrs,
             link_group: None,
-        })
+        };
+        Ok((meta, is_whole))
     }
 
-    fn xattr_value(&self, value: Vec<u8>) -> Result<Content> {
-        if value.len() <= INLINE_XATTR_LEN {
+    /// The value of an attribute: in the entry, while there is room in it `[ENTRY-4]`.
+    fn xattr_value(&self, value: Vec<u8>, room: &mut usize) -> Result<Content> {
+        if value.len() <= INLINE_XATTR_LEN.min(*room) {
+            *room -= value.len();
             return Ok(Content::Inline(Bytes(value)));
         }
         let put = |chunk: &[u8]| -> Result<Piece> {

@@ -4,7 +4,7 @@
 //! checked while reading, across nodes.
 
 use crate::chunk::{GetChunk, PutChunk};
-use crate::codec::{self, Bytes};
+use crate::codec::{self, Bytes, MAX_STRUCT_LEN};
 use crate::error::{Corruption, Error, Result};
 use crate::id::{self, ChunkId, ChunkKind};
 use crate::snapshot::{Entry, MAX_LEVEL, TreeChild, TreeNode};
@@ -13,6 +13,8 @@ use crate::snapshot::{Entry, MAX_LEVEL, TreeChild, TreeNode};
 const NODE_MIN_LEN: usize = 16 << 10;
 /// A node is closed at any point from this length on.
 const NODE_MAX_LEN: usize = 256 << 10;
+/// An entry of this length still fits into a node that is about to be closed `[TREE-4]`.
+const MAX_ENTRY_LEN: usize = MAX_STRUCT_LEN - NODE_MAX_LEN - 64;
 /// One in so many names ends a node.
 const NODE_ENDS_EVERY: u32 = 128;
 
@@ -42,7 +44,8 @@ impl<'a> TreeWriter<'a> {
     /// Adds the next entry.
     ///
     /// # Errors
-    /// An entry that breaks a rule of the format or is out of order; any error of the repository.
+    /// `TooLong` for an entry that no node has room for, after which another one may be added in its place; an entry that breaks a rule
+    /// of the format or is out of order; any error of the repository.
     pub fn push(&mut self, entry: Entry) -> Result<()> {
         entry.validate().map_err(Error::damaged("an entry to be written"))?;
         if self.last_name.as_ref().is_some_and(|last| *last >= entry.name) {
@@ -51,8 +54,12 @@ impl<'a> TreeWriter<'a> {
                 "it is out of order",
             )));
         }
+        let len = codec::encode(&entry).len();
+        if len > MAX_ENTRY_LEN {
+            return Err(too_long(format!("the entry {}", entry.name.escape_ascii()), len, MAX_ENTRY_LEN));
+        }
         self.last_name = Some(entry.name.clone());
-        self.leaf_len += codec::encode(&entry).len();
+        self.leaf_len += len;
         let ends = ends_node(self.leaf_len, &[&entry.name]);
         self.leaf.push(entry);
         if ends { self.close_leaf() } else { Ok(()) }
@@ -145,8 +152,26 @@ fn ends_node(len: usize, name: &[&[u8]]) -> bool {
     len >= NODE_MAX_LEN || u32::from_le_bytes([a, b, c, d]) % NODE_ENDS_EVERY == 0
 }
 
+/// Writes a node, if a reader will take it `[TREE-4]`.
 fn put_node(put: &dyn PutChunk, node: &TreeNode) -> Result<ChunkId> {
-    put.put(ChunkKind::Tree, &codec::encode(node))
+    let bytes = codec::encode(node);
+    if bytes.len() > MAX_STRUCT_LEN {
+        let first = match node {
+            TreeNode::Leaf(entries) => entries.first().map(|entry| &entry.name),
+            TreeNode::Branch(_, children) => children.first().map(|child| &child.first),
+        };
+        let first = first.map(|name| name.escape_ascii().to_string()).unwrap_or_default();
+        return Err(too_long(
+            format!("the part of a directory from {first} on"),
+            bytes.len(),
+            MAX_STRUCT_LEN,
+        ));
+    }
+    put.put(ChunkKind::Tree, &bytes)
+}
+
+fn too_long(what: String, len: usize, most: usize) -> Error {
+    Error::TooLong { what, len: len as u64, most: most as u64 }
 }
 
 /// Reads one directory: its entries in order. After an error about a node the entries behind that node follow.

@@ -1,8 +1,10 @@
 //! File systems of a source: what tells one from another between runs, and how far its times can be trusted.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::linux::fs::MetadataExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -19,8 +21,12 @@ pub struct FileSystem {
     /// Not where the mount table says: a subvolume of btrfs is a file system of its own, with inode numbers of its own, and
     /// that table does not have it.
     pub mount: PathBuf,
+    /// The number of its mount, where the system tells: an overlay shows files of its layers as if they were on other file systems.
+    pub mount_id: Option<u64>,
     /// Whether each change of a file moves its ctime, and nothing else sets it.
     pub ctime_is_meaningful: bool,
+    /// Whether a write through a memory map moves times, if only when it is written back. In memory nothing is.
+    pub maps_move_times: bool,
     /// As in the mount table: `ext4`, `fuse.sshfs`.
     pub type_name: String,
     /// Whether what was written to it before the walk came to it is on the medium now, and so has moved times.
@@ -33,6 +39,11 @@ const WITH_CTIME: [&str; 21] = [
     "ramfs", "devtmpfs", "overlay", "ubifs", "squashfs", "erofs", "iso9660", "udf", "rootfs",
 ];
 
+/// File systems that live in memory, where a page that was once mapped for writing is written unseen from then on.
+const IN_MEMORY: [&str; 4] = ["tmpfs", "ramfs", "devtmpfs", "rootfs"];
+/// The same by what `statfs` says of them: tmpfs and ramfs.
+const IN_MEMORY_MAGIC: [u32; 2] = [0x0102_1994, 0x8584_58f6];
+
 impl FileSystem {
     /// Asks about the file system of what is open at `fd`, which has the path `path`.
     pub(super) fn of(fd: &OwnedFd, stat: &Stat, path: &Path, is_synced: bool) -> Self {
@@ -40,32 +51,69 @@ impl FileSystem {
         // The system's word for it is a signed long on some machines.
         let magic = statfs.as_ref().map_or(0, |found| found.f_type.cast_unsigned() & 0xffff_ffff);
         let fsid = rustix::fs::fstatvfs(fd).map_or(0, |found| found.f_fsid);
-        let type_name = stat
-            .mount
-            .and_then(|mount| type_in(&std::fs::read("/proc/self/mountinfo").ok()?, mount))
-            .unwrap_or_else(|| format!("{magic:#x}"));
+        let mounted =
+            stat.mount.and_then(|mount| mounted_in(&std::fs::read("/proc/self/mountinfo").ok()?, mount));
+        let Mounted { type_name, upper } =
+            mounted.unwrap_or_else(|| Mounted { type_name: format!("{magic:#x}"), upper: None });
         Self {
             id: uuid_of(stat.dev, Path::new("/dev/disk/by-uuid"))
                 .unwrap_or_else(|| id_from_numbers(magic, fsid, stat.dev)),
             mount: topmost(path, stat.dev),
+            mount_id: stat.mount,
             ctime_is_meaningful: WITH_CTIME.contains(&type_name.as_str()),
+            maps_move_times: !IN_MEMORY.contains(&type_name.as_str()) && !upper.is_some_and(is_in_memory),
             type_name,
             is_synced,
         }
     }
 }
 
-/// The type of a mount in the text of a mount table: `id parent device root point options … - type source options`.
-fn type_in(table: &[u8], mount: u64) -> Option<String> {
+/// What the mount table says of a mount.
+#[derive(Debug, PartialEq, Eq)]
+struct Mounted {
+    type_name: String,
+    /// Where an overlay keeps what is written.
+    upper: Option<PathBuf>,
+}
+
+/// A mount in the text of a mount table: `id parent device root point options … - type source options`.
+fn mounted_in(table: &[u8], mount: u64) -> Option<Mounted> {
     let mount = mount.to_string();
     table.split(|byte| *byte == b'\n').find_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
         if fields.next()? != mount.as_bytes() {
             return None;
         }
-        let name = fields.skip_while(|field| *field != b"-").nth(1)?;
-        Some(String::from_utf8_lossy(name).into_owned())
+        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+        let type_name = String::from_utf8_lossy(fields.next()?).into_owned();
+        let options = fields.nth(1).unwrap_or_default();
+        let upper = options.split(|byte| *byte == b',').find_map(|option| option.strip_prefix(b"upperdir="));
+        let upper = upper.map(|path| PathBuf::from(OsString::from_vec(unescaped(path))));
+        Some(Mounted { type_name, upper })
     })
+}
+
+/// A path as it was before the mount table wrote some of its bytes as a backslash and three octal digits.
+fn unescaped(mut text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    while let [first, rest @ ..] = text {
+        let (byte, rest) = match (first, rest) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', rest @ ..]) => {
+                ((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), rest)
+            }
+            _ => (*first, rest),
+        };
+        bytes.push(byte);
+        text = rest;
+    }
+    bytes
+}
+
+/// Whether a folder is on a file system in memory. One that cannot be seen from here, as that of a container, counts as on a disk.
+fn is_in_memory(folder: PathBuf) -> bool {
+    // The system's word for it is a signed long on some machines.
+    let magic = rustix::fs::statfs(folder).map(|found| found.f_type.cast_unsigned() & 0xffff_ffff);
+    magic.is_ok_and(|magic| u32::try_from(magic).is_ok_and(|magic| IN_MEMORY_MAGIC.contains(&magic)))
 }
 
 /// The UUID of the file system on a device, by the links that udev keeps.
@@ -144,9 +192,18 @@ mod tests {
     #[test]
     fn the_type_of_a_mount_comes_from_its_line() {
         let table = b"22 1 0:21 / /proc rw shared:5 - proc proc rw\n36 35 98:0 /m1 /mnt2 rw master:1 x:2 - fuse.sshfs a:/ rw\n";
-        assert_eq!(type_in(table, 36).as_deref(), Some("fuse.sshfs"));
-        assert_eq!(type_in(table, 22).as_deref(), Some("proc"));
-        assert_eq!(type_in(table, 2), None);
+        let named = |mount| mounted_in(table, mount).map(|found| found.type_name);
+        assert_eq!(named(36).as_deref(), Some("fuse.sshfs"));
+        assert_eq!(named(22).as_deref(), Some("proc"));
+        assert_eq!(named(2), None);
+    }
+
+    #[test]
+    fn the_upper_layer_of_an_overlay_comes_from_its_options() {
+        let table = br"36 35 0:50 / /m rw - overlay none rw,lowerdir=/a,upperdir=/b\040c\054\134d,workdir=/e";
+        let upper = mounted_in(table, 36).and_then(|found| found.upper);
+        assert_eq!(upper.as_deref(), Some(Path::new("/b c,\\d")));
+        assert_eq!(unescaped(br"\9\12\"), br"\9\12\");
     }
 
     #[test]

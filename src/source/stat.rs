@@ -75,6 +75,12 @@ impl Stat {
         (self.dev, self.inode)
     }
 
+    /// Whether size, mtime and ctime are the same, so that no write came between as far as the system lets one tell.
+    #[must_use]
+    pub fn has_stamps_of(&self, other: &Self) -> bool {
+        (self.size, self.mtime, self.ctime) == (other.size, other.mtime, other.ctime)
+    }
+
     /// Whether it is a directory.
     #[must_use]
     pub fn is_dir(&self) -> bool {

@@ -449,7 +449,9 @@ impl FileSystem {
         Self {
             id: filesystem::id_from_numbers(0u64, 0, dev),
             mount: PathBuf::new(),
+            mount_id: None,
             ctime_is_meaningful: false,
+            maps_move_times: false,
             type_name: String::new(),
             is_synced: false,
         }

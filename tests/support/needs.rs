@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 /// All there is to need: programs of the PATH, paths, and what [`is_there`] knows by name.
-const ALL: [&str; 29] = [
+const ALL: [&str; 30] = [
     "root",
     "/dev/fuse",
     "/dev/loop-control",

@@ -92,6 +92,30 @@ fn a_large_folder_a_deep_path_a_sparse_and_a_long_file_stay_within_bounds() {
 }
 
 #[test]
+fn twelve_thousand_sources_cost_little_more_than_their_files() {
+    needs!("python3");
+    let world = World::new();
+    many(&world, 12_000);
+    let list: Vec<String> =
+        (0..12_000).map(|i| format!("{}/many/{i:07}\n", world.source.display())).collect();
+    fs::write(world.vault.join("list"), list.concat()).unwrap();
+    let args: [OsString; 4] =
+        ["snapshot".into(), "-q".into(), "--files-from".into(), world.vault.join("list").into()];
+    // Of the processor, which others that use the machine do not add to.
+    let cpu = "import resource, subprocess, sys\n\
+        code = subprocess.call(sys.argv[2:])\n\
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)\n\
+        open(sys.argv[1], 'w').write(str(used.ru_utime + used.ru_stime))\n\
+        sys.exit(code)\n";
+    let file = world.vault.join("cpu");
+    let wrapper = ["python3", "-c", cpu, file.to_str().unwrap()];
+    quiet(&world.vault.start(world.vault.command_under(&wrapper, &args)).wait().ok());
+    let secs: f64 = fs::read_to_string(file).unwrap().parse().unwrap();
+    println!("12,000 sources: {secs} s");
+    assert!(secs < 20.0, "{secs} s");
+}
+
+#[test]
 fn a_folder_of_a_million_files_stays_within_bounds() {
     needs!("python3");
     if nightly() {

@@ -8,7 +8,7 @@ use vault::browse;
 use vault::chunk::GetChunk;
 use vault::error::{Error, Result};
 use vault::id::SnapshotId;
-use vault::snapshot::{Snapshot, Source};
+use vault::snapshot::{Entry, Kind, Snapshot, Source};
 
 use crate::commands::{Context, short};
 use crate::render::text::{self, escape};
@@ -35,21 +35,25 @@ pub fn new_folder(context: &Context, (id, snapshot): &(SnapshotId, Snapshot)) ->
     Ok(folder)
 }
 
-/// The places that what is at `path` of the snapshot came from.
-pub fn in_place(get: &dyn GetChunk, snapshot: &Snapshot, path: &[u8]) -> Result<Vec<Job>> {
+/// The places that what is at `wanted` of the snapshot came from.
+pub fn in_place(get: &dyn GetChunk, snapshot: &Snapshot, wanted: &[u8]) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for source in &snapshot.sources {
-        let Some((path, place)) = origin(source, path) else { continue };
+        let Some((path, place)) = origin(source, wanted) else { continue };
         if !place.starts_with(b"/") {
             let given = escape(&source.given);
             return Err(Error::Usage(format!("{given} came from no folder: restore it with --target")));
         }
         let entry = browse::lookup(get, &snapshot.root, &path)?;
+        // A source that was missing beside others: there is nothing to restore, and its place stays as it is.
+        if path != wanted && matches!(&entry, Some(Entry { kind: Kind::LeftOut(..), .. })) {
+            continue;
+        }
         let is_folder = entry.is_some_and(|entry| entry.kind.directory().is_some());
         jobs.push(job(path, &place, is_folder)?);
     }
     if jobs.is_empty() {
-        let what = format!("place that /{} came from", escape(path));
+        let what = format!("place that /{} came from", escape(wanted));
         return Err(Error::NotFound { what });
     }
     Ok(jobs)
