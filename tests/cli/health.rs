@@ -53,6 +53,39 @@ fn check_of_a_part_looks_at_what_that_needs() {
 }
 
 #[test]
+fn repo_6_check_of_a_part_reads_what_lies_in_packs_that_are_recorded_as_damaged() {
+    let world = World::saved();
+    flip(&packs(&world).0);
+    world.run(&["check", &world.latest("src/dir/b.bin")]).ok();
+    world.run(&["check", "--read-data", "--mark-damaged"]).code(13);
+    world.run(&["check", &world.latest("src/dir/b.bin")]).code(13).says("which cost 1 path");
+    world.run(&["check", &world.latest("src/a.txt")]).ok();
+}
+
+#[test]
+fn check_of_what_was_left_out_finds_nothing_to_check() {
+    let world = World::new();
+    world.save(&["-e", "dir/sub", "-e", "b.bin"]);
+    for part in ["src/dir/sub", "src/dir/b.bin"] {
+        world.run(&["check", &world.latest(part)]).code(1).says("there is no /");
+    }
+    world.run(&["check", &world.latest("src/dir")]).ok();
+}
+
+#[test]
+fn a_missing_pack_is_said_to_be_missing() {
+    let world = World::saved();
+    let (data, _) = packs(&world);
+    fs::remove_file(&data).unwrap();
+    let name = data.strip_prefix(world.repo()).unwrap().to_str().unwrap();
+    for args in [&["check"][..], &["check", "--read-data"]] {
+        let found = world.run(args).code(13);
+        assert!(found.text().contains(&format!("{name} is missing")), "{}", found.text());
+        assert!(!found.text().contains("entity not found"), "{}", found.text());
+    }
+}
+
+#[test]
 fn parts_to_be_read_add_up_to_all() {
     let world = World::new();
     for content in ["one", "two", "three"] {
