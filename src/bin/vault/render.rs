@@ -418,6 +418,11 @@ fn about(path: &Path, text: &str) -> String {
 
 /// An error and what caused it, in one line.
 pub fn chain(error: &Error) -> String {
+    if let Error::Repository { action: "read", file, source } = error
+        && source.kind() == io::ErrorKind::NotFound
+    {
+        return format!("{file} is missing from the repository");
+    }
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
