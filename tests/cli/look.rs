@@ -195,6 +195,37 @@ fn cat_writes_a_file_or_a_tar_archive() {
 }
 
 #[test]
+fn cat_of_a_damaged_folder_gives_the_rest_and_no_whole_archive() {
+    let world = World::new();
+    fs::write(world.src().join("a-lost"), super::Random(9).bytes(300_000)).unwrap();
+    world.save(&[]);
+    fs::write(world.src().join("dir/whole"), super::Random(10).bytes(300_000)).unwrap();
+    let known = super::files(&world.repo().join("packs"));
+    world.save(&[]);
+    let longest = known.iter().max_by_key(|pack| fs::metadata(pack).unwrap().len()).unwrap();
+    fs::remove_file(longest).unwrap();
+    let found = world.run(&["cat", &world.latest("src")]).code(13).says("src/a-lost: ");
+    assert!(!found.stdout.ends_with(&[0; 1024]), "it has the mark of a whole archive");
+    let mut whole = Vec::new();
+    let mut archive = tar::Archive::new(&found.stdout[..]);
+    let mut entries = archive.entries().unwrap();
+    let last = entries.find_map(|entry| match entry {
+        Ok(mut entry) => {
+            let path = entry.path().unwrap().into_owned();
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).unwrap();
+            whole.push((path, content));
+            None
+        }
+        Err(error) => Some(error),
+    });
+    assert!(last.is_some(), "it passes for whole");
+    let find = |name: &str| whole.iter().find(|(path, _)| path.ends_with(name)).map(|(_, bytes)| bytes);
+    assert!(find("dir/whole") == Some(&fs::read(world.src().join("dir/whole")).unwrap()));
+    assert!(find("a-lost").is_none() && find("link").is_some());
+}
+
+#[test]
 fn a_summary_is_one_line_of_json() {
     let world = World::new();
     let src = world.path("src");
