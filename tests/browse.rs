@@ -315,7 +315,7 @@ fn a_folder_is_compared_by_stamps_or_by_content() {
         ],
     );
     let run = |content| {
-        let options = LiveOptions { content, metadata: false, keys: &store.keys };
+        let options = LiveOptions { content, metadata: false, keys: &store.keys, read_rate: None };
         collect(|sinks| diff_live(&store, &saved, folder.path(), &options, sinks, &GO)).0
     };
     assert_eq!(run(false), ["Content link", "Removed sub/gone", "Added sub/new"]);

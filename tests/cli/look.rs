@@ -176,6 +176,38 @@ fn diff_by_content_sees_what_stamps_hide_and_by_metadata_what_is_no_content() {
 }
 
 #[test]
+fn diff_with_a_folder_sees_extended_attributes() {
+    use rustix::fs::{XattrFlags, removexattr, setxattr};
+    let world = World::new();
+    let (src, file) = (world.path("src"), world.src().join("a.txt"));
+    let long = vec![b'x'; 3000];
+    let set = |path: &std::path::Path, value: &[u8]| {
+        setxattr(path, "user.note", value, XattrFlags::empty()).unwrap();
+    };
+    set(&file, b"one");
+    set(&world.src().join("dir"), &long);
+    world.save(&[]);
+    let found = |args: &[&str]| changes(&world, &[&["latest", src.as_str()], args].concat());
+    assert!(found(&["--metadata"]).is_empty());
+    set(&file, b"two");
+    setxattr(world.src().join("dir"), "user.more", b"1", XattrFlags::empty()).unwrap();
+    let metadata = found(&["--metadata"]);
+    assert_eq!(metadata.keys().collect::<Vec<_>>(), ["/a.txt", "/dir"]);
+    assert!(metadata.values().all(|modifier| modifier == "U") && found(&[]).is_empty());
+    removexattr(&file, "user.note").unwrap();
+    assert!(found(&["--metadata"]).contains_key("/a.txt"));
+}
+
+#[test]
+fn diff_by_content_keeps_to_the_rate() {
+    let world = World::saved();
+    let begun = std::time::Instant::now();
+    // 200 kB at least.
+    world.run(&["diff", "latest", &world.path("src"), "--content", "--limit-rate", "100K"]).ok();
+    assert!(begun.elapsed() > std::time::Duration::from_millis(1500), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn cat_writes_a_file_or_a_tar_archive() {
     let world = World::saved();
     let bytes = fs::read(world.src().join("dir/b.bin")).unwrap();

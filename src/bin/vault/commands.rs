@@ -51,6 +51,16 @@ pub struct Snapshots {
 
 /// Runs a verb.
 pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
+    // The others show progress, and say then what they do.
+    context.screen.set_during(match &verb {
+        Verb::Snapshots(_) => "snapshots",
+        Verb::Ls(_) => "ls",
+        Verb::Find(_) => "find",
+        Verb::Diff(_) => "diff",
+        Verb::Cat(_) => "cat",
+        Verb::Stats(_) => "stats",
+        _ => "",
+    });
     match verb {
         Verb::Init(args) => init::run(context, &args),
         Verb::Snapshot(args) => snapshot::run(context, *args),

@@ -245,6 +245,11 @@ impl Screen {
         Ok(())
     }
 
+    /// Says in JSON from now on that problems came up during this.
+    pub fn set_during(&self, during: &'static str) {
+        self.tally.set_during(during);
+    }
+
     /// Shows from now on how far `during` is: `archival`, `restore`, `check`, `mirror`.
     pub fn start_progress(&self, during: &'static str) {
         self.tally.set_during(during);
