@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::{World, files, flip, json, summary};
 use rustix::process::Signal;
@@ -188,12 +189,16 @@ fn damage_is_not_mirrored_and_a_damaged_mirror_is_put_right() {
     let twin = world.vault.join("copy").join(data.strip_prefix(world.repo()).unwrap());
     flip(&twin);
     world.run(&["mirror", &copy]).ok();
-    world.run(&["mirror", &copy, "--verify"]).ok().says("replaced");
+    let mended = world.run(&["mirror", &copy, "--verify", "--json"]).code(13);
+    let name = data.strip_prefix(world.repo()).unwrap().to_str().unwrap();
+    assert_eq!(summary(&mended)["files_replaced"], serde_json::json!([name]));
+    world.run(&["mirror", &copy, "--verify"]).ok();
+    flip(&twin);
+    world.run(&["mirror", &copy, "--verify"]).code(13).says("1 damaged file of the mirror replaced");
     world.run(&["-r", &copy, "check", "--read-data"]).ok();
     flip(&data);
-    let found = world.run(&["mirror", &copy, "--verify"]);
+    world.run(&["mirror", &copy, "--verify"]).ok();
     world.run(&["-r", &copy, "check", "--read-data"]).ok();
-    drop(found);
     fs::remove_file(&twin).unwrap();
     world.run(&["mirror", &copy]).code(13).says("is damaged in the repository");
     assert!(!twin.exists());
@@ -221,4 +226,53 @@ fn a_mirror_whose_program_was_killed_goes_on_where_it_was() {
     world.run(&["-r", &copy, "restore", &world.latest("src"), "--target", "back"]).ok();
     let difference = Manifest::of(&world.src()).diff(&Manifest::of(&world.vault.join("cwd/back")));
     assert_eq!(difference, Vec::<String>::new());
+}
+
+#[test]
+fn damage_to_the_config_of_a_mirror_is_mended_and_said() {
+    let world = World::saved();
+    let copy = world.path("copy");
+    world.run(&["mirror", "--new", &copy]).ok();
+    fs::remove_file(world.vault.join("copy/config.2")).unwrap();
+    world.run(&["mirror", &copy]).ok();
+    flip(&world.vault.join("copy/config"));
+    world.run(&["mirror", &copy]).code(13).says("config was damaged on the mirror and is replaced");
+    world.run(&["-r", &copy, "check"]).ok();
+}
+
+#[test]
+fn verifying_a_mirror_keeps_to_the_rate() {
+    let world = World::saved();
+    let copy = world.path("copy");
+    world.run(&["mirror", "--new", &copy]).ok();
+    let begun = Instant::now();
+    // 200 kB at least.
+    world.run(&["mirror", &copy, "--verify", "--limit-rate", "100K"]).ok();
+    assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn an_interrupted_mirror_says_how_it_goes_on() {
+    let world = World::new();
+    fs::write(world.src().join("long"), Random(5).bytes(16 << 20)).unwrap();
+    world.save(&[]);
+    let copy = world.path("drive");
+    let under_way = world.vault.join("drive/tmp");
+    let begun = |_: &Running| {
+        let len = |file: &PathBuf| fs::metadata(file).map_or(0, |found| found.len());
+        // One that is whole is there, so that what follows is not an empty repository.
+        !files(&world.vault.join("drive/packs")).is_empty()
+            && files(&under_way).iter().any(|file| len(file) > 1 << 18)
+    };
+    let mut running = world.vault.spawn(&["mirror", "--new", &copy, "--limit-write", "4M"]);
+    running.wait_until("a second pack is being copied", |running| under_way.exists() && begun(running));
+    running.signal(Signal::INT);
+    running.wait().code(130).says(&format!("`vault mirror {copy}` goes on where it stopped"));
+    let listed = world.run(&["-r", &copy, "snapshots"]).ok().says("was interrupted");
+    assert!(!listed.stderr.contains("takes one"), "{}", listed.stderr);
+    world.run(&["mirror", &copy]).ok().says("there already");
+    world.run(&["-r", &copy, "check", "--read-data"]).ok();
+    let empty = world.path("empty");
+    world.run(&["-r", &empty, "init"]).ok();
+    world.run(&["-r", &empty, "snapshots"]).ok().says("takes one");
 }
