@@ -123,7 +123,7 @@ pub fn mirror(
     place::check_apart(repository.backend().place(), destination.place())?;
     observer.event(&Event::Phase("looking at the mirror"));
     let found = place::look(&**destination, repository.id())?;
-    let (copy, is_new) = accept(repository, &**destination, found, options, observer)?;
+    let (copy, is_new) = accept(repository, destination, found, options, observer)?;
     repository.check_writable(copy.copy)?;
     let copier = Copier {
         from: &**repository.backend(),
@@ -155,7 +155,7 @@ pub fn mirror(
 /// Decides whether what was found is the place for this mirror; and whether it is still to become one.
 fn accept(
     repository: &Repository,
-    destination: &dyn Backend,
+    destination: &Arc<dyn Backend>,
     found: Found,
     options: &MirrorOptions,
     observer: &dyn Observer,
@@ -173,7 +173,11 @@ fn accept(
             }
             Ok((copy, false))
         }
-        Found::Free(_) | Found::Nameless if options.new => Ok((CopyInfo::new(&options.name), true)),
+        Found::Free(_) if options.new => Ok((CopyInfo::new(&options.name), true)),
+        Found::Nameless if options.new => {
+            let renewed = Repository::open(destination.clone())?.renew_copy(&options.name)?;
+            renewed.map(|renewed| (renewed.copy, false)).ok_or_else(|| missing("it changes meanwhile"))
+        }
         Found::Nameless => {
             Err(missing("its file `copy` is missing or damaged: `mirror --new` gives it a new one"))
         }

@@ -33,6 +33,9 @@ use crate::places;
 use crate::render::{self, Screen};
 use crate::select::{self, Selector};
 
+/// The file that says which copy of the repository this is.
+const COPY: &str = "copy";
+
 /// What every verb has at hand.
 pub struct Context {
     pub global: Global,
@@ -107,6 +110,11 @@ impl Context {
         let repository = Repository::open(self.backend()?)?;
         for problem in repository.problems() {
             self.screen.problem(b"", problem);
+            if let Error::Damaged { file, .. } | Error::Repository { file, .. } = problem
+                && file == COPY
+            {
+                self.screen.note("`vault check --repair-copy` makes a new one");
+            }
         }
         Ok(repository)
     }
