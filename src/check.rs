@@ -176,6 +176,9 @@ pub fn check(
             observer.event(&Event::Phase("checking packs"));
             check.read_packs()?;
         }
+    } else {
+        // What a record says of a pack is believed as little here: the chunks asked for are read.
+        check.doubted.extend(&reader.index().present().damaged);
     }
     let starts = check.starts(&snapshots)?;
     observer.event(&Event::Phase("checking snapshots"));

@@ -1,8 +1,13 @@
 //! A file or a folder of a snapshot as one stream: the bytes of a file, or a tar archive.
 //!
 //! The archive is GNU tar with PAX records for what that cannot say: times to the nanosecond, extended attributes. Names and
-//! targets are raw bytes of any length. What tar does not know (sockets, what was left out, holes as holes) is said, not invented. Memory: the paths of
-//! files with more than one name.
+//! targets are raw bytes of any length. What tar does not know (sockets, what was left out, holes as holes) is said, not invented.
+//!
+//! What is damaged is named and left out, and all else follows; but only a whole archive gets the mark at its end (`blocks`). A file
+//! of up to [`AHEAD_LEN`] is read before its header is written. In a longer one damage is met too late to take the header back: the
+//! archive ends there. Memory: such a file, and the paths of files with more than one name.
+
+mod blocks;
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -11,13 +16,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::browse::{self, ContentReader, Walk};
 use crate::chunk::GetChunk;
+use crate::codec;
 use crate::error::{Error, Result};
-use crate::id::LinkGroup;
+use crate::id::{self, ChunkKind, LinkGroup};
 use crate::snapshot::list::Pieces;
 use crate::snapshot::{Content, Entry, Kind, Piece, Snapshot, Source, Time};
 
+use blocks::Blocks;
+
 /// Where the stream goes, for messages.
 const OUTPUT: &str = "the output";
+/// Files up to this length are read before anything of them is written.
+const AHEAD_LEN: u64 = 32 << 20;
 
 /// Writes the bytes of a file.
 ///
@@ -28,63 +38,115 @@ pub fn export_file(get: &dyn GetChunk, entry: &Entry, out: &mut dyn Write, stop:
         return Err(Error::Usage("only files and folders have bytes to show".to_owned()));
     }
     let mut content = Stoppable { inner: ContentReader::new(get, entry), stop };
-    let failed = |error| browse::into_error(error, "write", Path::new(OUTPUT));
     let len = io::copy(&mut content, out).map_err(failed)?;
     out.flush().map_err(failed)?;
     Ok(len)
 }
 
+/// What an archive lacks, as it is found; each with its path in the snapshot.
+pub struct Sinks<'a> {
+    /// Takes what a tar archive cannot hold, and what the snapshot left out.
+    pub notice: &'a mut dyn FnMut(&[u8], &str),
+    /// Takes what is damaged.
+    pub problem: &'a mut dyn FnMut(&[u8], Error),
+}
+
 /// Writes a folder and all below it as a tar archive; names in it are relative to the folder, which is `./`. `path` is where the folder lies in
-/// the snapshot. What is missing from the archive goes, with its path, to `notice`.
+/// the snapshot. Returns whether the archive is whole: one that lacks what is damaged has no end mark and cannot be unpacked without an
+/// error.
 ///
 /// # Errors
-/// Damage (the archive then ends in the middle, so that it cannot be taken for whole); an output that takes no more;
-/// `Interrupted`.
+/// An output that takes no more; any error of the repository that is no damage; `Interrupted`. The archive then ends in the middle.
 pub fn export_tar(
     get: &dyn GetChunk,
     snapshot: &Snapshot,
     (path, folder): (&[u8], &Entry),
     out: &mut dyn Write,
-    notice: &mut dyn FnMut(&[u8], &str),
+    sinks: &mut Sinks<'_>,
     stop: &AtomicBool,
-) -> Result<()> {
-    let Some(root) = folder.kind.directory() else {
+) -> Result<bool> {
+    if folder.kind.directory().is_none() {
         return Err(Error::Usage("only a folder can be a tar archive".to_owned()));
-    };
+    }
     let mut archive = Archive {
         get,
         sources: &snapshot.sources,
         prefix_len: path.len(),
         links: HashMap::new(),
         stop,
-        tar: tar::Builder::new(out),
+        sinks,
+        is_whole: true,
+        blocks: Blocks::new(out),
     };
-    archive.append(path, folder, notice)?;
-    let mut walk = Walk::new(get, root, path);
-    while let Some(entry) = walk.next() {
-        if stop.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted);
-        }
-        let entry = entry?;
-        archive.append(walk.path(), &entry, notice)?;
-        walk.descend(&entry);
+    let written = archive.append_all(path, folder);
+    let Archive { is_whole, blocks, .. } = archive;
+    if let Err(error) = written {
+        // Whatever the output says to that: the error counts.
+        let _ = blocks.break_off();
+        return Err(error);
     }
-    let failed = |error| browse::into_error(error, "write", Path::new(OUTPUT));
-    archive.tar.into_inner().and_then(Write::flush).map_err(failed)
+    if is_whole { blocks.finish() } else { blocks.break_off() }.map_err(failed)?;
+    Ok(is_whole)
 }
 
-struct Archive<'a, 'o> {
+fn failed(error: io::Error) -> Error {
+    browse::into_error(error, "write", Path::new(OUTPUT))
+}
+
+struct Archive<'a, 'o, 's> {
     get: &'a dyn GetChunk,
     sources: &'a [Source],
     prefix_len: usize,
-    /// The first name in the archive of each file with several.
-    links: HashMap<LinkGroup, Vec<u8>>,
+    /// The first name in the archive of each file with several. A number that was used again during the snapshot makes one group of
+    /// two files, so what they are counts as well.
+    links: HashMap<(LinkGroup, [u8; 16]), Vec<u8>>,
     stop: &'a AtomicBool,
-    tar: tar::Builder<&'o mut dyn Write>,
+    sinks: &'a mut Sinks<'s>,
+    is_whole: bool,
+    blocks: Blocks<'o>,
 }
 
-impl Archive<'_, '_> {
-    fn append(&mut self, path: &[u8], entry: &Entry, notice: &mut dyn FnMut(&[u8], &str)) -> Result<()> {
+/// Whether there is a way on.
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    /// The archive ends in the middle of a file.
+    Ends,
+}
+
+impl Archive<'_, '_, '_> {
+    fn append_all(&mut self, path: &[u8], folder: &Entry) -> Result<()> {
+        self.append(path, folder)?;
+        let Some(root) = folder.kind.directory() else { return Ok(()) };
+        let mut walk = Walk::new(self.get, root, path);
+        while let Some(entry) = walk.next() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            match entry {
+                Ok(entry) => {
+                    if self.append(walk.path(), &entry)? == Next::Ends {
+                        return Ok(());
+                    }
+                    walk.descend(&entry);
+                }
+                Err(error) => self.lose(walk.path(), error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The archive goes on without something that is damaged.
+    fn lose(&mut self, path: &[u8], error: Error) -> Result<()> {
+        if !error.is_damage() {
+            return Err(error);
+        }
+        self.is_whole = false;
+        (self.sinks.problem)(path, error);
+        Ok(())
+    }
+
+    fn append(&mut self, path: &[u8], entry: &Entry) -> Result<Next> {
         let mut name = path.get(self.prefix_len..).unwrap_or_default();
         name = name.strip_prefix(b"/").unwrap_or(name);
         let mut name = [b"./", name].concat();
@@ -102,21 +164,17 @@ impl Archive<'_, '_> {
             Kind::BlockDevice(..) => tar::EntryType::Block,
             Kind::CharDevice(..) => tar::EntryType::Char,
             Kind::Socket => {
-                notice(path, "is a socket, which a tar archive cannot hold");
-                return Ok(());
+                (self.sinks.notice)(path, "is a socket, which a tar archive cannot hold");
+                return Ok(Next::GoOn);
             }
             Kind::LeftOut(..) => {
-                notice(path, "was left out of the snapshot");
-                return Ok(());
+                (self.sinks.notice)(path, "was left out of the snapshot");
+                return Ok(Next::GoOn);
             }
         };
         header.set_entry_type(kind);
-        self.set_meta(&mut header, path, entry).map_err(Self::failed)?;
-        self.append_entry(&mut header, &name, entry).map_err(Self::failed)
-    }
-
-    fn failed(error: io::Error) -> Error {
-        browse::into_error(error, "write", Path::new(OUTPUT))
+        self.set_meta(&mut header, path, entry).map_err(failed)?;
+        self.append_entry(&mut header, path, &name, entry)
     }
 
     fn set_meta(&self, header: &mut tar::Header, path: &[u8], entry: &Entry) -> io::Result<()> {
@@ -141,45 +199,67 @@ impl Archive<'_, '_> {
         Ok(())
     }
 
-    fn append_entry(&mut self, header: &mut tar::Header, name: &[u8], entry: &Entry) -> io::Result<()> {
-        let mut target: Option<Vec<u8>> = None;
-        if let Kind::Symlink(link) = &entry.kind {
-            target = Some(link.to_vec());
-        } else if let (Some(group), None) = (entry.meta.link_group, entry.kind.directory()) {
-            if let Some(first) = self.links.get(&group) {
-                header.set_entry_type(tar::EntryType::Link);
-                target = Some(first.clone());
-            } else {
-                self.links.insert(group, name.to_vec());
+    fn append_entry(
+        &mut self,
+        header: &mut tar::Header,
+        path: &[u8],
+        name: &[u8],
+        entry: &Entry,
+    ) -> Result<Next> {
+        let group = match (entry.meta.link_group, &entry.kind) {
+            (Some(group), Kind::File(..) | Kind::Fifo | Kind::BlockDevice(..) | Kind::CharDevice(..)) => {
+                let file = codec::encode(&(&entry.kind, &entry.meta.xattrs));
+                Some((group, id::checksum_128(&[&file])))
             }
+            _ => None,
+        };
+        let first = group.and_then(|group| self.links.get(&group).cloned());
+        let target = match &entry.kind {
+            Kind::Symlink(target) => Some(target.to_vec()),
+            _ => first,
+        };
+        let mut content: Box<dyn Read + '_> = Box::new(io::empty());
+        header.set_size(0);
+        match &entry.kind {
+            Kind::File(size, _) if target.is_none() => {
+                header.set_size(*size);
+                let mut stored = Stoppable { inner: ContentReader::new(self.get, entry), stop: self.stop };
+                content = if *size > AHEAD_LEN {
+                    Box::new(stored)
+                } else {
+                    let mut bytes = Vec::new();
+                    if let Err(error) = stored.read_to_end(&mut bytes) {
+                        return self.lose(path, failed(error)).map(|()| Next::GoOn);
+                    }
+                    Box::new(io::Cursor::new(bytes))
+                };
+            }
+            Kind::Symlink(_) => {}
+            _ if target.is_some() => header.set_entry_type(tar::EntryType::Link),
+            _ => {}
         }
-        self.append_pax(entry)?;
-        self.append_long(tar::EntryType::GNULongName, name)?;
+        self.append_pax(path, entry)?;
+        self.append_long(tar::EntryType::GNULongName, name).map_err(failed)?;
         if let Some(target) = &target {
-            self.append_long(tar::EntryType::GNULongLink, target)?;
+            self.append_long(tar::EntryType::GNULongLink, target).map_err(failed)?;
         }
         if let Some(gnu) = header.as_gnu_mut() {
             put(&mut gnu.name, name);
             put(&mut gnu.linkname, target.as_deref().unwrap_or_default());
         }
-        match &entry.kind {
-            Kind::File(size, _) if target.is_none() => {
-                header.set_size(*size);
-                header.set_cksum();
-                let content = ContentReader::new(self.get, entry);
-                // Exactly as many bytes as the header says: the format makes sure of it, this of the archive.
-                self.tar.append(header, Stoppable { inner: content, stop: self.stop }.take(*size))
-            }
-            _ => {
-                header.set_size(0);
-                header.set_cksum();
-                self.tar.append(header, io::empty())
-            }
+        if let Err(error) = self.blocks.entry(header, &mut *content) {
+            self.lose(path, failed(error))?;
+            (self.sinks.notice)(path, "ends in the middle, and the archive with it: `vault restore` goes on");
+            return Ok(Next::Ends);
         }
+        if let (Some(group), None) = (group, target) {
+            self.links.insert(group, name.to_vec());
+        }
+        Ok(Next::GoOn)
     }
 
     /// A record for what the header has no room for.
-    fn append_pax(&mut self, entry: &Entry) -> io::Result<()> {
+    fn append_pax(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
         if matches!(entry.kind, Kind::Implied(_)) {
             return Ok(());
         }
@@ -191,22 +271,26 @@ impl Archive<'_, '_> {
         for xattr in &entry.meta.xattrs {
             // The name of an attribute is part of a record's key, which is text up to the first `=`.
             let Ok(name) = std::str::from_utf8(&xattr.name) else { continue };
-            if !name.contains('=') {
-                records.push((format!("SCHILY.xattr.{name}"), self.value(&xattr.value)?));
+            if name.contains('=') {
+                continue;
+            }
+            match self.value(&xattr.value) {
+                Ok(value) => records.push((format!("SCHILY.xattr.{name}"), value)),
+                Err(error) => self.lose(path, error)?,
             }
         }
-        self.tar.append_pax_extensions(records.iter().map(|(key, value)| (key.as_str(), value.as_slice())))
+        self.blocks.pax(&records).map_err(failed)
     }
 
     /// The value of an attribute: at most 16 MiB.
-    fn value(&self, content: &Content) -> io::Result<Vec<u8>> {
+    fn value(&self, content: &Content) -> Result<Vec<u8>> {
         if let Content::Inline(bytes) = content {
             return Ok(bytes.to_vec());
         }
         let mut value = Vec::new();
         for piece in Pieces::new(self.get, content, 0) {
-            if let Piece::Data(id, _) = piece.map_err(io::Error::other)? {
-                value.extend(self.get.get(crate::id::ChunkKind::Data, &id).map_err(io::Error::other)?);
+            if let Piece::Data(id, _) = piece? {
+                value.extend(self.get.get(ChunkKind::Data, &id)?);
             }
         }
         Ok(value)
@@ -227,8 +311,7 @@ impl Archive<'_, '_> {
         header.set_mtime(0);
         header.set_entry_type(kind);
         header.set_size(name.len() as u64 + 1);
-        header.set_cksum();
-        self.tar.append(&header, name.chain(&b"\0"[..]))
+        self.blocks.entry(&mut header, &mut name.chain(&b"\0"[..]))
     }
 }
 

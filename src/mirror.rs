@@ -53,6 +53,8 @@ pub struct MirrorOptions {
     pub verify: bool,
     /// At most so many bytes per second are written.
     pub write_rate: Option<u64>,
+    /// At most so many bytes per second are read of what is on the mirror already.
+    pub read_rate: Option<u64>,
     /// The folder where this host remembers what it saw of copies, if it may.
     pub state_folder: Option<PathBuf>,
 }
@@ -90,7 +92,8 @@ pub struct MirrorSummary {
     pub bytes_copied: u64,
     /// Files that were there already.
     pub files_present: u64,
-    /// Files that had another length or, found with `verify`, other bytes on the mirror, and now are right.
+    /// Files that had another length or, found with `verify`, other bytes on the mirror, and now are right. Not empty: the medium
+    /// does not keep what it is given.
     pub replaced: Vec<String>,
     /// Files that are damaged. Not empty: the mirror is not what it should be, though all else is on it.
     pub damaged: Vec<DamagedFile>,
@@ -124,13 +127,14 @@ pub fn mirror(
     place::check_apart(repository.backend().place(), destination.place())?;
     observer.event(&Event::Phase("looking at the mirror"));
     let found = place::look(&**destination, repository.id())?;
-    let (copy, is_new) = accept(repository, &**destination, found, options, observer)?;
+    let (copy, is_new) = accept(repository, destination, found, options, observer)?;
     repository.check_writable(copy.copy)?;
     let copier = Copier {
         from: &**repository.backend(),
         to: &**destination,
         session: Session::begin(),
         rate: options.write_rate.map(RateLimit::new),
+        read_rate: options.read_rate.map(RateLimit::new),
         observer,
         stop,
     };
@@ -156,7 +160,7 @@ pub fn mirror(
 /// Decides whether what was found is the place for this mirror; and whether it is still to become one.
 fn accept(
     repository: &Repository,
-    destination: &dyn Backend,
+    destination: &Arc<dyn Backend>,
     found: Found,
     options: &MirrorOptions,
     observer: &dyn Observer,
@@ -174,7 +178,11 @@ fn accept(
             }
             Ok((copy, false))
         }
-        Found::Free(_) | Found::Nameless if options.new => Ok((CopyInfo::new(&options.name), true)),
+        Found::Free(_) if options.new => Ok((CopyInfo::new(&options.name), true)),
+        Found::Nameless if options.new => {
+            let renewed = Repository::open(destination.clone())?.renew_copy(&options.name)?;
+            renewed.map(|renewed| (renewed.copy, false)).ok_or_else(|| missing("it changes meanwhile"))
+        }
         Found::Nameless => {
             Err(missing("its file `copy` is missing or damaged: `mirror --new` gives it a new one"))
         }
@@ -219,7 +227,7 @@ impl<'a> Refresh<'a> {
         if !is_new {
             refuse_unknown(destination, copy.copy)?;
         }
-        let there = establish(repository, copier, copy, is_new)?;
+        let (there, mended) = establish(repository, copier, copy, is_new)?;
         let mirror = Repository::open(destination.clone())?;
         clean_up(copier.to)?;
         // A record says that they are damaged there: a listing is not enough.
@@ -233,7 +241,7 @@ impl<'a> Refresh<'a> {
             files_copied: 0,
             bytes_copied: 0,
             files_present: 0,
-            replaced: Vec::new(),
+            replaced: mended,
             damaged: Vec::new(),
             unknown_names: Vec::new(),
             segments_removed: 0,
@@ -242,7 +250,9 @@ impl<'a> Refresh<'a> {
             older_than: None,
             last_refreshed: memory.map(|memory| memory.refreshed),
         };
+        let mended = summary.replaced.clone();
         let mut refresh = Self { repository, mirror, copier, options, here, there, doubted, memory, summary };
+        mended.iter().for_each(|name| refresh.mended(name));
         refresh.compare();
         Ok(refresh)
     }
@@ -309,7 +319,7 @@ impl<'a> Refresh<'a> {
                 self.summary.bytes_copied += bytes;
                 let change = if is_there { Change::Changed } else { Change::New };
                 if is_there {
-                    self.notice(&format!("{name} was damaged on the mirror and is replaced"));
+                    self.mended(&name);
                     self.summary.replaced.push(name.clone());
                 }
                 let (path, item) = (Path::new(&name), Item::RepositoryFile);
@@ -391,6 +401,10 @@ impl<'a> Refresh<'a> {
         self.there.snapshots().filter_map(|id| Some((read(&id)?.start, id))).max().map(|(_, id)| id)
     }
 
+    fn mended(&self, name: &str) {
+        self.notice(&format!("{name} was damaged on the mirror and is replaced"));
+    }
+
     fn notice(&self, text: &str) {
         self.copier.observer.event(&Event::Notice { path: self.copier.to.place(), text });
     }
@@ -405,9 +419,14 @@ fn refuse_unknown(destination: &Arc<dyn Backend>, copy: CopyId) -> Result<()> {
     }
 }
 
-/// Makes the place a repository with a `copy` of its own if it is new, puts `config` right, and lists what is there. `config`
-/// comes last, as in `init`: half of a repository is none.
-fn establish(repository: &Repository, copier: &Copier<'_>, copy: &CopyInfo, is_new: bool) -> Result<Listing> {
+/// Makes the place a repository with a `copy` of its own if it is new, puts `config` right, and lists what is there; and which
+/// of the files of `config` was damaged. `config` comes last, as in `init`: half of a repository is none.
+fn establish(
+    repository: &Repository,
+    copier: &Copier<'_>,
+    copy: &CopyInfo,
+    is_new: bool,
+) -> Result<(Listing, Vec<String>)> {
     if is_new {
         make_folders(copier.to)?;
         // Again, now that the folder is there: a mistake would overwrite the repository's own `copy`.
@@ -425,10 +444,16 @@ fn establish(repository: &Repository, copier: &Copier<'_>, copy: &CopyInfo, is_n
     let there =
         there.map_err(|(folder, error)| Error::path("list", &copier.to.place().join(folder))(error))?;
     let config = repository.config().encode(repository.id());
+    let mut mended = Vec::new();
     for name in ["config.2", "config"] {
-        if !read_whole(copier.to, name, MAX_CONFIG_LEN).is_ok_and(|found| found == config) {
-            copier.put(name, &config)?;
+        let found = read_whole(copier.to, name, MAX_CONFIG_LEN);
+        if found.as_ref().is_ok_and(|found| *found == config) {
+            continue;
         }
+        copier.put(name, &config)?;
+        // An interruption in between leaves one of them missing.
+        let is_missing = found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        mended.extend((!is_missing).then(|| name.to_owned()));
     }
-    Ok(there)
+    Ok((there, mended))
 }

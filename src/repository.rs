@@ -2,18 +2,20 @@
 //!
 //! The order of durability lives here and nowhere else (`spec/durability.md`): packs, then the segment that names them, then the
 //! snapshot, then the acknowledgement. `config` has what the repository says of itself, `record` the statements
-//! about it, `reader` the way from ids to bytes, `writer` the way back.
+//! about it, `renew` a new `copy` in place of a lost one, `reader` the way from ids to bytes, `writer` the way back.
 
 mod config;
 mod object;
 mod reader;
 mod record;
+mod renew;
 mod writer;
 
 pub use config::{Config, CopyInfo, InitOptions};
 pub(crate) use config::{is_feature, is_free, is_of_the_medium, make_folders, read_config, read_copy};
 pub use reader::Reader;
 pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
+pub use renew::RenewedCopy;
 pub(crate) use writer::clean_up;
 pub use writer::{DEFAULT_PACK_LEN, DataBatch, WriteOptions, Writer, Written};
 

@@ -1,20 +1,19 @@
 //! Looking into snapshots: lookup, walk, find, diff, export and stats over trees made in memory.
 
+mod export;
+
 use std::collections::HashMap;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
-use crate::support::needs::needs;
 use vault::browse::{ContentReader, Walk, lookup};
 use vault::chunk::{GetChunk, PutChunk};
 use vault::diff::{DiffSummary, LiveOptions, Sinks, diff, diff_live};
 use vault::error::{Error, Result};
-use vault::export::{export_file, export_tar};
+use vault::export::export_file;
 use vault::find::{Query, find};
-use vault::id::{ChunkId, ChunkKind, IdKeys, LinkGroup, SnapshotId};
+use vault::id::{ChunkId, ChunkKind, IdKeys, SnapshotId};
 use vault::snapshot::tree::TreeWriter;
 use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, State, Time, Why};
 use vault::stats::stats;
@@ -316,7 +315,7 @@ fn a_folder_is_compared_by_stamps_or_by_content() {
         ],
     );
     let run = |content| {
-        let options = LiveOptions { content, metadata: false, keys: &store.keys };
+        let options = LiveOptions { content, metadata: false, keys: &store.keys, read_rate: None };
         collect(|sinks| diff_live(&store, &saved, folder.path(), &options, sinks, &GO)).0
     };
     assert_eq!(run(false), ["Content link", "Removed sub/gone", "Added sub/new"]);
@@ -344,51 +343,6 @@ fn a_file_comes_out_byte_for_byte_and_damage_is_an_error() {
         export_file(&store, &store.folder("d", vec![]), &mut Vec::new(), &GO),
         Err(Error::Usage(_))
     ));
-}
-
-#[test]
-fn a_tar_archive_unpacks_to_the_same_tree() {
-    needs!("root", "tar");
-    let store = Store::new();
-    let long_name = "n".repeat(200);
-    let mut hard = store.file("hard1", &[b"linked", b"file"]);
-    hard.meta.link_group = Some(LinkGroup::from_bytes([1; 16]));
-    let mut second = hard.clone();
-    second.name = b"hard2"[..].into();
-    let mut odd = entry(b"odd\xff", Kind::File(1, Content::Inline(b"o"[..].into())));
-    odd.meta.mtime = Time { secs: -5, nanos: 250_000_000 };
-    odd.meta.mode = 0o4755;
-    let sub = store.folder("sub", vec![small(&long_name, b"long"), store.folder("empty", vec![])]);
-    let link = entry(b"link", Kind::Symlink(format!("./a//{long_name}").into_bytes().into()));
-    let entries =
-        vec![hard, second, odd, sub, link, entry(b"sock", Kind::Socket), entry(b"fifo", Kind::Fifo)];
-    let snapshot = store.snapshot(1, vec![store.folder("top", entries)]).1;
-    let top = lookup(&store, &snapshot.root, b"top").unwrap().unwrap();
-    let (mut archive, mut notices) = (Vec::new(), Vec::new());
-    let mut notice = |path: &[u8], _: &str| notices.push(text(path));
-    export_tar(&store, &snapshot, (b"top", &top), &mut archive, &mut notice, &GO).unwrap();
-    assert_eq!(notices, ["top/sock"]);
-
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("a.tar");
-    std::fs::write(&file, &archive).unwrap();
-    let target = folder.path().join("out");
-    std::fs::create_dir(&target).unwrap();
-    let tar =
-        std::process::Command::new("tar").args(["-xpf"]).arg(&file).arg("-C").arg(&target).output().unwrap();
-    assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
-
-    let at = |name: &[u8]| target.join(std::ffi::OsStr::from_bytes(name));
-    assert_eq!(std::fs::read(at(b"hard1")).unwrap(), [&b"linked"[..], &[0; 1000], b"file"].concat());
-    assert_eq!(at(b"hard1").metadata().unwrap().ino(), at(b"hard2").metadata().unwrap().ino());
-    let odd = at(b"odd\xff").metadata().unwrap();
-    assert_eq!((odd.mtime(), odd.mtime_nsec(), odd.mode() & 0o7777), (-5, 250_000_000, 0o4755));
-    assert_eq!(std::fs::read(at(b"sub").join(&long_name)).unwrap(), b"long");
-    assert!(at(b"sub/empty").is_dir());
-    assert_eq!(
-        std::fs::read_link(at(b"link")).unwrap().as_os_str().as_bytes(),
-        format!("./a//{long_name}").as_bytes()
-    );
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::index::{PackRow, Segment, is_vanished};
 use crate::pack::pack_file_name;
 use crate::repository::is_feature;
 use crate::session;
-use crate::snapshot::Entry;
 use crate::snapshot::tree::Entries;
+use crate::snapshot::{Entry, Kind};
 
 /// The bytes read at a time.
 const PIECE_LEN: usize = 1 << 20;
@@ -264,6 +264,10 @@ impl Check<'_> {
                 start.path.push(b'/');
             }
             start.path.extend_from_slice(name);
+        }
+        // Nothing of it was saved: that nothing of it is damaged would say that it is there.
+        if let Kind::LeftOut(..) = start.entry.kind {
+            return Err(absent());
         }
         Ok(Some(start))
     }

@@ -3,6 +3,10 @@
 //! By stamps (kind, size, mtime, target) nothing is read; with `content` each file of the right size is read and its chunks named
 //! anew. The folder is walked by descriptor: only the innermost directory is open, and the way up is `..`, checked against
 //! where the way down began, so that neither depth nor a folder that is moved away meanwhile leads elsewhere.
+//!
+//! What cannot be looked at is named and passed over: of what is below it nothing is said, least of all that it is gone.
+
+mod attributes;
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -20,6 +24,7 @@ use crate::diff::{DiffSummary, Difference, How, Side, Sinks};
 use crate::error::{Error, Result};
 use crate::event::Item;
 use crate::id::{ChunkId, ChunkKind, IdKeys};
+use crate::rate::RateLimit;
 use crate::snapshot::list::Pieces;
 use crate::snapshot::tree::Entries;
 use crate::snapshot::{Content, Entry, Kind, Piece, Time, Why};
@@ -32,6 +37,8 @@ pub struct LiveOptions<'a> {
     pub metadata: bool,
     /// The keys of the repository, to name chunks with.
     pub keys: &'a IdKeys,
+    /// How quickly files are read at most.
+    pub read_rate: Option<&'a RateLimit>,
 }
 
 /// One directory that both sides may have.
@@ -50,6 +57,8 @@ struct Live<'a, 's, 'f> {
     stop: &'a AtomicBool,
     summary: DiffSummary,
     levels: Vec<Level<'a>>,
+    /// What is compared, without symlinks.
+    place: PathBuf,
     /// The innermost directory that is on the disk.
     folder: OwnedFd,
     path: Vec<u8>,
@@ -57,8 +66,10 @@ struct Live<'a, 's, 'f> {
 
 /// Compares `saved`, the old side, with what lies at `place` now.
 ///
+/// What cannot be read of the disk is a problem with its full path, and no damage.
+///
 /// # Errors
-/// A `place` that cannot be read; `Interrupted`; what the sink returns.
+/// A `place` that cannot be read itself; `Interrupted`; what the sink returns.
 pub fn diff_live(
     get: &dyn GetChunk,
     saved: &Entry,
@@ -77,12 +88,18 @@ pub fn diff_live(
     let folder = rustix::fs::openat(CWD, opened, directory_flags(), Mode::empty())
         .map_err(|error| Error::path("read", opened)(error.into()))?;
     let summary = DiffSummary::default();
-    let mut live = Live { get, options, sinks, stop, summary, levels: Vec::new(), folder, path: Vec::new() };
-    let name = place.file_name().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
+    let names =
+        if is_folder { list(folder.as_fd()).map_err(Error::path("read", &place))? } else { Vec::new() };
+    let name = match place.file_name() {
+        Some(name) if !is_folder => name.as_bytes().to_vec(),
+        _ => b".".to_vec(),
+    };
+    let (levels, path) = (Vec::new(), Vec::new());
+    let mut live = Live { get, options, sinks, stop, summary, levels, place, folder, path };
     live.compare(Some(saved), Some((&name, &stat)))?;
     match (saved.kind.directory(), is_folder) {
         (None, false) => {}
-        (saved, true) => live.enter_open(saved, &stat)?,
+        (saved, true) => live.enter_open(saved, names, &stat),
         (Some(saved), false) => live.enter_saved(saved),
     }
     live.run()?;
@@ -211,12 +228,11 @@ impl Live<'_, '_, '_> {
         };
         let meta = &entry.meta;
         if !same {
-            Ok(Some(How::Content))
-        } else if !same_time || (found.mode, found.uid, found.gid) != (meta.mode, meta.uid, meta.gid) {
-            Ok(Some(How::Metadata))
-        } else {
-            Ok(None)
+            return Ok(Some(How::Content));
         }
+        let same_stat = same_time && (found.mode, found.uid, found.gid) == (meta.mode, meta.uid, meta.gid);
+        let same_meta = same_stat && (!self.options.metadata || self.same_xattrs(&meta.xattrs, name)?);
+        Ok((!same_meta).then_some(How::Metadata))
     }
 
     /// Reads a file and compares it, chunk by chunk, with the ids in its entry; no chunk of the repository is read.
@@ -228,6 +244,7 @@ impl Live<'_, '_, '_> {
         let mut file = File::from(file);
         let failed = |error: io::Error| self.error(error);
         if let Content::Inline(bytes) = content {
+            self.pass(bytes.len() as u64);
             let mut found = Vec::new();
             (&mut file).take(bytes.len() as u64 + 1).read_to_end(&mut found).map_err(failed)?;
             return Ok(found == **bytes);
@@ -244,6 +261,7 @@ impl Live<'_, '_, '_> {
                 }
                 // A data chunk is read whole; of a hole any part may be.
                 let len = if id.is_some() { left } else { left.min(1 << 20) };
+                self.pass(len);
                 buffer.clear();
                 (&mut file).take(len).read_to_end(&mut buffer).map_err(failed)?;
                 let same = match id {
@@ -260,33 +278,35 @@ impl Live<'_, '_, '_> {
         Ok((&mut file).take(1).read_to_end(&mut buffer).map_err(failed)? == 0)
     }
 
-    /// Goes into a directory of the disk, which the snapshot may have too.
+    fn pass(&self, len: u64) {
+        if let Some(rate) = self.options.read_rate {
+            rate.pass_or_stop(len, self.stop);
+        }
+    }
+
+    /// Goes into a directory of the disk, which the snapshot may have too. One that cannot be listed is not gone into.
     fn enter(&mut self, saved: Option<ChunkId>, name: &[u8], stat: &Stat) -> Result<()> {
-        match rustix::fs::openat(&self.folder, name, directory_flags(), Mode::empty()) {
-            Ok(folder) => {
+        let opened = rustix::fs::openat(&self.folder, name, directory_flags(), Mode::empty())
+            .map_err(io::Error::from)
+            .and_then(|folder| Ok((list(folder.as_fd())?, folder)));
+        match opened {
+            Ok((names, folder)) => {
                 self.folder = folder;
-                self.enter_open(saved, stat)
+                self.enter_open(saved, names, stat);
+                Ok(())
             }
-            Err(error) => self.fail(error.into()),
+            Err(error) => self.fail(error),
         }
     }
 
     /// The same for the directory that is open already.
-    fn enter_open(&mut self, saved: Option<ChunkId>, stat: &Stat) -> Result<()> {
-        let names = match list(self.folder.as_fd()) {
-            Ok(names) => names,
-            Err(error) => {
-                self.fail(error)?;
-                Vec::new()
-            }
-        };
+    fn enter_open(&mut self, saved: Option<ChunkId>, names: Vec<Vec<u8>>, stat: &Stat) {
         self.levels.push(Level {
             saved: saved.map(|node| Entries::new(self.get, node).peekable()),
             names: names.into_iter().peekable(),
             place: Some((stat.st_dev, stat.st_ino)),
             path_len: self.path.len(),
         });
-        Ok(())
     }
 
     /// Goes into a directory that only the snapshot has.
@@ -304,7 +324,14 @@ impl Live<'_, '_, '_> {
         let (Some(Level { place: Some(_), .. }), Some(above)) = (left, self.levels.last()) else {
             return Ok(());
         };
-        let up = rustix::fs::openat(&self.folder, "..", directory_flags(), Mode::empty())
+        // Nothing is read through it, so it need not be readable. A folder that was closed to us meanwhile has no way up.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let by_name = |_| {
+            let path = full_path(&self.place, self.path.get(..above.path_len).unwrap_or_default());
+            rustix::fs::openat(CWD, path, flags, Mode::empty())
+        };
+        let up = rustix::fs::openat(&self.folder, "..", flags, Mode::empty())
+            .or_else(by_name)
             .map_err(|error| self.error(error.into()))?;
         let stat = rustix::fs::fstat(&up).map_err(|error| self.error(error.into()))?;
         if above.place != Some((stat.st_dev, stat.st_ino)) {
@@ -315,7 +342,7 @@ impl Live<'_, '_, '_> {
     }
 
     fn error(&self, error: io::Error) -> Error {
-        Error::path("compare", Path::new(OsStr::from_bytes(&self.path)))(error)
+        Error::path("compare", &full_path(&self.place, &self.path))(error)
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "so that a branch can end with it")]
@@ -324,6 +351,11 @@ impl Live<'_, '_, '_> {
         self.sinks.fail(&mut self.summary, &self.path, error);
         Ok(())
     }
+}
+
+/// A path below the place, from the root.
+fn full_path(place: &Path, path: &[u8]) -> PathBuf {
+    if path.is_empty() { place.to_owned() } else { place.join(OsStr::from_bytes(path)) }
 }
 
 /// The names in an open directory, sorted.

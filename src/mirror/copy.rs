@@ -22,6 +22,8 @@ pub(super) struct Copier<'a> {
     pub to: &'a dyn Backend,
     pub session: Session,
     pub rate: Option<RateLimit>,
+    /// For what is on the mirror already; what was just written is read back at once.
+    pub read_rate: Option<RateLimit>,
     pub observer: &'a dyn Observer,
     pub stop: &'a AtomicBool,
 }
@@ -69,7 +71,13 @@ impl Copier<'_> {
     /// An error of the medium other than those of damage; `Interrupted`.
     pub fn is_whole(&self, file: &FileId) -> Result<bool> {
         let name = file.name();
-        match self.hash_on_medium(&name, |bytes| self.observer.event(&Event::Advanced { bytes })) {
+        let advanced = |bytes| {
+            if let Some(rate) = &self.read_rate {
+                rate.pass_or_stop(bytes, self.stop);
+            }
+            self.observer.event(&Event::Advanced { bytes });
+        };
+        match self.hash_on_medium(&name, advanced) {
             Ok(hash) => Ok(hash == file.hash),
             Err(Error::Path { source, .. }) if is_damage(&source) => Ok(false),
             Err(error) => Err(error),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::{World, files, flip, json, summary};
 use rustix::process::Signal;
@@ -50,6 +51,39 @@ fn check_of_a_part_looks_at_what_that_needs() {
     world.run(&["check", "--read-data", &world.ids()[0]]).code(13);
     world.run(&["check", &world.latest("none")]).code(1).says("there is no /");
     world.run(&["check", "abcdef"]).code(1);
+}
+
+#[test]
+fn repo_6_check_of_a_part_reads_what_lies_in_packs_that_are_recorded_as_damaged() {
+    let world = World::saved();
+    flip(&packs(&world).0);
+    world.run(&["check", &world.latest("src/dir/b.bin")]).ok();
+    world.run(&["check", "--read-data", "--mark-damaged"]).code(13);
+    world.run(&["check", &world.latest("src/dir/b.bin")]).code(13).says("which cost 1 path");
+    world.run(&["check", &world.latest("src/a.txt")]).ok();
+}
+
+#[test]
+fn check_of_what_was_left_out_finds_nothing_to_check() {
+    let world = World::new();
+    world.save(&["-e", "dir/sub", "-e", "b.bin"]);
+    for part in ["src/dir/sub", "src/dir/b.bin"] {
+        world.run(&["check", &world.latest(part)]).code(1).says("there is no /");
+    }
+    world.run(&["check", &world.latest("src/dir")]).ok();
+}
+
+#[test]
+fn a_missing_pack_is_said_to_be_missing() {
+    let world = World::saved();
+    let (data, _) = packs(&world);
+    fs::remove_file(&data).unwrap();
+    let name = data.strip_prefix(world.repo()).unwrap().to_str().unwrap();
+    for args in [&["check"][..], &["check", "--read-data"]] {
+        let found = world.run(args).code(13);
+        assert!(found.text().contains(&format!("{name} is missing")), "{}", found.text());
+        assert!(!found.text().contains("entity not found"), "{}", found.text());
+    }
 }
 
 #[test]
@@ -155,12 +189,16 @@ fn damage_is_not_mirrored_and_a_damaged_mirror_is_put_right() {
     let twin = world.vault.join("copy").join(data.strip_prefix(world.repo()).unwrap());
     flip(&twin);
     world.run(&["mirror", &copy]).ok();
-    world.run(&["mirror", &copy, "--verify"]).ok().says("replaced");
+    let mended = world.run(&["mirror", &copy, "--verify", "--json"]).code(13);
+    let name = data.strip_prefix(world.repo()).unwrap().to_str().unwrap();
+    assert_eq!(summary(&mended)["files_replaced"], serde_json::json!([name]));
+    world.run(&["mirror", &copy, "--verify"]).ok();
+    flip(&twin);
+    world.run(&["mirror", &copy, "--verify"]).code(13).says("1 damaged file of the mirror replaced");
     world.run(&["-r", &copy, "check", "--read-data"]).ok();
     flip(&data);
-    let found = world.run(&["mirror", &copy, "--verify"]);
+    world.run(&["mirror", &copy, "--verify"]).ok();
     world.run(&["-r", &copy, "check", "--read-data"]).ok();
-    drop(found);
     fs::remove_file(&twin).unwrap();
     world.run(&["mirror", &copy]).code(13).says("is damaged in the repository");
     assert!(!twin.exists());
@@ -188,4 +226,87 @@ fn a_mirror_whose_program_was_killed_goes_on_where_it_was() {
     world.run(&["-r", &copy, "restore", &world.latest("src"), "--target", "back"]).ok();
     let difference = Manifest::of(&world.src()).diff(&Manifest::of(&world.vault.join("cwd/back")));
     assert_eq!(difference, Vec::<String>::new());
+}
+
+#[test]
+fn damage_to_the_config_of_a_mirror_is_mended_and_said() {
+    let world = World::saved();
+    let copy = world.path("copy");
+    world.run(&["mirror", "--new", &copy]).ok();
+    fs::remove_file(world.vault.join("copy/config.2")).unwrap();
+    world.run(&["mirror", &copy]).ok();
+    flip(&world.vault.join("copy/config"));
+    world.run(&["mirror", &copy]).code(13).says("config was damaged on the mirror and is replaced");
+    world.run(&["-r", &copy, "check"]).ok();
+}
+
+#[test]
+fn verifying_a_mirror_keeps_to_the_rate() {
+    let world = World::saved();
+    let copy = world.path("copy");
+    world.run(&["mirror", "--new", &copy]).ok();
+    let begun = Instant::now();
+    // 200 kB at least.
+    world.run(&["mirror", &copy, "--verify", "--limit-rate", "100K"]).ok();
+    assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn an_interrupted_mirror_says_how_it_goes_on() {
+    let world = World::new();
+    fs::write(world.src().join("long"), Random(5).bytes(16 << 20)).unwrap();
+    world.save(&[]);
+    let copy = world.path("drive");
+    let under_way = world.vault.join("drive/tmp");
+    let begun = |_: &Running| {
+        let len = |file: &PathBuf| fs::metadata(file).map_or(0, |found| found.len());
+        // One that is whole is there, so that what follows is not an empty repository.
+        !files(&world.vault.join("drive/packs")).is_empty()
+            && files(&under_way).iter().any(|file| len(file) > 1 << 18)
+    };
+    let mut running = world.vault.spawn(&["mirror", "--new", &copy, "--limit-write", "4M"]);
+    running.wait_until("a second pack is being copied", |running| under_way.exists() && begun(running));
+    running.signal(Signal::INT);
+    running.wait().code(130).says(&format!("`vault mirror {copy}` goes on where it stopped"));
+    let listed = world.run(&["-r", &copy, "snapshots"]).ok().says("was interrupted");
+    assert!(!listed.stderr.contains("takes one"), "{}", listed.stderr);
+    world.run(&["mirror", &copy]).ok().says("there already");
+    world.run(&["-r", &copy, "check", "--read-data"]).ok();
+    let empty = world.path("empty");
+    world.run(&["-r", &empty, "init"]).ok();
+    world.run(&["-r", &empty, "snapshots"]).ok().says("takes one");
+}
+
+#[test]
+fn copy_1_a_lost_copy_is_made_anew_on_request() {
+    let world = World::saved();
+    let (file, src) = (world.repo().join("copy"), world.path("src"));
+    let before = fs::read(&file).unwrap();
+    world.run(&["check", "--repair-copy"]).ok().says("keeps its id");
+    assert!(fs::read(&file).unwrap() == before);
+    for lose in [|file: &std::path::Path| fs::remove_file(file).unwrap(), flip] {
+        lose(&file);
+        world.run(&["snapshot", &src]).code(13).says("`vault check --repair-copy` makes a new one");
+        let found = world.run(&["check"]).code(13);
+        assert!(found.text().contains("`vault check --repair-copy` makes a new one"), "{}", found.text());
+        world.run(&["check", "--repair-copy"]).ok().says("has the new id");
+        assert!(fs::read(&file).unwrap() != before);
+        world.run(&["snapshot", &src]).ok();
+        world.run(&["check", "--read-data"]).ok();
+    }
+}
+
+#[test]
+fn copy_1_packs_that_were_recorded_as_damaged_stay_so_under_the_new_id() {
+    let world = World::saved();
+    let (data, _) = packs(&world);
+    flip(&data);
+    world.run(&["check", "--read-data", "--mark-damaged"]).code(13).says("marked pack");
+    fs::remove_file(world.repo().join("copy")).unwrap();
+    world.run(&["check", "--repair-copy"]).code(13).says("recorded as damaged in some copy").says("1 pack");
+    // Relied on, the damaged pack would cost this snapshot too.
+    world.run(&["snapshot", &world.path("src"), "--force"]).ok();
+    world.run(&["restore", &world.latest("src"), "--target", "back"]).ok();
+    world.run(&["check", "--read-data", "--mark-damaged"]).ok();
+    world.run(&["check"]).ok();
 }

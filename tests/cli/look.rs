@@ -176,6 +176,38 @@ fn diff_by_content_sees_what_stamps_hide_and_by_metadata_what_is_no_content() {
 }
 
 #[test]
+fn diff_with_a_folder_sees_extended_attributes() {
+    use rustix::fs::{XattrFlags, removexattr, setxattr};
+    let world = World::new();
+    let (src, file) = (world.path("src"), world.src().join("a.txt"));
+    let long = vec![b'x'; 3000];
+    let set = |path: &std::path::Path, value: &[u8]| {
+        setxattr(path, "user.note", value, XattrFlags::empty()).unwrap();
+    };
+    set(&file, b"one");
+    set(&world.src().join("dir"), &long);
+    world.save(&[]);
+    let found = |args: &[&str]| changes(&world, &[&["latest", src.as_str()], args].concat());
+    assert!(found(&["--metadata"]).is_empty());
+    set(&file, b"two");
+    setxattr(world.src().join("dir"), "user.more", b"1", XattrFlags::empty()).unwrap();
+    let metadata = found(&["--metadata"]);
+    assert_eq!(metadata.keys().collect::<Vec<_>>(), ["/a.txt", "/dir"]);
+    assert!(metadata.values().all(|modifier| modifier == "U") && found(&[]).is_empty());
+    removexattr(&file, "user.note").unwrap();
+    assert!(found(&["--metadata"]).contains_key("/a.txt"));
+}
+
+#[test]
+fn diff_by_content_keeps_to_the_rate() {
+    let world = World::saved();
+    let begun = std::time::Instant::now();
+    // 200 kB at least.
+    world.run(&["diff", "latest", &world.path("src"), "--content", "--limit-rate", "100K"]).ok();
+    assert!(begun.elapsed() > std::time::Duration::from_millis(1500), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn cat_writes_a_file_or_a_tar_archive() {
     let world = World::saved();
     let bytes = fs::read(world.src().join("dir/b.bin")).unwrap();
@@ -192,6 +224,37 @@ fn cat_writes_a_file_or_a_tar_archive() {
     assert!(found["dir/b.bin"] == bytes && found["a.txt"] == b"alpha\n");
     world.run(&["cat", &world.latest("src/link")]).code(2);
     world.run(&["cat", &world.latest("src/none")]).code(1);
+}
+
+#[test]
+fn cat_of_a_damaged_folder_gives_the_rest_and_no_whole_archive() {
+    let world = World::new();
+    fs::write(world.src().join("a-lost"), super::Random(9).bytes(300_000)).unwrap();
+    world.save(&[]);
+    fs::write(world.src().join("dir/whole"), super::Random(10).bytes(300_000)).unwrap();
+    let known = super::files(&world.repo().join("packs"));
+    world.save(&[]);
+    let longest = known.iter().max_by_key(|pack| fs::metadata(pack).unwrap().len()).unwrap();
+    fs::remove_file(longest).unwrap();
+    let found = world.run(&["cat", &world.latest("src")]).code(13).says("src/a-lost: ");
+    assert!(!found.stdout.ends_with(&[0; 1024]), "it has the mark of a whole archive");
+    let mut whole = Vec::new();
+    let mut archive = tar::Archive::new(&found.stdout[..]);
+    let mut entries = archive.entries().unwrap();
+    let last = entries.find_map(|entry| match entry {
+        Ok(mut entry) => {
+            let path = entry.path().unwrap().into_owned();
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).unwrap();
+            whole.push((path, content));
+            None
+        }
+        Err(error) => Some(error),
+    });
+    assert!(last.is_some(), "it passes for whole");
+    let find = |name: &str| whole.iter().find(|(path, _)| path.ends_with(name)).map(|(_, bytes)| bytes);
+    assert!(find("dir/whole") == Some(&fs::read(world.src().join("dir/whole")).unwrap()));
+    assert!(find("a-lost").is_none() && find("link").is_some());
 }
 
 #[test]

@@ -80,3 +80,51 @@ fn an_ordinary_user_saves_and_restores_what_they_may_read() {
     quiet(&run(&back));
     assert_eq!(before.diff(&Manifest::of(&source)), [""; 0]);
 }
+
+#[test]
+fn an_ordinary_user_compares_what_they_may_read() {
+    needs!("root", "setpriv", "chown");
+    let mut vault = Vault::new();
+    vault.env("VAULT_REPOSITORY", vault.join("home/repository"));
+    let source = vault.join("home/source");
+    for folder in ["closed", "listed", "open"] {
+        fs::create_dir_all(source.join(folder).join("sub")).unwrap();
+        fs::write(source.join(folder).join("sub/file"), folder).unwrap();
+    }
+    fs::write(source.join("unreadable"), "one").unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_vault"), vault.join("program")).unwrap();
+    mount::run(Command::new("chown").args(["-Rh", "65534:65534"]).arg(vault.path()));
+    settle();
+    let run = |args: &[OsString]| vault.start(as_user(&vault, args)).wait();
+    run(&["init".into()]).ok();
+    run(&["snapshot".into(), source.clone().into()]).ok();
+    let set = |name: &str, mode| {
+        fs::set_permissions(source.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let compare = |more: &[&str]| {
+        let args = [
+            &["diff".into(), "latest".into(), source.clone().into()][..],
+            &more.iter().map(Into::into).collect::<Vec<_>>(),
+        ];
+        run(&args.concat())
+    };
+    fs::remove_file(source.join("open/sub/file")).unwrap();
+    set("unreadable", 0);
+    // What may be listed and not entered, and what may not even be listed.
+    for (closed, listed) in [(0o000, 0o755), (0o755, 0o444), (0o000, 0o444), (0o111, 0o600)] {
+        set("closed", closed);
+        set("listed", listed);
+        let found = compare(&["--content"]).code(3).says("removed 1 file");
+        let gone = found.text().lines().filter(|line| line.starts_with("- "));
+        assert_eq!(gone.collect::<Vec<_>>(), [format!("- {}", source.join("open/sub/file").display())]);
+        for (name, mode) in [("closed", closed), ("listed", listed), ("unreadable", 0)] {
+            let said = found.stderr.contains(&format!("{}: ", source.join(name).display()));
+            assert_eq!(said, mode != 0o755, "{name}: {}", found.stderr);
+        }
+    }
+    let json = compare(&["--json", "--content"]).code(3).stderr;
+    let errors: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(errors.len() == 3 && errors.iter().all(|error| error["during"] == "diff"), "{errors:?}");
+    assert_eq!(errors[0]["item"], source.join("closed").to_str().unwrap());
+}

@@ -336,6 +336,9 @@ pub struct CheckArgs {
     /// Note damaged packs, so that later snapshots store anew what was in them
     #[arg(long)]
     pub mark_damaged: bool,
+    /// If the file `copy` is missing or damaged, make a new one first: this copy of the repository gets a new id
+    #[arg(long)]
+    pub repair_copy: bool,
 }
 
 /// Arguments of `stats`.

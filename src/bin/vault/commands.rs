@@ -33,6 +33,9 @@ use crate::places;
 use crate::render::{self, Screen};
 use crate::select::{self, Selector};
 
+/// The file that says which copy of the repository this is.
+const COPY: &str = "copy";
+
 /// What every verb has at hand.
 pub struct Context {
     pub global: Global,
@@ -51,6 +54,16 @@ pub struct Snapshots {
 
 /// Runs a verb.
 pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
+    // The others show progress, and say then what they do.
+    context.screen.set_during(match &verb {
+        Verb::Snapshots(_) => "snapshots",
+        Verb::Ls(_) => "ls",
+        Verb::Find(_) => "find",
+        Verb::Diff(_) => "diff",
+        Verb::Cat(_) => "cat",
+        Verb::Stats(_) => "stats",
+        _ => "",
+    });
     match verb {
         Verb::Init(args) => init::run(context, &args),
         Verb::Snapshot(args) => snapshot::run(context, *args),
@@ -97,6 +110,11 @@ impl Context {
         let repository = Repository::open(self.backend()?)?;
         for problem in repository.problems() {
             self.screen.problem(b"", problem);
+            if let Error::Damaged { file, .. } | Error::Repository { file, .. } = problem
+                && file == COPY
+            {
+                self.screen.note("`vault check --repair-copy` makes a new one");
+            }
         }
         Ok(repository)
     }

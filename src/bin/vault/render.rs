@@ -245,6 +245,11 @@ impl Screen {
         Ok(())
     }
 
+    /// Says in JSON from now on that problems came up during this.
+    pub fn set_during(&self, during: &'static str) {
+        self.tally.set_during(during);
+    }
+
     /// Shows from now on how far `during` is: `archival`, `restore`, `check`, `mirror`.
     pub fn start_progress(&self, during: &'static str) {
         self.tally.set_during(during);
@@ -419,6 +424,11 @@ fn about(path: &Path, text: &str) -> String {
 
 /// An error and what caused it, in one line.
 pub fn chain(error: &Error) -> String {
+    if let Error::Repository { action: "read", file, source } = error
+        && source.kind() == io::ErrorKind::NotFound
+    {
+        return format!("{file} is missing from the repository");
+    }
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {

@@ -1,7 +1,7 @@
 //! `vault cat`.
 
 use vault::error::{Error, Result};
-use vault::export;
+use vault::export::{self, Sinks};
 
 use super::{Context, entry_at};
 use crate::args::CatArgs;
@@ -20,10 +20,13 @@ pub fn run(context: &Context, args: &CatArgs) -> Result<Outcome> {
         let what = "a folder comes as a tar archive: send it to a file or a program, or use --force";
         return Err(Error::Usage(what.to_owned()));
     }
-    let mut left_out = |path: &[u8], text: &str| context.screen.warn(&format!("/{} {text}", escape(path)));
-    context.screen.raw(|out| {
+    let screen = &context.screen;
+    let mut notice = |path: &[u8], text: &str| screen.warn(&format!("/{} {text}", escape(path)));
+    let mut problem = |path: &[u8], error: Error| screen.problem(&[b"/", path].concat(), &error);
+    let mut sinks = Sinks { notice: &mut notice, problem: &mut problem };
+    screen.raw(|out| {
         if is_folder {
-            export::export_tar(&reader, &snapshot.1, (path, &entry), out, &mut left_out, &context.stop)
+            export::export_tar(&reader, &snapshot.1, (path, &entry), out, &mut sinks, &context.stop).map(drop)
         } else {
             export::export_file(&reader, &entry, out, &context.stop).map(drop)
         }

@@ -11,7 +11,7 @@ use vault::error::Result;
 use vault::event::{Event, Observer};
 use vault::repository::Repository;
 
-use super::{Context, short};
+use super::{COPY, Context, short};
 use crate::args::{self, CheckArgs};
 use crate::exit::Outcome;
 use crate::render::text::{self, counted, escape};
@@ -19,7 +19,11 @@ use crate::render::{Screen, chain, path_fields};
 
 pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
     // What is wrong with it is in the report, not said before.
-    let repository = Repository::open(context.backend()?)?;
+    let backend = context.backend()?;
+    let mut repository = Repository::open(backend.clone())?;
+    if args.repair_copy && repair_copy(context, &repository)? {
+        repository = Repository::open(backend)?;
+    }
     let only = match &args.selector {
         None => None,
         Some(selector) => {
@@ -47,6 +51,27 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
     print_oddities(context, &report);
     print_summary(context, args, &report, begun)?;
     Ok(Outcome::damage_if(!report.damages.is_empty() || context.screen.tally().problems() > 0))
+}
+
+/// Puts a new `copy` in the place of a lost one, and says what that means. Whether there was anything to do.
+fn repair_copy(context: &Context, repository: &Repository) -> Result<bool> {
+    let Some(renewed) = repository.renew_copy("")? else {
+        context.screen.note("the file copy is whole: this copy of the repository keeps its id");
+        return Ok(false);
+    };
+    context.screen.warn(&format!(
+        "this copy of the repository has the new id {}, and no name: what was remembered of the old one no longer \
+         applies, so the next snapshot reads all files",
+        renewed.copy.copy
+    ));
+    if !renewed.doubted.is_empty() {
+        let packs = counted(renewed.doubted.len() as u64, "pack", "packs");
+        context.screen.warn(&format!(
+            "recorded as damaged in some copy, perhaps this one: {packs}. Until `vault check --read-data \
+             --mark-damaged` finds them whole, the next snapshot stores anew what was in them"
+        ));
+    }
+    Ok(true)
 }
 
 /// Another one each time, so that parts chosen at random add up to all in the long run.
@@ -95,6 +120,9 @@ fn print_damage(context: &Context, damage: &Damage) -> Result<()> {
     }
     if damage.more_costs > 0 {
         context.screen.line(&format!("  and {} more", text::count(damage.more_costs)))?;
+    }
+    if damage.object == COPY {
+        context.screen.line("  `vault check --repair-copy` makes a new one")?;
     }
     if damage.costs.is_empty() {
         context.screen.line("  costs nothing: all that was in it is elsewhere too, or is not needed")?;

@@ -1,5 +1,6 @@
 //! `vault diff`.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -9,6 +10,7 @@ use vault::browse;
 use vault::diff::{DiffSummary, Difference, How, LiveOptions, Side, Sinks, Totals, diff, diff_live};
 use vault::error::{Error, Result};
 use vault::event::Item;
+use vault::rate::RateLimit;
 use vault::repository::{Reader, Repository};
 use vault::snapshot::Snapshot;
 
@@ -25,12 +27,15 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Outcome> {
     let selectors: Vec<&Selector> = std::iter::once(&args.old).chain(&new).collect();
     let snapshots = context.snapshots(&repository, &selectors)?;
     let reader = context.reader(&repository)?;
-    let summary = match &new {
+    let (summary, unreadable) = match &new {
         None => with_folder(context, args, &repository, &snapshots, &reader)?,
-        Some(new) => with_snapshot(context, args, new, &snapshots, &reader)?,
+        Some(new) => (with_snapshot(context, args, new, &snapshots, &reader)?, 0),
     };
     print_summary(context, &summary)?;
-    Ok(context.outcome())
+    Ok(match context.outcome() {
+        Outcome::Damage if context.screen.tally().problems() == unreadable => Outcome::SourceUnreadable,
+        outcome => outcome,
+    })
 }
 
 /// Whether the second argument is meant as a path: it has a slash before any colon, or is `.` or `..`.
@@ -66,18 +71,19 @@ fn with_snapshot(
     let new_entry = entry_at(reader, new_snapshot, new_path)?;
     context.screen.note(&format!("from {} to {}", short(&old_snapshot.0), short(&new_snapshot.0)));
     let mut show = |difference: &Difference<'_>| show(context, new_path, difference);
-    let mut problem = |path: &[u8], error| context.screen.problem(path, &error);
+    let mut problem = |path: &[u8], error| context.screen.problem(&in_snapshot(new_path, path), &error);
     let mut sinks = Sinks { difference: &mut show, problem: &mut problem };
     diff(reader, &old_entry, &new_entry, args.metadata, &mut sinks, &context.stop)
 }
 
+/// What differs, and how much of the folder could not be read.
 fn with_folder(
     context: &Context,
     args: &DiffArgs,
     repository: &Repository,
     snapshots: &Snapshots,
     reader: &Reader,
-) -> Result<DiffSummary> {
+) -> Result<(DiffSummary, u64)> {
     let folder = Path::new(&args.new);
     let snapshot = snapshots.select(&args.old, &context.zone)?;
     let path = match &args.old.path {
@@ -86,11 +92,30 @@ fn with_folder(
     };
     let entry = entry_at(reader, snapshot, &path)?;
     context.screen.note(&format!("from {} to {} as it is now", short(&snapshot.0), folder.display()));
+    let unreadable = Cell::new(0);
     let mut show = |difference: &Difference<'_>| show(context, &path, difference);
-    let mut problem = |path: &[u8], error| context.screen.problem(path, &error);
+    let mut problem = |below: &[u8], error| match &error {
+        Error::Path { path, .. } => {
+            unreadable.set(unreadable.get() + 1);
+            context.screen.problem(path.as_os_str().as_bytes(), &error);
+        }
+        _ => context.screen.problem(&in_snapshot(&path, below), &error),
+    };
     let mut sinks = Sinks { difference: &mut show, problem: &mut problem };
-    let options = LiveOptions { content: args.content, metadata: args.metadata, keys: repository.keys() };
-    diff_live(reader, &entry, folder, &options, &mut sinks, &context.stop)
+    let read_rate = context.global.read_rate().map(RateLimit::new);
+    let options = LiveOptions {
+        content: args.content,
+        metadata: args.metadata,
+        keys: repository.keys(),
+        read_rate: read_rate.as_ref(),
+    };
+    let summary = diff_live(reader, &entry, folder, &options, &mut sinks, &context.stop)?;
+    Ok((summary, unreadable.get()))
+}
+
+/// A path below another one, as snapshots are written about.
+fn in_snapshot(path: &[u8], below: &[u8]) -> Vec<u8> {
+    [b"/", &*browse::normalize(&[path, b"/", below].concat())].concat()
 }
 
 /// Where a folder of this machine lies in a snapshot.

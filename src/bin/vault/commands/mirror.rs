@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use vault::backend::{Backend, LocalFolder};
-use vault::error::Result;
+use vault::error::{Error, Result};
 use vault::mirror::{DamagedFile, MirrorOptions, MirrorSummary, Side, mirror};
 
 use super::Context;
@@ -23,6 +23,7 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Outcome> {
         name: args.name.clone().unwrap_or_default(),
         verify: args.verify,
         write_rate: context.global.write_rate(),
+        read_rate: context.global.read_rate(),
         state_folder: places::states(),
     };
     let destination: Arc<dyn Backend> = Arc::new(LocalFolder::new(args.destination.clone()));
@@ -30,7 +31,16 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Outcome> {
     context.screen.start_progress("mirror");
     let result = mirror(&repository, &destination, &options, &*context.screen, &context.stop);
     context.screen.end_progress();
-    let summary = result?;
+    let summary = result.inspect_err(|error| {
+        if let Error::Interrupted = error {
+            // Before it has a `config` it is no mirror yet.
+            let new = if destination.open("config").is_ok() { "" } else { "--new " };
+            let place = args.destination.display();
+            let text =
+                format!("what was copied is right: `vault mirror {new}{place}` goes on where it stopped");
+            context.screen.note(&text);
+        }
+    })?;
     for file in &summary.damaged {
         context.screen.warn(&damaged_text(file));
     }
@@ -40,7 +50,8 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Outcome> {
     }
     print_summary(context, args, &summary, begun)?;
     // That an older copy took the mirror's place is no damage: it was brought up to date. It was said.
-    Ok(Outcome::damage_if(!summary.damaged.is_empty() || context.screen.tally().problems() > 0))
+    let found = !summary.damaged.is_empty() || !summary.replaced.is_empty();
+    Ok(Outcome::damage_if(found || context.screen.tally().problems() > 0))
 }
 
 fn damaged_text(file: &DamagedFile) -> String {
@@ -99,6 +110,10 @@ fn print_summary(
         text::count(summary.files_present),
         text::duration(begun.elapsed()),
     );
+    if !summary.replaced.is_empty() {
+        let files = counted(summary.replaced.len() as u64, "damaged file", "damaged files");
+        text = format!("{text}; {files} of the mirror replaced");
+    }
     if let Some(time) = summary.last_refreshed {
         let time = text::time(time, &context.zone, "%Y-%m-%d %H:%M");
         text = format!("{text}; last refreshed {time}");
