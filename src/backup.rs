@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::{SnapshotId, hash, host_id};
 use crate::pack::Compression;
-use crate::repository::{Repository, WriteOptions, Writer};
+use crate::repository::{Repository, WriteOptions, Writer, Written};
 use crate::session::machine_id;
 use crate::snapshot::{Entry, Field, SNAPSHOT_SEEN, Snapshot, Source, State, Time, Why, counter};
 use crate::source::Filter;
@@ -44,7 +44,7 @@ const GROUPS_UNDER_WAY: usize = 16;
 pub struct StreamSource {
     /// Where it is stored in the snapshot, slashes allowed.
     pub path: Vec<u8>,
-    /// Its bytes.
+    /// Its bytes. It fails soon after the run was asked to stop, for nothing else can wake up who waits for it.
     pub reader: Box<dyn Read + Send>,
     /// Asked after the last byte: whether what wrote the stream was successful.
     pub finish: Box<dyn FnOnce() -> Result<()> + Send>,
@@ -190,10 +190,11 @@ impl Shared<'_> {
 
 /// Takes a snapshot. On return with a snapshot it is durable.
 ///
-/// An interruption (`stop`) ends the walk, keeps what was read, and leaves a partial snapshot `[DUR-12]`.
+/// An interruption (`stop`) ends the walk, keeps what was read, and leaves a partial snapshot `[DUR-12]`; of a stream it keeps the packs,
+/// and leaves no snapshot.
 ///
 /// # Errors
-/// That no source is there, or any error of the repository. Errors of single files and sources are not: see `errors`.
+/// That no source is there, `Interrupted` for a stream, or any error of the repository. Errors of single files and sources are not: see `errors`.
 pub fn backup(
     repository: &Repository,
     mut options: BackupOptions,
@@ -201,6 +202,7 @@ pub fn backup(
     stop: &AtomicBool,
 ) -> Result<BackupSummary> {
     let stream = options.stream.take();
+    let is_stream = stream.is_some();
     let (sources, missing) = place::resolve(&options, stream.as_ref())?;
     place::refuse_inside_repository(&sources, repository.backend().place())?;
     let start = Time::now();
@@ -232,13 +234,10 @@ pub fn backup(
     let assembled = run(&shared, &state, &options, &sources, stream)
         .and_then(|assembled| Ok((assemble::write_notes(&shared, &options.rules)?, assembled)));
     let Shared { tally, .. } = shared;
-    let (notes, assembled) = match assembled {
-        Err(Error::Stopped) => return Err(writer.give_up().unwrap_or(Error::Stopped)),
-        other => other?,
-    };
+    let (notes, assembled) = assembled.map_err(|error| given_up(&mut writer, error))?;
 
     let interrupted = stop.load(Ordering::Relaxed);
-    let written = writer.finish()?;
+    let written = finish(&mut writer, is_stream.then_some(stop))?;
     let unchanged = predecessor.is_some_and(|(_, before)| before.root == assembled.root);
     let snapshot = Snapshot {
         state: if interrupted { State::Partial } else { State::Complete },
@@ -263,6 +262,24 @@ pub fn backup(
         observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
     }
     Ok(summary)
+}
+
+/// Why a run is given up that failed with this error.
+fn given_up(writer: &mut Writer, error: Error) -> Error {
+    match error {
+        Error::Stopped => writer.give_up().unwrap_or(Error::Stopped),
+        // What was packed until then is kept.
+        Error::Interrupted => writer.finish().err().unwrap_or(Error::Interrupted),
+        other => other,
+    }
+}
+
+/// Makes all chunks durable. A stream that was interrupted until then ends here.
+fn finish(writer: &mut Writer, stop_of_stream: Option<&AtomicBool>) -> Result<Written> {
+    let written = writer.finish()?;
+    // What wrote it may have been interrupted with us, so that its end was none.
+    let is_cut_off = stop_of_stream.is_some_and(|stop| stop.load(Ordering::Relaxed));
+    if is_cut_off { Err(Error::Interrupted) } else { Ok(written) }
 }
 
 fn write_options(options: &BackupOptions, observer: &Arc<dyn Observer>) -> WriteOptions {

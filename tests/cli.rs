@@ -7,6 +7,7 @@ mod output;
 mod restore;
 mod save;
 mod selectors;
+mod stream;
 mod terminal;
 
 use std::fs;

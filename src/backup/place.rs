@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::backup::{BackupOptions, StreamSource};
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::snapshot::validate_name;
 use crate::source::SourceRoot;
 
@@ -48,8 +48,10 @@ pub(super) fn resolve(
     let mut missing = Missing::new();
     let mut placed = Vec::new();
     if let Some(stream) = stream {
-        let given = stream.path.clone();
-        placed.push(place(None, given.clone(), given.clone(), &given)?);
+        let stored_at = options.as_path.as_ref().unwrap_or(&stream.path);
+        // It came from no place: whatever its name, it has no absolute path.
+        let resolved = stream.path.iter().copied().skip_while(|byte| *byte == b'/').collect();
+        placed.push(place(None, stream.path.clone(), resolved, stored_at)?);
     }
     if options.as_path.is_some() && options.sources.len() + placed.len() != 1 {
         return Err(Error::Usage("--as-path needs exactly one source".into()));
@@ -87,8 +89,13 @@ fn place(root: Option<SourceRoot>, given: Vec<u8>, resolved: Vec<u8>, stored_at:
     let names: Vec<&[u8]> =
         stored_at.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
     for name in &names {
-        validate_name(name)
-            .map_err(|error| Error::Usage(format!("it cannot be stored at that path: {error}")))?;
+        validate_name(name).map_err(|error| {
+            let what = match &error {
+                Corruption::Rule { what, .. } => (*what).to_owned(),
+                other => other.to_string(),
+            };
+            Error::Usage(format!("it cannot be stored at that path: {what}"))
+        })?;
     }
     if names.is_empty() && root.as_ref().is_none_or(|root| !root.stat.is_dir()) {
         return Err(Error::Usage("only a folder can be the root of a snapshot".into()));

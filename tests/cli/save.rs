@@ -113,20 +113,6 @@ fn a_stream_is_saved_as_a_file() {
 }
 
 #[test]
-fn a_command_that_fails_leaves_no_snapshot() {
-    needs!("sh");
-    let world = World::new();
-    for command in [&["sh", "-c", "echo half; exit 7"][..], &["/no/such/program"]] {
-        world
-            .run(&[&["snapshot", "--stdin-from-command", "--"], command].concat())
-            .code(1)
-            .says("cannot run");
-    }
-    world.run(&["snapshot", "--stdin-from-command"]).code(2);
-    assert!(world.ids().is_empty());
-}
-
-#[test]
 fn a_source_that_is_missing_does_not_keep_the_others_from_being_saved() {
     let world = World::new();
     let gone = world.path("gone");

@@ -53,7 +53,7 @@ pub struct Snapshots {
 pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
     match verb {
         Verb::Init(args) => init::run(context, &args),
-        Verb::Snapshot(args) => snapshot::run(context, *args),
+        Verb::Snapshot(args) => snapshot::run(context, &args),
         Verb::Snapshots(args) => snapshots::run(context, &args),
         Verb::Ls(args) => ls::run(context, &args),
         Verb::Find(args) => find::run(context, args),

@@ -2,6 +2,7 @@
 //! it went (`exit`). It uses only the public names of the library.
 
 mod args;
+mod child;
 mod commands;
 mod exit;
 mod limited;

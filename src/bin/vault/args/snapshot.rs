@@ -46,15 +46,15 @@ pub struct SnapshotArgs {
     #[arg(long, value_name = "FILE", help_heading = "What to save", value_hint = ValueHint::FilePath)]
     pub files_from_raw: Vec<PathBuf>,
     /// Save the standard input as a file
-    #[arg(long, help_heading = "What to save", conflicts_with_all = ["paths", "files_from", "files_from_raw"])]
+    #[arg(long, help_heading = "What to save", conflicts_with_all = ["paths", "files_from", "files_from_raw", "as_path"])]
     pub stdin: bool,
     /// Save what a command prints, if it succeeds
-    #[arg(long, help_heading = "What to save", conflicts_with_all = ["stdin", "files_from", "files_from_raw"])]
+    #[arg(long, help_heading = "What to save", conflicts_with_all = ["stdin", "files_from", "files_from_raw", "as_path"])]
     pub stdin_from_command: bool,
     /// The path of that file in the snapshot
     #[arg(long, value_name = "NAME", default_value = "stdin", help_heading = "What to save")]
     pub stdin_filename: OsString,
-    /// Store the source under this path in the snapshot
+    /// Store the one source under this path in the snapshot (a stream is placed by --stdin-filename)
     #[arg(long, value_name = "PATH", help_heading = "What to save")]
     pub as_path: Option<OsString>,
 

@@ -1,15 +1,16 @@
 //! `vault snapshot`: from the command line to a backup, and from its summary to the screen.
 
-use std::ffi::{OsStr, OsString};
+mod stream;
+
+use std::ffi::OsStr;
 use std::io::Read;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
-use vault::backup::{BackupOptions, BackupSummary, StreamSource, backup};
+use vault::backup::{BackupOptions, BackupSummary, backup};
 use vault::error::{Error, Result};
 use vault::event::Observer;
 use vault::pattern::{self, CaseFold, Patterns};
@@ -23,20 +24,25 @@ use crate::args::{SnapshotArgs, parse_time};
 use crate::exit::Outcome;
 use crate::render::text::{self, counted};
 
-pub fn run(context: &Context, args: SnapshotArgs) -> Result<Outcome> {
-    let dry_run = args.dry_run;
+pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Outcome> {
     let mut options = to_options(context, args)?;
     let repository = open_or_make(context)?;
     // Damage that something else stood in for: the snapshot is whole all the same, but it is not all well.
     let damaged = context.screen.tally().problems() > 0;
     options.cache_folder = context.cache_folder(repository.id());
     let begun = Instant::now();
+    if stream::is_wanted(args) {
+        options.stream = Some(stream::open(args, &context.stop)?);
+    }
     context.screen.start_progress("archival");
     let observer: Arc<dyn Observer> = context.screen.clone();
     let result = backup(&repository, options, &observer, &context.stop);
     context.screen.end_progress();
+    if stream::is_wanted(args) && matches!(result, Err(Error::Interrupted)) {
+        context.screen.note("half a stream is no backup: no snapshot was taken");
+    }
     let summary = result?;
-    print(context, &summary, dry_run, begun.elapsed())?;
+    print(context, &summary, args.dry_run, begun.elapsed())?;
     Ok(match summary.state {
         State::Partial => Outcome::Interrupted,
         _ if damaged => Outcome::Damage,
@@ -61,23 +67,21 @@ fn open_or_make(context: &Context) -> Result<Repository> {
     }
 }
 
-fn to_options(context: &Context, args: SnapshotArgs) -> Result<BackupOptions> {
-    let (filter, rules) = filter(&args)?;
+fn to_options(context: &Context, args: &SnapshotArgs) -> Result<BackupOptions> {
+    let (filter, rules) = filter(args)?;
     let now = jiff::Timestamp::now();
     let time =
         args.time.as_ref().map(|time| parse_time(time, &context.zone).map_err(Error::Usage)).transpose()?;
-    let (sources, stream) = sources(&args)?;
-    let mut options = BackupOptions::new(sources);
-    options.stream = stream;
+    let mut options = BackupOptions::new(sources(args)?);
     options.filter = filter;
     options.rules = rules;
     options.one_file_system = args.one_file_system;
-    options.as_path = args.as_path.map(OsString::into_vec);
-    options.label = args.label;
-    options.tags = args.tag;
-    options.host = args.host;
+    options.as_path = args.as_path.as_ref().map(|path| path.as_bytes().to_vec());
+    options.label.clone_from(&args.label);
+    options.tags.clone_from(&args.tag);
+    options.host.clone_from(&args.host);
     options.time = time;
-    options.description = args.description;
+    options.description.clone_from(&args.description);
     options.utc_offset_secs = context.zone.to_offset(now).seconds();
     options.force = args.force;
     options.dry_run = args.dry_run;
@@ -120,15 +124,10 @@ fn filter(args: &SnapshotArgs) -> Result<(Filter, Vec<String>)> {
     Ok((filter, rules))
 }
 
-/// The paths to be saved, or the stream.
-fn sources(args: &SnapshotArgs) -> Result<(Vec<PathBuf>, Option<StreamSource>)> {
-    if args.stdin_from_command {
-        return Ok((Vec::new(), Some(command_stream(args)?)));
-    }
-    if args.stdin {
-        let path = args.stdin_filename.as_bytes().to_vec();
-        let stream = StreamSource { path, reader: Box::new(std::io::stdin()), finish: Box::new(|| Ok(())) };
-        return Ok((Vec::new(), Some(stream)));
+/// The paths to be saved; none for a stream.
+fn sources(args: &SnapshotArgs) -> Result<Vec<PathBuf>> {
+    if stream::is_wanted(args) {
+        return stream::check(args).map(|()| Vec::new());
     }
     let mut paths: Vec<PathBuf> = args.paths.iter().map(PathBuf::from).collect();
     for (files, separator) in [(&args.files_from, b'\n'), (&args.files_from_raw, 0)] {
@@ -146,7 +145,7 @@ fn sources(args: &SnapshotArgs) -> Result<(Vec<PathBuf>, Option<StreamSource>)> 
     if !paths.iter().any(is_there) {
         first.symlink_metadata().map_err(Error::path("open", first))?;
     }
-    Ok((paths, None))
+    Ok(paths)
 }
 
 fn read_list(file: &Path) -> Result<Vec<u8>> {
@@ -157,28 +156,6 @@ fn read_list(file: &Path) -> Result<Vec<u8>> {
         return Ok(list);
     }
     std::fs::read(file).map_err(Error::path("read", file))
-}
-
-/// Runs a command, whose output is saved only if it succeeds.
-fn command_stream(args: &SnapshotArgs) -> Result<StreamSource> {
-    let [program, arguments @ ..] = args.paths.as_slice() else {
-        return Err(Error::Usage("no command is named whose output is to be saved".to_owned()));
-    };
-    let program = PathBuf::from(program);
-    let spawned = Command::new(&program).args(arguments).stdout(Stdio::piped()).spawn();
-    let mut child = spawned.map_err(Error::path("run", &program))?;
-    let Some(output) = child.stdout.take() else {
-        return Err(Error::Usage("the command has no output".to_owned()));
-    };
-    let finish = move || {
-        let status = child.wait().map_err(Error::path("run", &program))?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(Error::path("run", &program)(std::io::Error::other(status.to_string())))
-    };
-    let path = args.stdin_filename.as_bytes().to_vec();
-    Ok(StreamSource { path, reader: Box::new(output), finish: Box::new(finish) })
 }
 
 fn print(
