@@ -57,6 +57,8 @@ fn each_rule_leaves_out_what_it_says() {
         (&["--exclude-file", &rules], &["dir/sub/c.txt"]),
         (&["--exclude-caches"], &["cache/inside"]),
         (&["--exclude-if-present", ".nobackup"], &["skip/inside"]),
+        (&["--exclude-if-present", ".gitignore:*.o"], &["git/x.o"]),
+        (&["--exclude-if-present", ".gitignore:*.c"], &[]),
         (&["--exclude-larger-than", "100k"], &["dir/b.bin"]),
         (&["--git-ignore"], &["git/x.o"]),
     ] {
@@ -97,7 +99,8 @@ fn lists_of_paths_come_from_files_and_the_standard_input() {
     assert_eq!(world.saved_paths(), ["a.txt", "dir/", "dir/b.bin"]);
     world.run(&["snapshot", "-q", "--files-from-raw", &world.path("raw")]).ok();
     assert_eq!(world.saved_paths(), ["a.txt", "new\\x0aline"]);
-    world.vault.run_with_stdin(&["snapshot", "-q", "--files-from", "-"], b.as_bytes()).ok();
+    let lines = format!("# {a}\r\n\n  \r\n{b}\r\n");
+    world.vault.run_with_stdin(&["snapshot", "-q", "--files-from", "-"], lines.as_bytes()).ok();
     assert_eq!(world.saved_paths(), ["dir/", "dir/b.bin"]);
 }
 

@@ -130,12 +130,16 @@ fn sources(args: &SnapshotArgs) -> Result<Vec<PathBuf>> {
         return stream::check(args).map(|()| Vec::new());
     }
     let mut paths: Vec<PathBuf> = args.paths.iter().map(PathBuf::from).collect();
-    for (files, separator) in [(&args.files_from, b'\n'), (&args.files_from_raw, 0)] {
-        for file in files {
-            let list = read_list(file)?;
-            let names = list.split(|byte| *byte == separator).filter(|name| !name.is_empty());
-            paths.extend(names.map(|name| PathBuf::from(OsStr::from_bytes(name))));
-        }
+    let to_path = |name: &[u8]| PathBuf::from(OsStr::from_bytes(name));
+    for file in &args.files_from {
+        let list = read_list(file)?;
+        let lines = list.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let names = lines.filter(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"));
+        paths.extend(names.map(to_path));
+    }
+    for file in &args.files_from_raw {
+        let list = read_list(file)?;
+        paths.extend(list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(to_path));
     }
     let is_there = |path: &PathBuf| path.symlink_metadata().is_ok();
     let Some(first) = paths.first() else {
@@ -214,7 +218,7 @@ fn print(
         let files = counted(raced, "file", "files");
         context
             .screen
-            .warn(&format!("{files} changed while they were read, and may be saved half old, half new"));
+            .warn(&format!("{files} changed while being read, and may be saved half old, half new"));
     }
     Ok(())
 }
