@@ -8,6 +8,7 @@
 mod assemble;
 mod conduct;
 mod content;
+mod count;
 mod place;
 mod read;
 mod state;
@@ -30,7 +31,7 @@ use crate::pack::Compression;
 use crate::repository::{Repository, WriteOptions, Writer, Written};
 use crate::session::machine_id;
 use crate::snapshot::{Entry, Field, SNAPSHOT_SEEN, Snapshot, Source, State, Time, Why, counter};
-use crate::source::Filter;
+use crate::source::{Filter, WalkOptions};
 
 use assemble::Assembled;
 use conduct::{Conductor, Node};
@@ -91,6 +92,8 @@ pub struct BackupOptions {
     pub read_rate: Option<u64>,
     /// The rules as the user gave them, for the notes.
     pub rules: Vec<String>,
+    /// Count what there is to save, beside saving it, where no snapshot before tells how much it may be.
+    pub count_ahead: bool,
 }
 
 impl BackupOptions {
@@ -117,6 +120,19 @@ impl BackupOptions {
             cache_folder: None,
             read_rate: None,
             rules: Vec::new(),
+            count_ahead: false,
+        }
+    }
+
+    /// How the sources are walked.
+    fn walk_options(&self, repository: &Path) -> WalkOptions {
+        WalkOptions {
+            filter: self.filter.clone(),
+            one_file_system: self.one_file_system,
+            repository: Some(repository.to_owned()),
+            cache: self.cache_folder.clone(),
+            // Pending writes through old memory maps move ctime now rather than after we looked.
+            sync: true,
         }
     }
 }
@@ -327,6 +343,7 @@ fn run(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (groups, waiting_groups) = bounded::<read::Group>(GROUPS_UNDER_WAY);
     let (ordered, in_order) = bounded::<read::Answer>(GROUPS_UNDER_WAY);
+    let walk_ended = &AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let groups = waiting_groups.clone();
@@ -334,9 +351,14 @@ fn run(
         }
         drop(waiting_groups);
         let assembling = scope.spawn(move || assemble::run(shared, state, sources, &in_order));
+        if options.count_ahead && !shared.has_predecessor {
+            let walk_options = options.walk_options(&shared.repository);
+            scope.spawn(move || count::run(shared, walk_options, sources, walk_ended));
+        }
         let mut conductor = Conductor::new(shared, groups, ordered);
         let walked = conductor.walk(options, sources, stream).and_then(|()| conductor.send());
         drop(conductor);
+        walk_ended.store(true, Ordering::Relaxed);
         let assembled = assembling.join().unwrap_or(Err(Error::Thread("building the trees")));
         // The assembler's error is the cause where both have one: the walk only notices that nobody takes its groups.
         match (assembled, walked) {

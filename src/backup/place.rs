@@ -23,7 +23,7 @@ pub(super) struct Placed {
     /// The last part of that: its name in the snapshot.
     pub name: Vec<u8>,
     /// It lies below another source, which walks it.
-    inside_another: bool,
+    pub inside_another: bool,
 }
 
 /// A move through the directories of a snapshot above its sources.

@@ -200,6 +200,19 @@ fn an_unchanged_source_can_be_skipped_and_force_reads_it() {
 }
 
 #[test]
+fn a_first_snapshot_tells_how_much_there_is_to_save() {
+    let world = World::new();
+    fs::write(world.src().join("a-large"), Random(5).bytes(3 << 20)).unwrap();
+    let src = world.path("src");
+    let args = ["snapshot", &src, "--json", "-e", "*.bin", "--limit-read", "1M"];
+    let output = world.run(&args).ok();
+    let last = json(&output.stdout).into_iter().rfind(|line| line["message_type"] == "status").unwrap();
+    assert_eq!(last["total_files"], 4, "what is left out does not count: {last}");
+    assert_eq!(last["total_bytes"], (3 << 20) + 6 + 6000);
+    assert!(last["percent_done"].as_f64().unwrap() > 0.0 && last["seconds_remaining"].is_u64(), "{last}");
+}
+
+#[test]
 fn compression_levels_are_obeyed() {
     let stored = |level: &str| {
         let world = World::new();

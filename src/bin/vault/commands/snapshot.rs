@@ -88,6 +88,7 @@ fn to_options(context: &Context, args: &SnapshotArgs) -> Result<BackupOptions> {
     options.skip_if_unchanged = args.skip_if_unchanged;
     options.compression = args.compression.0;
     options.read_rate = context.global.read_rate();
+    options.count_ahead = !context.global.quiet;
     Ok(options)
 }
 
