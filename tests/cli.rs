@@ -1,6 +1,7 @@
 //! The program as its users meet it: every verb, every flag that changes what is done, every exit code.
 
 mod basics;
+mod gaps;
 mod health;
 mod look;
 mod output;

@@ -97,6 +97,11 @@ impl Screen {
         self.look.json
     }
 
+    /// Whether a line for each item is wanted.
+    pub fn is_verbose(&self) -> bool {
+        self.look.verbose
+    }
+
     /// Whether the standard output is a terminal.
     pub fn out_is_terminal(&self) -> bool {
         self.out_is_terminal
