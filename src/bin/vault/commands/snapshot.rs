@@ -59,7 +59,7 @@ fn open_or_make(context: &Context) -> Result<Repository> {
             if let Some(parent) = folder.parent() {
                 std::fs::create_dir_all(parent).map_err(Error::path("make", parent))?;
             }
-            let id = Repository::init(&*context.backend()?, &InitOptions::default())?;
+            let id = super::init::make(&*context.backend()?, &InitOptions::default())?;
             super::init::print(context, id, &folder)?;
             context.open()
         }
