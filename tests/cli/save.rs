@@ -234,6 +234,12 @@ fn limits_and_caches_change_nothing_but_the_time() {
     assert!(!world.vault.join("cache/vault").exists(), "--no-cache made a cache");
     world.run(&["snapshot", &src, "-q", "--cache-dir", &world.path("elsewhere")]).ok();
     assert!(!files(&world.vault.join("elsewhere")).is_empty() && !world.vault.join("cache/vault").exists());
+    let tag = fs::read_to_string(world.vault.join("elsewhere/CACHEDIR.TAG")).unwrap();
+    assert!(tag.starts_with("Signature: 8a477f597d28d172789f06886806bc55"), "{tag}");
+    world.run(&["snapshot", &src, "-q", "--cache-dir", &world.path("src")]).ok();
+    assert!(!world.src().join("CACHEDIR.TAG").exists(), "a folder of the user's was marked");
+    let refused = world.run(&["snapshot", &src, "--cache-dir", "/dev/null/x"]).ok();
+    assert_eq!(refused.stderr.matches("/dev/null/x").count(), 1, "{}", refused.stderr);
     world.run(&["check", "--read-data", "--limit-read", "50M"]).ok();
     world.run(&["snapshot", &src, "--limit-rate", "0"]).code(2);
     world.run(&["snapshot", &src, "--no-cache", "--cache-dir", "x"]).code(2);
