@@ -167,6 +167,12 @@ fn what_is_noted_is_shown() {
     assert_eq!(world.run(&["cat", "latest:/some/where/a.txt"]).ok().stdout, b"alpha\n");
     let table = world.run(&["snapshots"]).ok();
     assert!(table.text().contains("work,a,b,c") && table.text().contains("2026-02-03 04:05:06"));
+    assert!(table.text().lines().nth(1).unwrap().ends_with("  some words"));
+    let long = "word ".repeat(30);
+    world.save(&["--description", &long]);
+    let (table, whole) = (world.run(&["snapshots"]).ok(), world.run(&["snapshots", "-v"]).ok());
+    assert!(table.text().contains("word word\u{2026}") && !table.text().contains(long.trim_end()));
+    assert!(whole.text().contains(long.trim_end()));
 }
 
 #[test]
