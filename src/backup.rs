@@ -8,6 +8,7 @@
 mod assemble;
 mod conduct;
 mod content;
+mod count;
 mod place;
 mod read;
 mod state;
@@ -29,10 +30,10 @@ use crate::event::{Event, Observer};
 use crate::header::MAX_OBJECT_LEN;
 use crate::id::{SnapshotId, hash, host_id};
 use crate::pack::Compression;
-use crate::repository::{Repository, WriteOptions, Writer};
+use crate::repository::{Repository, WriteOptions, Writer, Written};
 use crate::session::machine_id;
 use crate::snapshot::{Entry, Field, SNAPSHOT_SEEN, Snapshot, Source, State, Time, Why, counter};
-use crate::source::Filter;
+use crate::source::{Filter, WalkOptions};
 
 use assemble::Assembled;
 use conduct::{Conductor, Node};
@@ -48,7 +49,7 @@ const GROUPS_UNDER_WAY: usize = 16;
 pub struct StreamSource {
     /// Where it is stored in the snapshot, slashes allowed.
     pub path: Vec<u8>,
-    /// Its bytes.
+    /// Its bytes. It fails soon after the run was asked to stop, for nothing else can wake up who waits for it.
     pub reader: Box<dyn Read + Send>,
     /// Asked after the last byte: whether what wrote the stream was successful.
     pub finish: Box<dyn FnOnce() -> Result<()> + Send>,
@@ -95,6 +96,8 @@ pub struct BackupOptions {
     pub read_rate: Option<u64>,
     /// The rules as the user gave them, for the notes.
     pub rules: Vec<String>,
+    /// Count what there is to save, beside saving it, where no snapshot before tells how much it may be.
+    pub count_ahead: bool,
 }
 
 impl BackupOptions {
@@ -121,6 +124,19 @@ impl BackupOptions {
             cache_folder: None,
             read_rate: None,
             rules: Vec::new(),
+            count_ahead: false,
+        }
+    }
+
+    /// How the sources are walked.
+    fn walk_options(&self, repository: &Path) -> WalkOptions {
+        WalkOptions {
+            filter: self.filter.clone(),
+            one_file_system: self.one_file_system,
+            repository: Some(repository.to_owned()),
+            cache: self.cache_folder.clone(),
+            // Pending writes through old memory maps move ctime now rather than after we looked.
+            sync: true,
         }
     }
 }
@@ -200,12 +216,12 @@ impl Shared<'_> {
 
 /// Takes a snapshot. On return with a snapshot it is durable.
 ///
-/// An interruption (`stop`) ends the walk, keeps what was read, and leaves a partial snapshot `[DUR-12]`. Damage in the repository that the
-/// snapshot can do without is sent to `observer` as `Damage`.
+/// An interruption (`stop`) ends the walk, keeps what was read, and leaves a partial snapshot `[DUR-12]`; of a stream it keeps the packs,
+/// and leaves no snapshot. Damage in the repository that the snapshot can do without is sent to `observer` as `Damage`.
 ///
 /// # Errors
-/// That no source is there, or any error of the repository; `Interrupted` before the walk has begun. Errors of single files and sources
-/// are not: see `errors`.
+/// That no source is there, or any error of the repository; `Interrupted` before the walk has begun, or for a stream. Errors of single
+/// files and sources are not: see `errors`.
 pub fn backup(
     repository: &Repository,
     mut options: BackupOptions,
@@ -214,6 +230,7 @@ pub fn backup(
 ) -> Result<BackupSummary> {
     let stream = options.stream.take();
     let start = Time::now();
+    let is_stream = stream.is_some();
     let (sources, missing) = place::resolve(&options, stream.as_ref())?;
     place::refuse_inside_repository(&sources, repository.backend().place())?;
     refuse_too_many(&options, start, &sources)?;
@@ -243,13 +260,10 @@ pub fn backup(
     let assembled = run(&shared, &state, &options, &sources, stream)
         .and_then(|assembled| Ok((assemble::write_notes(&shared, &options.rules)?, assembled)));
     let Shared { tally, .. } = shared;
-    let (notes, assembled) = match assembled {
-        Err(Error::Stopped) => return Err(writer.give_up().unwrap_or(Error::Stopped)),
-        other => other?,
-    };
+    let (notes, assembled) = assembled.map_err(|error| given_up(&mut writer, error))?;
 
     let interrupted = stop.load(Ordering::Relaxed);
-    let written = writer.finish()?;
+    let written = finish(&mut writer, is_stream.then_some(stop))?;
     let unchanged = predecessor.is_some_and(|(_, before)| before.root == assembled.root);
     let snapshot = Snapshot {
         state: if interrupted { State::Partial } else { State::Complete },
@@ -292,6 +306,24 @@ fn publish(writer: &Writer, snapshot: &Snapshot) -> Result<SnapshotId> {
         return Err(Error::TooLong { what: "the list of sources with their owners".into(), len, most });
     }
     writer.publish_snapshot(snapshot)
+}
+
+/// Why a run is given up that failed with this error.
+fn given_up(writer: &mut Writer, error: Error) -> Error {
+    match error {
+        Error::Stopped => writer.give_up().unwrap_or(Error::Stopped),
+        // What was packed until then is kept.
+        Error::Interrupted => writer.finish().err().unwrap_or(Error::Interrupted),
+        other => other,
+    }
+}
+
+/// Makes all chunks durable. A stream that was interrupted until then ends here.
+fn finish(writer: &mut Writer, stop_of_stream: Option<&AtomicBool>) -> Result<Written> {
+    let written = writer.finish()?;
+    // What wrote it may have been interrupted with us, so that its end was none.
+    let is_cut_off = stop_of_stream.is_some_and(|stop| stop.load(Ordering::Relaxed));
+    if is_cut_off { Err(Error::Interrupted) } else { Ok(written) }
 }
 
 fn write_options(options: &BackupOptions, observer: &Arc<dyn Observer>) -> WriteOptions {
@@ -356,6 +388,7 @@ fn run(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (groups, waiting_groups) = bounded::<read::Group>(GROUPS_UNDER_WAY);
     let (ordered, in_order) = bounded::<read::Answer>(GROUPS_UNDER_WAY);
+    let walk_ended = &AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let groups = waiting_groups.clone();
@@ -363,9 +396,14 @@ fn run(
         }
         drop(waiting_groups);
         let assembling = scope.spawn(move || assemble::run(shared, state, sources, &in_order));
+        if options.count_ahead && !shared.has_predecessor {
+            let walk_options = options.walk_options(&shared.repository);
+            scope.spawn(move || count::run(shared, walk_options, sources, walk_ended));
+        }
         let mut conductor = Conductor::new(shared, groups, ordered);
         let walked = conductor.walk(options, sources, stream).and_then(|()| conductor.send());
         drop(conductor);
+        walk_ended.store(true, Ordering::Relaxed);
         let assembled = assembling.join().unwrap_or(Err(Error::Thread("building the trees")));
         // The assembler's error is the cause where both have one: the walk only notices that nobody takes its groups.
         match (assembled, walked) {

@@ -125,6 +125,14 @@ pub enum Error {
         /// Why.
         source: FrameError,
     },
+    /// What wrote a stream failed, so that the stream may be half of one.
+    #[error("{} ended with {status}: no snapshot was taken", program.display())]
+    CommandFailed {
+        /// The program.
+        program: PathBuf,
+        /// How it ended.
+        status: String,
+    },
     /// What the user asked for makes no sense.
     #[error("{0}")]
     Usage(String),

@@ -252,7 +252,9 @@ impl<'a> Refresh<'a> {
         };
         let mended = summary.replaced.clone();
         let mut refresh = Self { repository, mirror, copier, options, here, there, doubted, memory, summary };
-        mended.iter().for_each(|name| refresh.mended(name));
+        for name in &mended {
+            refresh.mended(name);
+        }
         refresh.compare();
         Ok(refresh)
     }

@@ -33,7 +33,10 @@ use crate::pack::Location;
 use crate::rate::RateLimit;
 use crate::repository::Reader;
 use crate::snapshot::tree::Entries;
-use crate::snapshot::{Entry, Kind, Snapshot};
+use crate::snapshot::{Entry, Kind, Snapshot, Why};
+
+/// So many entries that were not saved are named.
+const FIRST_NOT_SAVED: usize = 10;
 
 /// What restoring asks of a repository: chunks, and where they lie, so that each frame is read once.
 pub trait Frames: GetChunk {
@@ -217,6 +220,12 @@ pub struct RestoreSummary {
     pub not_set: BTreeMap<NotSet, u64>,
     /// Whether the restore ran as root.
     pub as_root: bool,
+    /// Entries that were chosen by `select`; not counted without one.
+    pub selected: u64,
+    /// Of what was to be restored: how many entries the snapshot knows by name only, and why.
+    pub not_saved: BTreeMap<Why, u64>,
+    /// The first of these, by their path below the target.
+    pub not_saved_first: Vec<(Vec<u8>, Why)>,
 }
 
 impl RestoreSummary {
@@ -451,6 +460,15 @@ impl Run<'_> {
 
     fn notice(&self, path: &[u8], text: &str) {
         self.observer.event(&Event::Notice { path: shown(path), text });
+    }
+
+    /// The snapshot has no more than the name of an entry.
+    fn not_saved(&self, path: Vec<u8>, why: Why) {
+        let mut summary = self.summary();
+        *summary.not_saved.entry(why).or_default() += 1;
+        if summary.not_saved_first.len() < FIRST_NOT_SAVED {
+            summary.not_saved_first.push((path, why));
+        }
     }
 
     fn not_set(&self, kind: NotSet) {

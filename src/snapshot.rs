@@ -90,7 +90,7 @@ impl Kind {
 }
 
 /// Why something was left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Why {
     /// The user asked for it.
     Excluded,

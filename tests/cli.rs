@@ -2,6 +2,7 @@
 
 mod basics;
 mod damaged;
+mod gaps;
 mod health;
 mod look;
 mod odd;
@@ -9,6 +10,7 @@ mod output;
 mod restore;
 mod save;
 mod selectors;
+mod stream;
 mod surroundings;
 mod terminal;
 

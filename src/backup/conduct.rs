@@ -11,7 +11,7 @@ use crate::backup::read::{Answer, Group};
 use crate::backup::{BackupOptions, Shared, StreamSource};
 use crate::error::{Error, Result};
 use crate::snapshot::Why;
-use crate::source::{FileKind, FileSystem, Found, SourceRoot, Step, Walk, WalkOptions};
+use crate::source::{FileKind, FileSystem, Found, SourceRoot, Step, Walk};
 
 /// A group has at most so many entries,
 const GROUP_ENTRIES: usize = 256;
@@ -95,14 +95,7 @@ impl<'a> Conductor<'a> {
         name: &[u8],
         covered: &mut HashSet<PathBuf>,
     ) -> Result<()> {
-        let walk_options = WalkOptions {
-            filter: options.filter.clone(),
-            one_file_system: options.one_file_system,
-            repository: Some(self.shared.repository.clone()),
-            cache: options.cache_folder.clone(),
-            // Pending writes through old memory maps move ctime now rather than after we looked.
-            sync: true,
-        };
+        let walk_options = options.walk_options(&self.shared.repository);
         let mut walks = vec![(Walk::new(root, &walk_options)?, Some(name.to_vec()))];
         let mut stopped = false;
         while let Some((walk, root_name)) = walks.last_mut() {

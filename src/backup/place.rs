@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::backup::{BackupOptions, StreamSource};
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::snapshot::{Why, validate_name};
 use crate::source::SourceRoot;
 
@@ -78,8 +78,10 @@ pub(super) fn resolve(
     let mut missing = Missing::new();
     let mut placed = Vec::new();
     if let Some(stream) = stream {
-        let given = stream.path.clone();
-        placed.push(place(Root::Stream, given.clone(), given.clone(), &given)?);
+        let stored_at = options.as_path.as_ref().unwrap_or(&stream.path);
+        // It came from no place: whatever its name, it has no absolute path.
+        let resolved = stream.path.iter().copied().skip_while(|byte| *byte == b'/').collect();
+        placed.push(place(Root::Stream, stream.path.clone(), resolved, stored_at)?);
     }
     if options.as_path.is_some() && options.sources.len() + placed.len() != 1 {
         return Err(Error::Usage("--as-path needs exactly one source".into()));
@@ -172,8 +174,13 @@ fn place(root: Root, given: Vec<u8>, resolved: Vec<u8>, stored_at: &[u8]) -> Res
     let names: Vec<&[u8]> =
         stored_at.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
     for name in &names {
-        validate_name(name)
-            .map_err(|error| Error::Usage(format!("it cannot be stored at that path: {error}")))?;
+        validate_name(name).map_err(|error| {
+            let what = match &error {
+                Corruption::Rule { what, .. } => (*what).to_owned(),
+                other => other.to_string(),
+            };
+            Error::Usage(format!("it cannot be stored at that path: {what}"))
+        })?;
     }
     if names.is_empty() && !matches!(&root, Root::Found(root) if root.stat.is_dir()) {
         return Err(Error::Usage("only a folder can be the root of a snapshot".into()));
@@ -189,7 +196,7 @@ fn below(stored_at: &[u8], path: &Path, outer: &[u8]) -> Vec<u8> {
 }
 
 /// The sources that no other one walks.
-fn apart(placed: &[Placed]) -> impl Iterator<Item = &Placed> {
+pub(super) fn apart(placed: &[Placed]) -> impl Iterator<Item = &Placed> {
     placed.iter().filter(|source| source.outer.is_none())
 }
 

@@ -280,14 +280,16 @@ impl Reader<'_> {
         let (len, content) = match self.contents.store_reader(&mut *reader) {
             Ok(stored) => stored,
             Err(Failure::Repository(error)) => return Err(error),
-            Err(Failure::Stopped) => return Ok(left_out_entry(name, Why::Interrupted, 0)),
+            // Half of a stream is not a backup of it.
+            Err(Failure::Stopped) => return Err(Error::Interrupted),
+            Err(Failure::Source(_)) if self.shared.stopped() => return Err(Error::Interrupted),
             Err(Failure::Source(source)) => {
-                let path = Path::new("standard input").to_owned();
+                let path = Path::new("the standard input").to_owned();
                 return Err(Error::Path { action: "read", path, source });
             }
         };
-        // Half of a stream is not a backup of it: a command that failed fails the run.
-        finish()?;
+        // A command that failed fails the run; one that was stopped with us did not.
+        finish().map_err(|error| if self.shared.stopped() { Error::Interrupted } else { error })?;
         let meta = Meta {
             mode: 0o600,
             uid: rustix::process::getuid().as_raw(),

@@ -137,6 +137,7 @@ pub(super) struct LocalState {
 
 struct Open {
     database: Guarded<Database>,
+    path: PathBuf,
     /// What is in it may be believed.
     usable: bool,
     all_packs_present: bool,
@@ -200,7 +201,7 @@ impl LocalState {
                 writer.use_packs(header.packs.into_iter());
             }
         }
-        Self { open: Some(Open { database, usable, all_packs_present, write: Mutex::new(None) }) }
+        Self { open: Some(Open { database, path, usable, all_packs_present, write: Mutex::new(None) }) }
     }
 
     /// A way to ask, for one thread.
@@ -236,7 +237,7 @@ impl LocalState {
         let packs_are_listed = packs.len() <= MAX_PACKS;
         let packs = if packs_are_listed { packs } else { Vec::new() };
         let header = codec::encode(&StateHeader { version: VERSION, snapshot, packs, packs_are_listed });
-        let failed = |reason: String| Error::Cache { path: PathBuf::from("local state"), reason };
+        let failed = |reason: String| Error::Cache { path: open.path.clone(), reason };
         guarded(|| {
             let write = write.take()?;
             let kept = || -> Result<(), redb::Error> {

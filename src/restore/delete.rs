@@ -201,11 +201,13 @@ impl Run<'_> {
         if !self.wanted_below(path, false) || lock(&self.kept).contains(path) {
             return Ok(Removed::Stays);
         }
+        let is_file = kind == FileType::RegularFile;
+        let stat = if is_file { dir.stat(name).ok().flatten() } else { None };
+        let bytes = stat.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
         if !self.options.dry_run {
             dir.unlink(name).map_err(self.error("remove", path))?;
         }
-        let item = if kind == FileType::RegularFile { Item::File } else { Item::Other };
-        self.done(path, item, Change::Removed, 0);
+        self.done(path, if is_file { Item::File } else { Item::Other }, Change::Removed, bytes);
         Ok(Removed::Gone)
     }
 

@@ -167,7 +167,11 @@ impl<'a> Walk<'a> {
         self.path = super::joined(&self.path, &entry.name);
         let is_dir = entry.kind.directory().is_some();
         let selected = self.run.selected(&self.path, is_dir);
+        if selected && self.run.options.select.is_some() && !matches!(entry.kind, Kind::LeftOut(..)) {
+            self.run.summary().selected += 1;
+        }
         match entry.kind {
+            Kind::LeftOut(why, _) if selected => self.run.not_saved(self.target_path(), why),
             Kind::LeftOut(..) => {}
             Kind::Directory(node) | Kind::Implied(node) if selected || self.run.may_contain(&self.path) => {
                 return self.enter(entry, node, name_at, selected);

@@ -63,6 +63,9 @@ fn what_makes_no_sense_is_a_usage_error() {
         &["snapshot", "x", "--compression", "20"],
         &["snapshot", "x", "--exclude-larger-than", "3x"],
         &["snapshot", "x", "--exclude", "["],
+        &["snapshot", "x", "--exclude-if-present", "a/b"],
+        &["snapshot", "x", "--exclude-if-present", ""],
+        &["snapshot", "x", "--exclude-if-present", ":header"],
         &["snapshot", "x", "--time", "tomorrow"],
         &["snapshot", "x", "--label", "a@b"],
         &["check", "--read-data-subset", "8/7"],
@@ -88,7 +91,7 @@ fn the_first_snapshot_makes_the_default_repository_and_says_so() {
     fs::write(vault.join("cwd/file"), "x").unwrap();
     for args in [&["ls"][..], &["snapshots"], &["restore", "latest"], &["check"], &["stats"], &["find", "x"]]
     {
-        vault.run(args).code(10).says("there is no repository at").says("hint: ");
+        vault.run(args).code(10).says("there is no repository at").says("`vault snapshot PATH` makes it");
     }
     vault.run(&["snapshot", "no-such-file"]).code(1).says("no-such-file");
     assert!(!vault.join("data/vault").exists(), "a mistake made a repository");
@@ -132,6 +135,9 @@ fn init_makes_one_repository_and_touches_nothing_else() {
     fs::write(vault.join("used/file"), "mine").unwrap();
     vault.run(&["-r", vault.join("used").to_str().unwrap(), "init"]).code(1);
     assert_eq!(fs::read_dir(vault.join("used")).unwrap().count(), 1);
+    let file = vault.join("used/file");
+    let file = file.to_str().unwrap();
+    vault.run(&["-r", file, "init"]).code(1).says(&format!("cannot make a repository in {file}: "));
     vault.run(&["-r", place, "ls"]).code(1).says("there is no snapshot in this repository");
     vault.run(&["-r", place, "snapshots"]).ok().says("no snapshots yet");
 }
@@ -149,6 +155,27 @@ fn a_full_medium_is_14_and_leaves_a_whole_repository() {
     fs::remove_file(world.src().join("large")).unwrap();
     world.run(&["-r", repo, "snapshot", &world.path("src")]).ok();
     world.run(&["-r", repo, "check", "--read-data"]).ok();
+}
+
+#[test]
+fn init_on_a_medium_that_cannot_be_written_to_names_the_folder() {
+    needs!("tmpfs");
+    let vault = Vault::new();
+    let mount = Mount::new(FileSystem::Tmpfs, 4);
+    fs::create_dir(mount.join("empty")).unwrap();
+    let status = Command::new("mount").args(["-o", "remount,ro"]).arg(mount.path()).status().unwrap();
+    assert!(status.success());
+    for name in ["new", "empty"] {
+        let place = mount.join(name);
+        let place = place.to_str().unwrap();
+        let output =
+            vault.run(&["-r", place, "init"]).code(1).says("hint: the file system is mounted read-only");
+        assert!(
+            output.stderr.contains(&format!("cannot make a repository in {place}: ")),
+            "{}",
+            output.stderr
+        );
+    }
 }
 
 #[test]

@@ -133,6 +133,55 @@ fn the_log_is_appended_with_times_whatever_is_shown() {
 }
 
 #[test]
+fn what_a_full_disk_takes_from_output_or_log_is_said() {
+    let world = World::new();
+    let src = world.path("src");
+    let lossy =
+        world.run(&["snapshot", &src, "--log-file", "/dev/full"]).code(1).says("cannot write /dev/full");
+    assert_eq!(lossy.stderr.matches("/dev/full").count(), 1, "once: {}", lossy.stderr);
+    assert_eq!(world.ids().len(), 1, "the snapshot is taken all the same");
+    world.run(&["ls", "abcd", "--log-file", "/dev/full"]).code(1).says("there is no snapshot abcd");
+    world.run(&["snapshot", &world.path("gone"), &src, "--log-file", "/dev/full"]).code(3);
+    for (args, code) in
+        [(&["--help"][..], 14), (&["snapshot", "--help"], 14), (&["--version"], 14), (&["ls", "-R"], 14)]
+    {
+        let mut command: Command = world.vault.command(args);
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command.stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {told}");
+        assert!(told.contains("cannot write the standard output") && !told.contains("repository"), "{told}");
+    }
+}
+
+#[test]
+fn a_log_is_nobody_elses_business_and_what_exists_stays_what_it_is() {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+    let world = World::new();
+    let src = world.path("src");
+    world.run(&["snapshot", &src, "-q", "--log-file", &world.path("log")]).ok();
+    assert_eq!(fs::metadata(world.path("log")).unwrap().mode() & 0o777, 0o600);
+    let old = world.path("old");
+    fs::write(&old, "mine\n").unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o644)).unwrap();
+    world.run(&["snapshot", &src, "-q", "--log-file", &old]).ok();
+    assert_eq!(fs::metadata(&old).unwrap().mode() & 0o777, 0o644);
+    assert!(fs::read_to_string(&old).unwrap().starts_with("mine\n"));
+    let null = || {
+        let found = fs::symlink_metadata("/dev/null").unwrap();
+        (found.file_type().is_char_device(), found.mode(), found.ino())
+    };
+    let before = null();
+    std::os::unix::fs::symlink("/dev/null", world.src().join("masked")).unwrap();
+    world.run(&["snapshot", &src, "-q", "--log-file", "/dev/null"]).ok();
+    world.run(&["restore", "latest", "--in-place", "--yes", "--delete", "--log-file", "/dev/null"]).ok();
+    world
+        .run(&["restore", "latest", "--target", "t", "--overwrite", "always", "--log-file", "/dev/null"])
+        .ok();
+    assert_eq!(null(), before);
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_matter_for_complaint() {
     let world = World::new();
     for number in 0..3000 {

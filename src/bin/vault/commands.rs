@@ -66,7 +66,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
     });
     match verb {
         Verb::Init(args) => init::run(context, &args),
-        Verb::Snapshot(args) => snapshot::run(context, *args),
+        Verb::Snapshot(args) => snapshot::run(context, &args),
         Verb::Snapshots(args) => snapshots::run(context, &args),
         Verb::Ls(args) => ls::run(context, &args),
         Verb::Find(args) => find::run(context, args),
@@ -128,13 +128,19 @@ impl Context {
         Ok(reader)
     }
 
-    /// The folder for the caches of this repository, if there may be any.
+    /// The folder for the caches of this repository, made if need be, if there may be any.
     pub fn cache_folder(&self, repository: RepositoryId) -> Option<PathBuf> {
         if self.global.no_cache {
             return None;
         }
         let caches = self.global.cache_dir.clone().or_else(places::caches)?;
-        Some(caches.join(repository.to_string()))
+        let folder = caches.join(repository.to_string());
+        if let Err(error) = places::make_cache(&caches, &folder) {
+            let text = format!("cannot make {}: {error}: every file is read", folder.display());
+            self.screen.warn(&text);
+            return None;
+        }
+        Some(folder)
     }
 
     /// Reads all snapshots, and says which cannot be read. If some of them are selected, what is in the others does not matter

@@ -4,6 +4,8 @@ use std::io;
 
 use vault::error::{Corruption, Error};
 
+use crate::places;
+
 pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
@@ -68,6 +70,9 @@ pub fn is_closed_output(error: &Error) -> bool {
 /// What may help.
 pub fn hint(error: &Error) -> Option<String> {
     let hint = match error {
+        Error::NoRepository { path } if places::default_repository().as_ref() == Some(path) => {
+            "`vault snapshot PATH` makes it; name another one with -r or VAULT_REPOSITORY"
+        }
         Error::NoRepository { .. } => {
             "is its drive mounted? Name another one with -r or VAULT_REPOSITORY; `vault init` makes a new one there"
         }
@@ -84,6 +89,7 @@ pub fn hint(error: &Error) -> Option<String> {
         error if error.is_damage() => {
             "`vault check --read-data` names all that is damaged and what it costs; a mirror may hold it whole"
         }
+        Error::Path { .. } if error.is_no_space() => "make room there and run it again",
         error if error.is_no_space() => {
             "make room and run it again: what is in the repository is whole, and nothing is written twice"
         }

@@ -2,6 +2,7 @@
 //! it went (`exit`). It uses only the public names of the library.
 
 mod args;
+mod child;
 mod commands;
 mod exit;
 mod limited;
@@ -57,7 +58,8 @@ fn main() -> ExitCode {
         }
     };
     screen.log_run(&format!("exit code {code}"));
-    ExitCode::from(code)
+    // What the log lacks nobody may take for not having happened.
+    ExitCode::from(if code == exit::DONE && screen.log_has_failed() { exit::FAILED } else { code })
 }
 
 /// What was asked for, for the log.
@@ -70,8 +72,12 @@ fn command_line() -> String {
 fn command_line_failed(error: &clap::Error) -> u8 {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            render::print_help(&error.render());
-            exit::DONE
+            let Err(error) = render::print_help(&error.render()) else { return exit::DONE };
+            if exit::is_closed_output(&error) {
+                return exit::FAILED;
+            }
+            render::fail_early(&format!("error: {}", render::chain(&error)), false, exit::code(&error));
+            exit::code(&error)
         }
         // Without arguments at all: help, but nothing was done.
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {

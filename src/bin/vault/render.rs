@@ -97,6 +97,11 @@ impl Screen {
         self.look.json
     }
 
+    /// Whether a line for each item is wanted.
+    pub fn is_verbose(&self) -> bool {
+        self.look.verbose
+    }
+
     /// Whether the standard output is a terminal.
     pub fn out_is_terminal(&self) -> bool {
         self.out_is_terminal
@@ -178,12 +183,16 @@ impl Screen {
     /// Something the user should know, whatever the flags.
     pub fn warn(&self, text: &str) {
         let text = escape(text.as_bytes());
+        self.say_warning(&text);
+        self.log("warning", &text);
+    }
+
+    fn say_warning(&self, text: &str) {
         if self.look.json {
             self.complain(Tone::Plain, &json::to_line(&json!({"message_type": "notice", "message": text})));
         } else {
-            self.complain(Tone::Warning, &text);
+            self.complain(Tone::Warning, text);
         }
-        self.log("warning", &text);
     }
 
     /// Something about a path that the result lacks.
@@ -347,7 +356,16 @@ impl Screen {
     fn log(&self, level: &str, text: &str) {
         if let Some(log) = &self.log {
             log.line(level, text);
+            if let Some(error) = log.news_of_failure() {
+                let text = format!("the log lacks lines from here on: {}", chain(&error));
+                self.say_warning(&escape(text.as_bytes()));
+            }
         }
+    }
+
+    /// Whether the log lacks something.
+    pub fn log_has_failed(&self) -> bool {
+        self.log.as_ref().is_some_and(Log::has_failed)
     }
 
     /// Puts an event into the log and nowhere else.
@@ -459,9 +477,13 @@ pub fn fail_early(message: &str, json: bool, code: u8) {
 }
 
 /// Text that clap made of our own words: help and version.
-pub fn print_help(styled: &clap::builder::StyledStr) {
+///
+/// # Errors
+/// A standard output that takes no more.
+pub fn print_help(styled: &clap::builder::StyledStr) -> Result<()> {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let text =
         if io::stdout().is_terminal() && !plain { styled.ansi().to_string() } else { styled.to_string() };
-    let _ = io::stdout().lock().write_all(text.as_bytes());
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(out_failed)
 }

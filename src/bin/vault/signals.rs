@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::exit;
 use crate::render::Screen;
+use crate::{child, exit};
 
 /// A flag that the first signal sets. If signals cannot be caught, they end the program at once, which loses nothing either.
 pub fn stop_flag(screen: &Arc<Screen>) -> Arc<AtomicBool> {
@@ -20,6 +20,7 @@ pub fn stop_flag(screen: &Arc<Screen>) -> Arc<AtomicBool> {
         for _ in signals.forever() {
             if flag.swap(true, Ordering::SeqCst) || printer.is_asking() {
                 printer.last_word();
+                child::kill_running();
                 // No destructors, no flushing: whatever hangs must not keep the user waiting. What is published is whole.
                 signal_hook::low_level::exit(i32::from(exit::INTERRUPTED));
             }

@@ -51,8 +51,11 @@ impl Live<'_, '_, '_> {
     }
 }
 
+/// Name and value.
+type Attribute = (Vec<u8>, Vec<u8>);
+
 /// Names and values, by ascending name; those that are also saved.
-fn read_xattrs(path: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+fn read_xattrs(path: &[u8]) -> Result<Vec<Attribute>, Errno> {
     let names = match fill(|buffer| rustix::fs::llistxattr(path, buffer)) {
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         other => other?,

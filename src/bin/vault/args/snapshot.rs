@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::values::{Level, parse_label, parse_size};
+use super::values::{Level, parse_label, parse_mark, parse_size};
 
 /// Arguments of `snapshot`.
 #[derive(Debug, Args)]
@@ -27,8 +27,8 @@ pub struct SnapshotArgs {
     /// Leave out what is in folders marked as caches by CACHEDIR.TAG
     #[arg(long, help_heading = "What to save")]
     pub exclude_caches: bool,
-    /// Leave out what is in folders that have a file of this name
-    #[arg(long, value_name = "NAME", help_heading = "What to save")]
+    /// Leave out what is in folders that have a file of this name (that begins with HEADER)
+    #[arg(long, value_name = "NAME[:HEADER]", value_parser = parse_mark, help_heading = "What to save")]
     pub exclude_if_present: Vec<String>,
     /// Leave out files longer than this (suffixes K, M, G, T)
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "What to save")]
@@ -39,22 +39,22 @@ pub struct SnapshotArgs {
     /// Do not go into other file systems
     #[arg(short = 'x', long, help_heading = "What to save")]
     pub one_file_system: bool,
-    /// Save too the paths in this file, one a line (`-` is the standard input)
+    /// Save too the paths in this file, one a line but for blank ones and those that start with `#` (`-` is the standard input)
     #[arg(long, value_name = "FILE", help_heading = "What to save", value_hint = ValueHint::FilePath)]
     pub files_from: Vec<PathBuf>,
-    /// The same, separated by NUL bytes
+    /// The same, separated by NUL bytes and taken exactly as they are
     #[arg(long, value_name = "FILE", help_heading = "What to save", value_hint = ValueHint::FilePath)]
     pub files_from_raw: Vec<PathBuf>,
     /// Save the standard input as a file
-    #[arg(long, help_heading = "What to save", conflicts_with_all = ["paths", "files_from", "files_from_raw"])]
+    #[arg(long, help_heading = "What to save", conflicts_with_all = ["paths", "files_from", "files_from_raw", "as_path"])]
     pub stdin: bool,
     /// Save what a command prints, if it succeeds
-    #[arg(long, help_heading = "What to save", conflicts_with_all = ["stdin", "files_from", "files_from_raw"])]
+    #[arg(long, help_heading = "What to save", conflicts_with_all = ["stdin", "files_from", "files_from_raw", "as_path"])]
     pub stdin_from_command: bool,
     /// The path of that file in the snapshot
     #[arg(long, value_name = "NAME", default_value = "stdin", help_heading = "What to save")]
     pub stdin_filename: OsString,
-    /// Store the source under this path in the snapshot
+    /// Store the one source under this path in the snapshot (a stream is placed by --stdin-filename)
     #[arg(long, value_name = "PATH", help_heading = "What to save")]
     pub as_path: Option<OsString>,
 

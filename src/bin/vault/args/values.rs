@@ -58,6 +58,15 @@ pub fn parse_label(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The name of a file that marks a folder, and what it begins with: `NAME` or `NAME:HEADER`.
+pub fn parse_mark(text: &str) -> Result<String, String> {
+    let name = text.split_once(':').map_or(text, |(name, _)| name);
+    if name.is_empty() || name == "." || name == ".." || name.contains('/') {
+        return Err("it is the name of a file in the folder, without a slash".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// A time as people write it: RFC 3339 with an offset, or a date with or without a time of day in `zone`.
 pub fn parse_time(text: &str, zone: &TimeZone) -> Result<Time, String> {
     let timestamp = if let Ok(timestamp) = text.parse::<jiff::Timestamp>() {

@@ -86,7 +86,7 @@ fn suffix(entry: &Entry) -> String {
     }
 }
 
-fn why_text(why: Why) -> &'static str {
+pub fn why_text(why: Why) -> &'static str {
     match why {
         Why::Excluded => "excluded",
         Why::Unreadable => "not readable",

@@ -1,7 +1,9 @@
 //! `vault restore`: where to, what of it, and what came of it.
 
+mod gaps;
 mod place;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +17,7 @@ use vault::repository::Reader;
 use vault::restore::{Overwrite, Owner, RestoreOptions, RestoreSummary, Select, Sparse, restore};
 use vault::snapshot::Snapshot;
 
+use super::snapshots::state_name;
 use super::{Context, entry_at, short};
 use crate::args::{OverwriteArg, OwnerArg, RestoreArgs};
 use crate::exit::Outcome;
@@ -32,15 +35,18 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
     // A path that is not there is found out before a folder is made or anything asked.
     entry_at(&reader, snapshot, args.selector.path())?;
     let options = to_options(args, repository.backend().place(), context.global.write_rate())?;
-    let jobs = if args.in_place {
+    let (jobs, lost) = if args.in_place {
         place::in_place(&reader, &snapshot.1, args.selector.path())?
     } else {
         let target = match &args.target {
             Some(target) => target.clone(),
             None => place::new_folder(context, snapshot)?,
         };
-        vec![Job { path: args.selector.path().to_vec(), target }]
+        (vec![Job { path: args.selector.path().to_vec(), target }], Vec::new())
     };
+    for (path, error) in &lost {
+        context.screen.problem(&[b"/", &path[..]].concat(), error);
+    }
     if args.in_place && !args.dry_run && !agreed(context, args, (&reader, snapshot), &jobs, &options)? {
         context.screen.note("nothing was changed");
         return Ok(Outcome::Failed);
@@ -52,7 +58,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
     for problem in &late {
         context.screen.problem(b"", problem);
     }
-    let summary = restored.inspect_err(|error| {
+    let mut summary = restored.inspect_err(|error| {
         if let (Error::Interrupted, [job]) = (error, jobs.as_slice()) {
             let target = job.target.display();
             context
@@ -60,10 +66,16 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
                 .note(&format!("what is in {target} is right: --target {target} goes on from there"));
         }
     })?;
+    summary.errors += lost.len() as u64;
+    summary.damaged += lost.iter().filter(|(_, error)| error.is_damage()).count() as u64;
     print(context, args, snapshot, &jobs, &summary, begun)?;
+    let nothing = options.select.is_some() && summary.selected == 0;
+    if nothing {
+        context.screen.warn("nothing matched: nothing was restored");
+    }
     Ok(match &summary {
         summary if summary.damaged > 0 || damaged || !late.is_empty() => Outcome::Damage,
-        summary if !summary.is_success() => Outcome::Failed,
+        summary if !summary.is_success() || nothing => Outcome::Failed,
         _ => Outcome::Done,
     })
 }
@@ -85,25 +97,48 @@ fn all(
         if options.dry_run {
             context.screen.note(&format!("in {}:", job.target.display()));
         }
-        let one =
-            restore(reader, snapshot, &job.path, &job.target, options, &*context.screen, &context.stop)?;
-        total.files += one.files;
-        total.directories += one.directories;
-        total.others += one.others;
-        total.bytes += one.bytes;
-        total.unchanged += one.unchanged;
-        total.removed += one.removed;
-        total.skipped += one.skipped;
-        total.errors += one.errors;
-        total.damaged += one.damaged;
-        total.as_root |= one.as_root;
-        for (what, count) in one.not_set {
-            *total.not_set.entry(what).or_default() += count;
-        }
+        let one = restore(reader, snapshot, &job.path, &job.target, options, &*context.screen, &context.stop);
+        let one = match one {
+            // One place that cannot be restored to is no reason to leave out the others.
+            Err(error) if jobs.len() > 1 && !ends_all(&error) => {
+                context.screen.problem(job.target.as_os_str().as_bytes(), &error);
+                total.errors += 1;
+                total.damaged += u64::from(error.is_damage());
+                continue;
+            }
+            other => other?,
+        };
+        add(&mut total, one);
     }
     context.screen.end_progress();
     context.screen.show_changes(false);
     Ok(total)
+}
+
+/// Whether an error of one place ends the whole restore.
+fn ends_all(error: &Error) -> bool {
+    matches!(error, Error::Interrupted) || error.is_no_space()
+}
+
+fn add(total: &mut RestoreSummary, one: RestoreSummary) {
+    total.files += one.files;
+    total.directories += one.directories;
+    total.others += one.others;
+    total.bytes += one.bytes;
+    total.unchanged += one.unchanged;
+    total.removed += one.removed;
+    total.skipped += one.skipped;
+    total.errors += one.errors;
+    total.damaged += one.damaged;
+    total.as_root |= one.as_root;
+    total.selected += one.selected;
+    total.not_saved_first.extend(one.not_saved_first);
+    for (what, count) in one.not_set {
+        *total.not_set.entry(what).or_default() += count;
+    }
+    for (why, count) in one.not_saved {
+        *total.not_saved.entry(why).or_default() += count;
+    }
 }
 
 /// Shows what would be changed in place, and whether the user agrees. Without a terminal there is nobody to ask, so that has
@@ -218,7 +253,7 @@ fn amounts(summary: &RestoreSummary) -> String {
 fn print(
     context: &Context,
     args: &RestoreArgs,
-    (id, _): &(SnapshotId, Snapshot),
+    (id, snapshot): &(SnapshotId, Snapshot),
     jobs: &[Job],
     summary: &RestoreSummary,
     begun: Instant,
@@ -236,11 +271,13 @@ fn print(
         "bytes_restored": summary.bytes,
         "error_count": summary.errors,
         "damaged": summary.damaged,
+        "snapshot_state": state_name(snapshot.state),
+        "not_in_snapshot": gaps::to_json(summary),
         "not_set": summary.not_set.iter().map(|(what, count)| (what.to_string(), *count)).collect::<std::collections::BTreeMap<_, _>>(),
     });
     let places: Vec<String> = jobs.iter().map(|job| job.target.display().to_string()).collect();
     if let [job] = jobs {
-        path_fields(&mut value, "target", std::os::unix::ffi::OsStrExt::as_bytes(job.target.as_os_str()));
+        path_fields(&mut value, "target", job.target.as_os_str().as_bytes());
     }
     let verb = if args.dry_run { "would restore" } else { "restored" };
     let time = text::duration(begun.elapsed());
@@ -254,5 +291,6 @@ fn print(
         let errors = counted(summary.errors, "thing", "things");
         context.screen.warn(&format!("{errors} could not be restored, see above"));
     }
+    gaps::tell(context, (snapshot, args.selector.path().is_empty()), summary);
     context.screen.summary(&text, &value)
 }

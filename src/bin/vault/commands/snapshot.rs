@@ -1,15 +1,16 @@
 //! `vault snapshot`: from the command line to a backup, and from its summary to the screen.
 
-use std::ffi::{OsStr, OsString};
+mod stream;
+
+use std::ffi::OsStr;
 use std::io::Read;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
-use vault::backup::{BackupOptions, BackupSummary, StreamSource, backup};
+use vault::backup::{BackupOptions, BackupSummary, backup};
 use vault::error::{Error, Result};
 use vault::event::Observer;
 use vault::pattern::{self, CaseFold, Patterns};
@@ -23,21 +24,26 @@ use crate::args::{SnapshotArgs, parse_time};
 use crate::exit::Outcome;
 use crate::render::text::{self, counted};
 
-pub fn run(context: &Context, args: SnapshotArgs) -> Result<Outcome> {
-    let dry_run = args.dry_run;
+pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Outcome> {
     let mut options = to_options(context, args)?;
     let repository = open_or_make(context)?;
     // Damage that something else stood in for, as that of `config`.
     let damaged = context.screen.tally().problems() > 0;
     options.cache_folder = context.cache_folder(repository.id());
     let begun = Instant::now();
+    if stream::is_wanted(args) {
+        options.stream = Some(stream::open(args, &context.stop)?);
+    }
     context.screen.start_progress("archival");
     let observer: Arc<dyn Observer> = context.screen.clone();
     let result = backup(&repository, options, &observer, &context.stop);
     context.screen.end_progress();
+    if stream::is_wanted(args) && matches!(result, Err(Error::Interrupted)) {
+        context.screen.note("half a stream is no backup: no snapshot was taken");
+    }
     let summary = result?;
     let damaged = damaged || context.screen.tally().damages() > 0;
-    print(context, &summary, dry_run, begun.elapsed())?;
+    print(context, &summary, args.dry_run, begun.elapsed())?;
     // The snapshot is whole all the same, but it is not all well.
     if damaged {
         context.screen.warn(
@@ -61,7 +67,7 @@ fn open_or_make(context: &Context) -> Result<Repository> {
             if let Some(parent) = folder.parent() {
                 std::fs::create_dir_all(parent).map_err(Error::path("make", parent))?;
             }
-            let id = Repository::init(&*context.backend()?, &InitOptions::default())?;
+            let id = super::init::make(&*context.backend()?, &InitOptions::default())?;
             super::init::print(context, id, &folder)?;
             context.open()
         }
@@ -69,29 +75,28 @@ fn open_or_make(context: &Context) -> Result<Repository> {
     }
 }
 
-fn to_options(context: &Context, args: SnapshotArgs) -> Result<BackupOptions> {
-    let (filter, rules) = filter(&args)?;
+fn to_options(context: &Context, args: &SnapshotArgs) -> Result<BackupOptions> {
+    let (filter, rules) = filter(args)?;
     let now = jiff::Timestamp::now();
     let time =
         args.time.as_ref().map(|time| parse_time(time, &context.zone).map_err(Error::Usage)).transpose()?;
-    let (sources, stream) = sources(&args)?;
-    let mut options = BackupOptions::new(sources);
-    options.stream = stream;
+    let mut options = BackupOptions::new(sources(args)?);
     options.filter = filter;
     options.rules = rules;
     options.one_file_system = args.one_file_system;
-    options.as_path = args.as_path.map(OsString::into_vec);
-    options.label = args.label;
-    options.tags = args.tag;
-    options.host = args.host;
+    options.as_path = args.as_path.as_ref().map(|path| path.as_bytes().to_vec());
+    options.label.clone_from(&args.label);
+    options.tags.clone_from(&args.tag);
+    options.host.clone_from(&args.host);
     options.time = time;
-    options.description = args.description;
+    options.description.clone_from(&args.description);
     options.utc_offset_secs = context.zone.to_offset(now).seconds();
     options.force = args.force;
     options.dry_run = args.dry_run;
     options.skip_if_unchanged = args.skip_if_unchanged;
     options.compression = args.compression.0;
     options.read_rate = context.global.read_rate();
+    options.count_ahead = !context.global.quiet;
     Ok(options)
 }
 
@@ -128,23 +133,22 @@ fn filter(args: &SnapshotArgs) -> Result<(Filter, Vec<String>)> {
     Ok((filter, rules))
 }
 
-/// The paths to be saved, or the stream.
-fn sources(args: &SnapshotArgs) -> Result<(Vec<PathBuf>, Option<StreamSource>)> {
-    if args.stdin_from_command {
-        return Ok((Vec::new(), Some(command_stream(args)?)));
-    }
-    if args.stdin {
-        let path = args.stdin_filename.as_bytes().to_vec();
-        let stream = StreamSource { path, reader: Box::new(std::io::stdin()), finish: Box::new(|| Ok(())) };
-        return Ok((Vec::new(), Some(stream)));
+/// The paths to be saved; none for a stream.
+fn sources(args: &SnapshotArgs) -> Result<Vec<PathBuf>> {
+    if stream::is_wanted(args) {
+        return stream::check(args).map(|()| Vec::new());
     }
     let mut paths: Vec<PathBuf> = args.paths.iter().map(PathBuf::from).collect();
-    for (files, separator) in [(&args.files_from, b'\n'), (&args.files_from_raw, 0)] {
-        for file in files {
-            let list = read_list(file)?;
-            let names = list.split(|byte| *byte == separator).filter(|name| !name.is_empty());
-            paths.extend(names.map(|name| PathBuf::from(OsStr::from_bytes(name))));
-        }
+    let to_path = |name: &[u8]| PathBuf::from(OsStr::from_bytes(name));
+    for file in &args.files_from {
+        let list = read_list(file)?;
+        let lines = list.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let names = lines.filter(|line| !line.trim_ascii().is_empty() && !line.starts_with(b"#"));
+        paths.extend(names.map(to_path));
+    }
+    for file in &args.files_from_raw {
+        let list = read_list(file)?;
+        paths.extend(list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(to_path));
     }
     let is_there = |path: &PathBuf| path.symlink_metadata().is_ok();
     let Some(first) = paths.first() else {
@@ -154,7 +158,7 @@ fn sources(args: &SnapshotArgs) -> Result<(Vec<PathBuf>, Option<StreamSource>)> 
     if !paths.iter().any(is_there) {
         first.symlink_metadata().map_err(Error::path("open", first))?;
     }
-    Ok((paths, None))
+    Ok(paths)
 }
 
 fn read_list(file: &Path) -> Result<Vec<u8>> {
@@ -165,28 +169,6 @@ fn read_list(file: &Path) -> Result<Vec<u8>> {
         return Ok(list);
     }
     std::fs::read(file).map_err(Error::path("read", file))
-}
-
-/// Runs a command, whose output is saved only if it succeeds.
-fn command_stream(args: &SnapshotArgs) -> Result<StreamSource> {
-    let [program, arguments @ ..] = args.paths.as_slice() else {
-        return Err(Error::Usage("no command is named whose output is to be saved".to_owned()));
-    };
-    let program = PathBuf::from(program);
-    let spawned = Command::new(&program).args(arguments).stdout(Stdio::piped()).spawn();
-    let mut child = spawned.map_err(Error::path("run", &program))?;
-    let Some(output) = child.stdout.take() else {
-        return Err(Error::Usage("the command has no output".to_owned()));
-    };
-    let finish = move || {
-        let status = child.wait().map_err(Error::path("run", &program))?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(Error::path("run", &program)(std::io::Error::other(status.to_string())))
-    };
-    let path = args.stdin_filename.as_bytes().to_vec();
-    Ok(StreamSource { path, reader: Box::new(output), finish: Box::new(finish) })
 }
 
 fn print(
@@ -245,7 +227,7 @@ fn print(
         let files = counted(raced, "file", "files");
         context
             .screen
-            .warn(&format!("{files} changed while they were read, and may be saved half old, half new"));
+            .warn(&format!("{files} changed while being read, and may be saved half old, half new"));
     }
     Ok(())
 }

@@ -12,6 +12,9 @@ use crate::exit::Outcome;
 use crate::render::text::{self, escape};
 use crate::render::{Align, Table, path_fields, time_text};
 
+/// A table shows so many characters of a description, unless `--verbose` asks for all.
+const MAX_DESCRIPTION: usize = 40;
+
 pub fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
     let repository = context.open()?;
     let snapshots = context.snapshots(&repository, &[])?;
@@ -72,6 +75,10 @@ fn print_table(context: &Context, rows: &[Row<'_>], alone: Option<&[Amount]>) ->
         head.push(("alone", Align::Right));
     }
     head.extend([("state", Align::Left), ("paths", Align::Left)]);
+    let described = rows.iter().any(|(_, (_, snapshot))| !snapshot.description.is_empty());
+    if described {
+        head.push(("description", Align::Left));
+    }
     let mut table = Table::new(&head);
     for (index, (id, snapshot)) in rows {
         let mut words: Vec<&str> = Vec::new();
@@ -91,11 +98,23 @@ fn print_table(context: &Context, rows: &[Row<'_>], alone: Option<&[Amount]>) ->
         }
         let paths: Vec<String> = snapshot.sources.iter().map(|source| escape(&source.resolved)).collect();
         cells.extend([state_words(snapshot), paths.join(", ")]);
+        if described {
+            cells.push(shortened(&snapshot.description, context.screen.is_verbose()));
+        }
         table.row(cells);
     }
     context.screen.table(&table)?;
     context.screen.note(&text::counted(rows.len() as u64, "snapshot", "snapshots"));
     Ok(())
+}
+
+/// A text of one line that does not make a table unreadable, or all of it.
+fn shortened(text: &str, all: bool) -> String {
+    if all || text.chars().count() <= MAX_DESCRIPTION {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(MAX_DESCRIPTION - 1).collect();
+    format!("{}\u{2026}", start.trim_end())
 }
 
 fn state_words(snapshot: &Snapshot) -> String {

@@ -8,7 +8,7 @@ use vault::browse;
 use vault::chunk::GetChunk;
 use vault::error::{Error, Result};
 use vault::id::SnapshotId;
-use vault::snapshot::{Entry, Kind, Snapshot, Source};
+use vault::snapshot::{Kind, Snapshot, Source};
 
 use crate::commands::{Context, short};
 use crate::render::text::{self, escape};
@@ -35,28 +35,38 @@ pub fn new_folder(context: &Context, (id, snapshot): &(SnapshotId, Snapshot)) ->
     Ok(folder)
 }
 
-/// The places that what is at `wanted` of the snapshot came from.
-pub fn in_place(get: &dyn GetChunk, snapshot: &Snapshot, wanted: &[u8]) -> Result<Vec<Job>> {
-    let mut jobs = Vec::new();
+/// The sources of a snapshot that lie at or below a path: those that can be restored, and those that cannot, with their
+/// paths in the snapshot.
+pub type Sources = (Vec<Job>, Vec<(Vec<u8>, Error)>);
+
+/// The places that what is at `path` of the snapshot came from.
+pub fn in_place(get: &dyn GetChunk, snapshot: &Snapshot, path: &[u8]) -> Result<Sources> {
+    let (mut jobs, mut lost) = (Vec::new(), Vec::new());
     for source in &snapshot.sources {
-        let Some((path, place)) = origin(source, wanted) else { continue };
+        let Some((path, place)) = origin(source, path) else { continue };
         if !place.starts_with(b"/") {
             let given = escape(&source.given);
             return Err(Error::Usage(format!("{given} came from no folder: restore it with --target")));
         }
-        let entry = browse::lookup(get, &snapshot.root, &path)?;
-        // A source that was missing beside others: there is nothing to restore, and its place stays as it is.
-        if path != wanted && matches!(&entry, Some(Entry { kind: Kind::LeftOut(..), .. })) {
-            continue;
+        match browse::lookup(get, &snapshot.root, &path) {
+            Ok(Some(entry)) if !matches!(entry.kind, Kind::LeftOut(..)) => {
+                jobs.push(job(path, &place, entry.kind.directory().is_some())?);
+            }
+            Ok(_) => {
+                let what = format!("/{} in the snapshot: it was left out when that was taken", escape(&path));
+                lost.push((path, Error::NotFound { what }));
+            }
+            Err(error) => lost.push((path, error)),
         }
-        let is_folder = entry.is_some_and(|entry| entry.kind.directory().is_some());
-        jobs.push(job(path, &place, is_folder)?);
     }
-    if jobs.is_empty() {
-        let what = format!("place that /{} came from", escape(wanted));
+    if let ([], [_]) = (jobs.as_slice(), lost.as_slice()) {
+        return Err(lost.remove(0).1);
+    }
+    if jobs.is_empty() && lost.is_empty() {
+        let what = format!("place that /{} came from", escape(path));
         return Err(Error::NotFound { what });
     }
-    Ok(jobs)
+    Ok((jobs, lost))
 }
 
 /// Which path of a snapshot comes from a source, if `wanted` is asked for, and from where on the disk.
