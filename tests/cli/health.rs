@@ -254,8 +254,11 @@ fn verifying_a_mirror_keeps_to_the_rate() {
 #[test]
 fn an_interrupted_mirror_says_how_it_goes_on() {
     let world = World::new();
-    fs::write(world.src().join("long"), Random(5).bytes(16 << 20)).unwrap();
-    world.save(&[]);
+    // Two long packs, so that whichever is the first, the other one is under way after it.
+    for seed in [5, 6] {
+        fs::write(world.src().join("long"), Random(seed).bytes(8 << 20)).unwrap();
+        world.save(&[]);
+    }
     let copy = world.path("drive");
     let under_way = world.vault.join("drive/tmp");
     let begun = |_: &Running| {

@@ -163,7 +163,8 @@ fn a_missing_source_is_left_out_and_not_taken_for_gone() {
     // The place is spared, though the snapshot has nothing for it.
     world.run(&["restore", &world.latest("two"), "--target", &world.path("out"), "--delete", "--yes"]).ok();
     assert_eq!(before.diff(&Manifest::of(&world.vault.join("out"))), [""; 0]);
-    world.run(&["restore", "latest", "--in-place", "--delete", "--yes"]).ok();
+    // One of the places has nothing to be restored to it, and that is said.
+    world.run(&["restore", "latest", "--in-place", "--delete", "--yes"]).code(1).says(&b);
     assert!(!Path::new(&b).exists());
     // Back again, it is as if nothing had been.
     fs::rename(world.path("elsewhere"), &b).unwrap();
