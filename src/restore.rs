@@ -35,9 +35,6 @@ use crate::repository::Reader;
 use crate::snapshot::tree::Entries;
 use crate::snapshot::{Entry, Kind, Snapshot, Why};
 
-/// So many entries that were not saved are named.
-const FIRST_NOT_SAVED: usize = 10;
-
 /// What restoring asks of a repository: chunks, and where they lie, so that each frame is read once.
 pub trait Frames: GetChunk {
     /// Where a data chunk lies.
@@ -460,15 +457,6 @@ impl Run<'_> {
 
     fn notice(&self, path: &[u8], text: &str) {
         self.observer.event(&Event::Notice { path: shown(path), text });
-    }
-
-    /// The snapshot has no more than the name of an entry.
-    fn not_saved(&self, path: Vec<u8>, why: Why) {
-        let mut summary = self.summary();
-        *summary.not_saved.entry(why).or_default() += 1;
-        if summary.not_saved_first.len() < FIRST_NOT_SAVED {
-            summary.not_saved_first.push((path, why));
-        }
     }
 
     fn not_set(&self, kind: NotSet) {

@@ -1,4 +1,4 @@
-//! Symlinks, FIFOs, sockets and devices: made under a temporary name, or left in place if they are right.
+//! Symlinks, FIFOs, sockets and devices: made under a temporary name, or left in place if they are right. And what was not saved: counted.
 
 use std::io;
 use std::sync::Arc;
@@ -7,14 +7,26 @@ use rustix::fs::{FileType, Stat};
 
 use crate::error::Result;
 use crate::event::Change;
-use crate::snapshot::{Entry, Kind};
+use crate::snapshot::{Entry, Kind, Why};
 
 use super::metadata::Wanted;
 use super::plan::{Original, link_key};
 use super::target::{self, Dir, Temp};
 use super::{NotSet, Run, lock};
 
+/// So many entries that were not saved are named.
+const FIRST_NOT_SAVED: usize = 10;
+
 impl Run<'_> {
+    /// The snapshot has no more than the name of an entry.
+    pub(super) fn not_saved(&self, path: Vec<u8>, why: Why) {
+        let mut summary = self.summary();
+        *summary.not_saved.entry(why).or_default() += 1;
+        if summary.not_saved_first.len() < FIRST_NOT_SAVED {
+            summary.not_saved_first.push((path, why));
+        }
+    }
+
     /// Restores a symlink, FIFO, socket or device.
     pub(super) fn restore_other(
         &self,
