@@ -11,6 +11,7 @@ mod content;
 mod count;
 mod place;
 mod read;
+mod series;
 mod state;
 mod tally;
 
@@ -28,15 +29,16 @@ use crate::codec::{self, Bytes};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::header::MAX_OBJECT_LEN;
-use crate::id::{SnapshotId, hash, host_id};
+use crate::id::{SnapshotId, host_id};
 use crate::pack::Compression;
 use crate::repository::{Repository, WriteOptions, Writer, Written};
 use crate::session::machine_id;
-use crate::snapshot::{Entry, Field, SNAPSHOT_SEEN, Snapshot, Source, State, Time, Why, counter};
+use crate::snapshot::{Entry, Snapshot, Source, State, Time, Why, counter};
 use crate::source::{Filter, WalkOptions};
 
 use assemble::Assembled;
 use conduct::{Conductor, Node};
+use series::{find_predecessor, say_damaged, seen};
 use state::LocalState;
 use tally::Tally;
 
@@ -412,38 +414,6 @@ fn run(
             (Ok(assembled), Ok(())) => Ok(assembled),
         }
     })
-}
-
-/// The newest snapshot of the same host, label and places: complete ones only.
-fn find_predecessor<'a>(
-    snapshots: &'a [(SnapshotId, Result<Snapshot>)],
-    options: &BackupOptions,
-    sources: &[place::Placed],
-) -> Option<(&'a SnapshotId, &'a Snapshot)> {
-    let host = host_of(options);
-    let places: HashSet<&[u8]> = sources.iter().map(|source| source.stored_at.as_slice()).collect();
-    snapshots.iter().rev().filter_map(|(id, read)| Some((id, read.as_ref().ok()?))).find(|(_, snapshot)| {
-        snapshot.state == State::Complete
-            && snapshot.host == host
-            && snapshot.label == options.label
-            && snapshot.sources.len() == places.len()
-            && snapshot.sources.iter().all(|source| places.contains(&source.stored_at.0[..]))
-    })
-}
-
-/// Damaged snapshots stay what they are, and this one is whole without them, but whoever saves shall know.
-fn say_damaged(observer: &dyn Observer, snapshots: &[(SnapshotId, Result<Snapshot>)]) {
-    for error in snapshots.iter().filter_map(|(_, read)| read.as_ref().err()) {
-        observer.event(&Event::Damage { error });
-    }
-}
-
-/// The set of snapshots that this run saw, so that it can be told later when one of them is missing.
-fn seen(listed: &HashSet<SnapshotId>) -> Field {
-    let mut ids: Vec<[u8; 32]> = listed.iter().map(|id| *id.as_bytes()).collect();
-    ids.sort_unstable();
-    let value = Bytes(hash(ids.as_flattened()).to_vec());
-    Field { tag: SNAPSHOT_SEEN, critical: false, value }
 }
 
 /// Says what is to come, going by the last time.

@@ -27,8 +27,8 @@ use crate::snapshot::Entry;
 
 use damage::Damages;
 
-/// So many paths are kept for each damage; the others are counted.
-pub const KEPT_COSTS: usize = 100;
+/// So many paths are kept for each damage unless all are asked for; the others are counted.
+const KEPT_COSTS: usize = 100;
 
 /// How deep to look, and at what.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +42,8 @@ pub struct CheckOptions {
     /// Publish a record for each damaged pack, so that the next snapshot stores again what the source still has; and take such
     /// records back where all bytes of the pack were found to be right.
     pub mark_damaged: bool,
+    /// Keep every path that is lost, and not only the first hundred of each object.
+    pub all_costs: bool,
     /// Any number: which packs a part consists of.
     pub seed: u32,
 }
@@ -157,7 +159,7 @@ pub fn check(
         options,
         observer,
         stop,
-        damages: Damages::new(observer),
+        damages: Damages::new(observer, if options.all_costs { usize::MAX } else { KEPT_COSTS }),
         report: CheckReport::default(),
         doubted: HashSet::new(),
         undecodable: HashSet::new(),

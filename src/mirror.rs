@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::id::{CopyId, SnapshotId};
 use crate::rate::RateLimit;
-use crate::repository::{CopyInfo, Repository, clean_up, make_folders};
+use crate::repository::{CopyInfo, Repository, clean_up, make_folders, refuse_inside_another};
 use crate::session::Session;
 use crate::snapshot::Time;
 
@@ -219,7 +219,7 @@ impl<'a> Refresh<'a> {
         options: &'a MirrorOptions,
         (copy, is_new): (&CopyInfo, bool),
     ) -> Result<Self> {
-        let here = Listing::of(copier.from).map_err(|(folder, source)| Error::Repository {
+        let here = Listing::of(copier.from, true).map_err(|(folder, source)| Error::Repository {
             action: "list",
             file: folder,
             source,
@@ -430,16 +430,17 @@ fn establish(
     is_new: bool,
 ) -> Result<(Listing, Vec<String>)> {
     if is_new {
+        refuse_inside_another(copier.to.place())?;
         make_folders(copier.to)?;
         // Again, now that the folder is there: a mistake would overwrite the repository's own `copy`.
         place::check_apart(copier.from.place(), copier.to.place())?;
         copier.put("copy", &copy.encode(repository.id()))?;
     }
-    let there = match Listing::of(copier.to) {
+    let there = match Listing::of(copier.to, false) {
         // Someone, or a tool that skips empty folders, took folders away. The place has just said that it is the mirror.
         Err((_, error)) if error.kind() == std::io::ErrorKind::NotFound => {
             make_folders(copier.to)?;
-            Listing::of(copier.to)
+            Listing::of(copier.to, false)
         }
         other => other,
     };

@@ -12,7 +12,9 @@ mod renew;
 mod writer;
 
 pub use config::{Config, CopyInfo, InitOptions};
-pub(crate) use config::{is_feature, is_free, is_of_the_medium, make_folders, read_config, read_copy};
+pub(crate) use config::{
+    is_feature, is_free, is_of_the_medium, make_folders, read_config, read_copy, refuse_inside_another,
+};
 pub use reader::Reader;
 pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
 pub use renew::RenewedCopy;

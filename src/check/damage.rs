@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::check::{Cost, Damage, KEPT_COSTS, Loss};
+use crate::check::{Cost, Damage, Loss};
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::id::SnapshotId;
@@ -14,13 +14,14 @@ const KEPT_ERRORS: usize = 16;
 /// The damages so far.
 pub(super) struct Damages<'a> {
     observer: &'a dyn Observer,
+    kept_costs: usize,
     list: Vec<Damage>,
     by_object: HashMap<String, u32>,
 }
 
 impl<'a> Damages<'a> {
-    pub fn new(observer: &'a dyn Observer) -> Self {
-        Self { observer, list: Vec::new(), by_object: HashMap::new() }
+    pub fn new(observer: &'a dyn Observer, kept_costs: usize) -> Self {
+        Self { observer, kept_costs, list: Vec::new(), by_object: HashMap::new() }
     }
 
     /// Notes an error about an object, and returns the number of its damage.
@@ -89,7 +90,7 @@ impl<'a> Damages<'a> {
         let text = format!("{what}, of snapshot {snapshot}: {} is damaged", damage.object);
         let shown = Path::new(std::ffi::OsStr::from_bytes(path));
         self.observer.event(&Event::Notice { path: shown, text: &text });
-        if damage.costs.len() < KEPT_COSTS {
+        if damage.costs.len() < self.kept_costs {
             damage.costs.push(Cost { snapshot: *snapshot, path: path.to_vec(), loss });
         } else {
             damage.more_costs += 1;

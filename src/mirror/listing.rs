@@ -69,17 +69,26 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Lists a copy. A folder that is missing is an error: a short listing would pass for a small copy.
+    /// Lists a copy. A folder that is missing is an error: a short listing would pass for a small copy. But with `may_lack_folders` those that
+    /// are empty may be missing, as in a copy made by a tool that skips them: neither `packs` nor `snapshots`, and none that a listing of
+    /// the folder above it has.
     ///
     /// # Errors
     /// The folder, and what the medium said.
-    pub fn of(backend: &dyn Backend) -> Result<Self, ListError> {
+    pub fn of(backend: &dyn Backend, may_lack_folders: bool) -> Result<Self, ListError> {
         let list = |folder: &str| backend.list(folder).map_err(|error| (folder.to_owned(), error));
-        let mut listing = Self::default();
+        let (mut listing, mut lacking) = (Self::default(), Vec::new());
         for folder in LISTED {
-            let listed = list(folder.name())?;
+            let may_lack = may_lack_folders && !matches!(folder, Folder::Packs | Folder::Snapshots);
+            let listed = match list(folder.name()) {
+                Err((_, error)) if may_lack && error.kind() == io::ErrorKind::NotFound => {
+                    lacking.push((folder.name(), error));
+                    continue;
+                }
+                other => other?,
+            };
             if folder == Folder::Packs {
-                listing.add_packs(&listed, &list)?;
+                listing.add_packs(&listed, may_lack_folders, &list)?;
             } else {
                 for file in &listed {
                     listing.add(folder, folder.name(), file);
@@ -91,8 +100,14 @@ impl Listing {
                 || LISTED.iter().any(|folder| folder.name() == name)
                 || is_of_the_medium(name)
         };
-        let top = list("")?.into_iter().map(|found| found.name).filter(|name| !is_known(name));
-        listing.unknown.extend(top);
+        let top: Vec<String> = list("")?.into_iter().map(|found| found.name).collect();
+        // A drive that went away meanwhile lacks all of them.
+        let is_there = |name: &str| top.iter().any(|found| found == name);
+        let still_there = [Folder::Packs, Folder::Snapshots].iter().all(|folder| is_there(folder.name()));
+        if let Some((folder, error)) = lacking.into_iter().find(|(name, _)| is_there(name) || !still_there) {
+            return Err((folder.to_owned(), error));
+        }
+        listing.unknown.extend(top.into_iter().filter(|name| !is_known(name)));
         listing.unknown.sort_unstable();
         Ok(listing)
     }
@@ -100,10 +115,14 @@ impl Listing {
     fn add_packs(
         &mut self,
         listed: &[Listed],
+        may_lack_folders: bool,
         list: &dyn Fn(&str) -> Result<Vec<Listed>, ListError>,
     ) -> Result<(), ListError> {
         let prefixes: Vec<String> = (0..=255u8).map(|prefix| format!("{prefix:02x}")).collect();
         for prefix in &prefixes {
+            if may_lack_folders && !listed.iter().any(|found| found.name == *prefix) {
+                continue;
+            }
             let folder = format!("packs/{prefix}");
             // Parity is reserved, and no unknown name.
             for file in list(&folder)?.iter().filter(|file| file.name.strip_suffix(".par").is_none()) {

@@ -1,6 +1,7 @@
 //! What a repository says of itself: `config` and `config.2`, `copy`, `features/`.
 
-use std::io;
+use std::io::{self, Read};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +94,7 @@ pub(super) fn init(backend: &dyn Backend, options: &InitOptions) -> Result<Repos
     if !is_free(backend).map_err(Error::repository("list", "the folder"))? {
         return Err(Error::NotEmpty { path: backend.place().to_owned() });
     }
+    refuse_inside_another(backend.place())?;
     make_folders(backend)?;
     let repository = RepositoryId::from_bytes(random());
     let config = Config {
@@ -108,6 +110,27 @@ pub(super) fn init(backend: &dyn Backend, options: &InitOptions) -> Result<Repos
     object::publish(backend, &session, "config.2", &bytes)?;
     object::publish(backend, &session, "config", &bytes)?;
     Ok(repository)
+}
+
+/// Refuses a new repository that would lie among the files of another one.
+pub(crate) fn refuse_inside_another(place: &Path) -> Result<()> {
+    let absolute = std::path::absolute(place).map_err(Error::path("look up", place))?;
+    let above = absolute.ancestors().skip(1).find_map(|above| std::fs::canonicalize(above).ok());
+    for folder in above.as_deref().into_iter().flat_map(Path::ancestors) {
+        let is_config = |name: &str| {
+            let mut magic = [0; 8];
+            let file = std::fs::File::open(folder.join(name));
+            file.is_ok_and(|mut file| file.read_exact(&mut magic).is_ok()) && magic == *Magic::Config.bytes()
+        };
+        if is_config("config") || is_config("config.2") {
+            return Err(Error::Nested {
+                inner: place.to_owned(),
+                outer: folder.to_owned(),
+                reason: "that is a repository, and none is made inside of another",
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Makes all folders of a repository and makes them durable `[REPO-5]`.

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use super::{World, flip, json};
+use crate::support::manifest::Manifest;
 use crate::support::mount::{FileSystem, Mount};
 use crate::support::needs::needs;
 use crate::support::vault::Vault;
@@ -214,4 +215,36 @@ fn the_program_describes_itself() {
         let page = fs::read_to_string(folder.join(format!("vault-{verb}.1"))).unwrap();
         assert!(page.contains(".SH SYNOPSIS") && page.contains("130"), "{verb}");
     }
+}
+
+#[test]
+fn no_repository_is_made_inside_of_another() {
+    let world = World::saved();
+    world.run(&["init", "-r", &world.path("other")]).ok();
+    for place in [world.path("other/packs/new"), world.path("other/new/folder"), world.path("repo/sub")] {
+        world.run(&["init", "-r", &place]).code(1).says("none is made inside of another");
+    }
+    world.run(&["mirror", "--new", &world.path("other/mirror")]).code(1).says("inside of another");
+    assert!(!world.vault.join("other/mirror").exists() && !world.vault.join("other/new").exists());
+}
+
+#[test]
+fn a_dry_run_before_the_first_snapshot_makes_no_repository() {
+    let mut world = World::new();
+    world.vault.env_remove("VAULT_REPOSITORY");
+    let before = Manifest::of(world.vault.path());
+    let told = world.run(&["snapshot", "-n", &world.path("src")]).ok();
+    assert!(
+        told.stderr.contains("no repository yet") && told.stderr.contains("stored as 20"),
+        "{}",
+        told.stderr
+    );
+    let after = Manifest::of(world.vault.path());
+    let changed: Vec<String> = before
+        .diff(&after)
+        .into_iter()
+        .filter(|line| !line.contains("runs") && !line.contains("cache"))
+        .collect();
+    assert_eq!(changed, [""; 0]);
+    world.run(&["snapshots"]).code(10);
 }

@@ -313,3 +313,40 @@ fn copy_1_packs_that_were_recorded_as_damaged_stay_so_under_the_new_id() {
     world.run(&["check", "--read-data", "--mark-damaged"]).ok();
     world.run(&["check"]).ok();
 }
+
+#[test]
+fn a_copy_without_its_empty_folders_can_be_mirrored() {
+    let world = World::saved();
+    for folder in walkdir::WalkDir::new(world.repo()).contents_first(true) {
+        let folder = folder.unwrap();
+        if folder.file_type().is_dir() {
+            // Only the empty ones go.
+            let _ = fs::remove_dir(folder.path());
+        }
+    }
+    assert!(!world.repo().join("records").exists());
+    let copy = world.path("copy");
+    world.run(&["mirror", "--new", &copy]).ok();
+    world.run(&["-r", &copy, "check", "--read-data"]).ok();
+    fs::remove_dir_all(world.repo().join("snapshots")).unwrap();
+    world.run(&["mirror", &copy]).code(1).says("snapshots");
+}
+
+#[test]
+fn check_names_every_path_that_is_lost_if_all_are_wanted() {
+    let world = World::new();
+    for number in 0..150 {
+        fs::write(world.src().join(format!("lost-{number:03}")), Random(number).bytes(2000)).unwrap();
+    }
+    world.save(&[]);
+    let (data, _) = packs(&world);
+    fs::remove_file(data).unwrap();
+    let count = |args: &[&str]| {
+        let output = world.run(args).code(13);
+        (output.text().matches("lost-").count(), output)
+    };
+    let (few, output) = count(&["check"]);
+    assert!((1..=100).contains(&few) && output.text().contains("more: all of them with -v"), "{few}");
+    assert_eq!(count(&["check", "-v"]).0, 150);
+    assert_eq!(count(&["check", "--json"]).0, 150);
+}

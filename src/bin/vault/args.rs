@@ -61,7 +61,7 @@ pub struct Global {
     /// The folder of the repository [default: `$VAULT_REPOSITORY`, or else `$XDG_DATA_HOME/vault/default`]
     #[arg(short, long, global = true, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub repository: Option<PathBuf>,
-    /// Print results and errors only
+    /// Print results, warnings and errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Print a line for each file

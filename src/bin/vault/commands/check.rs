@@ -40,6 +40,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
         }),
         only,
         mark_damaged: args.mark_damaged,
+        all_costs: context.screen.is_json() || context.screen.is_verbose(),
         seed: seed(),
     };
     let begun = Instant::now();
@@ -119,7 +120,9 @@ fn print_damage(context: &Context, damage: &Damage) -> Result<()> {
         context.screen.line(&format!("  {}", cost_text(cost)))?;
     }
     if damage.more_costs > 0 {
-        context.screen.line(&format!("  and {} more", text::count(damage.more_costs)))?;
+        context
+            .screen
+            .line(&format!("  and {} more: all of them with -v", text::count(damage.more_costs)))?;
     }
     if damage.object == COPY {
         context.screen.line("  `vault check --repair-copy` makes a new one")?;

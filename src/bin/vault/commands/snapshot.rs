@@ -5,11 +5,13 @@ mod stream;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
+use vault::backend::{Backend, LocalFolder};
 use vault::backup::{BackupOptions, BackupSummary, backup};
 use vault::error::{Error, Result};
 use vault::event::Observer;
@@ -26,7 +28,7 @@ use crate::render::text::{self, counted};
 
 pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Outcome> {
     let mut options = to_options(context, args)?;
-    let repository = open_or_make(context)?;
+    let (repository, _rehearsal) = open_or_make(context, args.dry_run)?;
     // Damage that something else stood in for, as that of `config`.
     let damaged = context.screen.tally().problems() > 0;
     options.cache_folder = context.cache_folder(repository.id());
@@ -59,19 +61,47 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Outcome> {
     })
 }
 
-/// Opens the repository; the default one is made the first time.
-fn open_or_make(context: &Context) -> Result<Repository> {
+/// An empty repository for a dry run before the first snapshot. Removed on drop.
+struct Rehearsal(PathBuf);
+
+impl Rehearsal {
+    fn begin() -> Result<(Repository, Self)> {
+        let folder = std::env::temp_dir().join(format!("vault-dry-run-{}", std::process::id()));
+        // It must be new: nobody else has put anything into it then.
+        std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(Error::path("make", &folder))?;
+        let rehearsal = Self(folder);
+        let backend: Arc<dyn Backend> = Arc::new(LocalFolder::new(&rehearsal.0));
+        super::init::make(&*backend, &InitOptions::default())?;
+        Ok((Repository::open(backend)?, rehearsal))
+    }
+}
+
+impl Drop for Rehearsal {
+    fn drop(&mut self) {
+        // A folder that is left in the place for temporary files does no harm.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Opens the repository; the default one is made the first time, unless nothing is to be written.
+fn open_or_make(context: &Context, dry_run: bool) -> Result<(Repository, Option<Rehearsal>)> {
     let (folder, is_default) = context.repository_folder()?;
     match context.open() {
+        Err(Error::NoRepository { .. }) if is_default && dry_run => {
+            context
+                .screen
+                .note(&format!("there is no repository yet; the first snapshot makes {}", folder.display()));
+            Rehearsal::begin().map(|(repository, rehearsal)| (repository, Some(rehearsal)))
+        }
         Err(Error::NoRepository { .. }) if is_default => {
             if let Some(parent) = folder.parent() {
                 std::fs::create_dir_all(parent).map_err(Error::path("make", parent))?;
             }
             let id = super::init::make(&*context.backend()?, &InitOptions::default())?;
             super::init::print(context, id, &folder)?;
-            context.open()
+            Ok((context.open()?, None))
         }
-        other => other,
+        other => Ok((other?, None)),
     }
 }
 

@@ -1,0 +1,42 @@
+//! The snapshots that are there already: which of them this one follows, and what it says of having seen them.
+
+use std::collections::HashSet;
+
+use crate::backup::{BackupOptions, host_of, place};
+use crate::codec::Bytes;
+use crate::error::Result;
+use crate::event::{Event, Observer};
+use crate::id::{SnapshotId, hash};
+use crate::snapshot::{Field, SNAPSHOT_SEEN, Snapshot, State};
+
+/// The newest snapshot of the same host, label and places: complete ones only.
+pub(super) fn find_predecessor<'a>(
+    snapshots: &'a [(SnapshotId, Result<Snapshot>)],
+    options: &BackupOptions,
+    sources: &[place::Placed],
+) -> Option<(&'a SnapshotId, &'a Snapshot)> {
+    let host = host_of(options);
+    let places: HashSet<&[u8]> = sources.iter().map(|source| source.stored_at.as_slice()).collect();
+    snapshots.iter().rev().filter_map(|(id, read)| Some((id, read.as_ref().ok()?))).find(|(_, snapshot)| {
+        snapshot.state == State::Complete
+            && snapshot.host == host
+            && snapshot.label == options.label
+            && snapshot.sources.len() == places.len()
+            && snapshot.sources.iter().all(|source| places.contains(&source.stored_at.0[..]))
+    })
+}
+
+/// Damaged snapshots stay what they are, and this one is whole without them, but whoever saves shall know.
+pub(super) fn say_damaged(observer: &dyn Observer, snapshots: &[(SnapshotId, Result<Snapshot>)]) {
+    for error in snapshots.iter().filter_map(|(_, read)| read.as_ref().err()) {
+        observer.event(&Event::Damage { error });
+    }
+}
+
+/// The set of snapshots that this run saw, so that it can be told later when one of them is missing.
+pub(super) fn seen(listed: &HashSet<SnapshotId>) -> Field {
+    let mut ids: Vec<[u8; 32]> = listed.iter().map(|id| *id.as_bytes()).collect();
+    ids.sort_unstable();
+    let value = Bytes(hash(ids.as_flattened()).to_vec());
+    Field { tag: SNAPSHOT_SEEN, critical: false, value }
+}
