@@ -157,3 +157,23 @@ fn a_pack_that_a_record_calls_damaged_on_the_mirror_is_looked_at_and_replaced() 
     let summary = world.mirror(&at, &world.options(false)).unwrap();
     assert_eq!(summary.replaced, packs[..1]);
 }
+
+#[test]
+fn copy_1_a_mirror_that_lost_its_copy_keeps_what_was_recorded_of_it() {
+    let (world, scratch) = (World::new(500), Scratch::new());
+    let at = scratch.join("mirror");
+    let copy = world.mirror(&at, &world.options(true)).unwrap().copy;
+    let pack = names(&at, "packs/").remove(0);
+    flip(&at.join(&pack));
+    let ids = vec![*PackId::from_hex(&pack[9..]).unwrap().as_bytes()];
+    let (kind, scope) = (record_kind::PACK_DAMAGED, Scope::Copy(copy));
+    publish_record(&open(&at), RecordOuter { kind, must_understand: true, scope, ids });
+    fs::remove_file(at.join("copy")).unwrap();
+    assert!(world.mirror(&at, &world.options(false)).is_err());
+    let options = MirrorOptions { name: "stick".into(), ..world.options(true) };
+    let summary = world.mirror(&at, &options).unwrap();
+    assert!(summary.copy != copy && summary.name == "stick");
+    assert_eq!(summary.replaced, [pack], "not looked at under the new id");
+    let mirror = open(&at);
+    assert!(mirror.problems().is_empty() && mirror.copy().copy == summary.copy);
+}
