@@ -85,6 +85,12 @@ fn a_mirror_lives_on_btrfs() {
 }
 
 #[test]
+fn a_mirror_lives_on_fat32() {
+    needs!("fat32");
+    life_of_a_mirror(FileSystem::Fat32, 64);
+}
+
+#[test]
 fn a_mirror_lives_on_exfat() {
     needs!("exfat");
     life_of_a_mirror(FileSystem::Exfat, 64);

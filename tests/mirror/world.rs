@@ -168,6 +168,8 @@ pub fn flip(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
+    // Anew: not every driver of FAT32 writes into a file that is there.
+    fs::remove_file(path).unwrap();
     fs::write(path, bytes).unwrap();
 }
 

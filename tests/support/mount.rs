@@ -19,6 +19,8 @@ pub enum FileSystem {
     Btrfs,
     /// exFAT over FUSE, as external drives have it: no links, modes, owners, xattrs or holes.
     Exfat,
+    /// FAT32 over FUSE, as older and small drives have it: like exFAT, and times to two seconds.
+    Fat32,
     /// In memory.
     Tmpfs,
 }
@@ -52,6 +54,7 @@ impl Mount {
                 FileSystem::Xfs => ("mkfs.xfs", &["-q", "-f", "-K"]),
                 FileSystem::Btrfs => ("mkfs.btrfs", &["-q", "-f", "-K"]),
                 FileSystem::Exfat | FileSystem::Tmpfs => ("mkfs.exfat", &[]),
+                FileSystem::Fat32 => ("mkfs.vfat", &["-F", "32"]),
             };
             run(Command::new(program).args(options).arg(&image));
             let device = run(Command::new("losetup").args(["--find", "--show"]).arg(&image));
@@ -114,6 +117,7 @@ impl Mount {
         let device = self.device.as_deref().unwrap_or("vault-test");
         match self.kind {
             FileSystem::Exfat => run(Command::new("mount.exfat-fuse").arg(device).arg(at)),
+            FileSystem::Fat32 => run(Command::new("fusefat").args(["-o", "rw+", device]).arg(at)),
             FileSystem::Tmpfs => {
                 let size = format!("size={}m", self.size_mb);
                 run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, device]).arg(at))

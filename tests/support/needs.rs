@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 /// All there is to need: programs of the PATH, paths, and what [`is_there`] knows by name.
-const ALL: [&str; 30] = [
+const ALL: [&str; 32] = [
     "root",
     "/dev/fuse",
     "/dev/loop-control",
@@ -16,10 +16,12 @@ const ALL: [&str; 30] = [
     "chown",
     "cp",
     "echo",
+    "fusefat",
     "losetup",
     "mkfs.btrfs",
     "mkfs.exfat",
     "mkfs.ext4",
+    "mkfs.vfat",
     "mkfs.xfs",
     "mount",
     "mount.exfat-fuse",
@@ -45,11 +47,12 @@ const ALL: [&str; 30] = [
 const PACKAGES: &str = "python3 with blake3 and zstandard";
 
 /// What stands for several: a mounted file system of that kind.
-const GROUPS: [(&str, &[&str]); 5] = [
+const GROUPS: [(&str, &[&str]); 6] = [
     ("tmpfs", &["root", "mount", "umount"]),
     ("ext4", &["root", "mount", "umount", "losetup", "/dev/loop-control", "mkfs.ext4"]),
     ("xfs", &["root", "mount", "umount", "losetup", "/dev/loop-control", "mkfs.xfs"]),
     ("btrfs", &["root", "mount", "umount", "losetup", "/dev/loop-control", "mkfs.btrfs"]),
+    ("fat32", &["root", "umount", "losetup", "/dev/loop-control", "/dev/fuse", "mkfs.vfat", "fusefat"]),
     (
         "exfat",
         &["root", "umount", "losetup", "/dev/loop-control", "/dev/fuse", "mkfs.exfat", "mount.exfat-fuse"],
