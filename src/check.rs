@@ -195,7 +195,27 @@ pub fn check(
     }
     let mut report = check.report;
     report.damages = check.damages.finish();
+    if options.only.is_none() {
+        forgive_replaced(&mut report, &reader.index().unfit_packs()?, observer);
+    }
     Ok(report)
+}
+
+/// A pack that is gone is no damage once all that was in it is in other packs: what was lost was stored again.
+fn forgive_replaced(report: &mut CheckReport, unfit: &[Error], observer: &dyn Observer) {
+    let is_unfit = |object: &str| unfit.iter().any(|error| error.file() == Some(object));
+    let is_gone = |error: &Error| matches!(error, Error::Repository { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
+    let is_replaced = |damage: &mut Damage| {
+        damage.object.starts_with("packs/")
+            && is_gone(&damage.error)
+            && damage.costs.is_empty()
+            && !is_unfit(&damage.object)
+    };
+    for damage in report.damages.extract_if(.., is_replaced) {
+        let text = format!("{} is gone, and all that was in it is in other packs", damage.object);
+        observer.event(&Event::Notice { path: Path::new(""), text: &text });
+        report.notices.push(text);
+    }
 }
 
 /// A check under way.

@@ -127,12 +127,43 @@ impl Index {
         self.found.lock().map(|mut found| std::mem::take(&mut *found)).unwrap_or_default()
     }
 
-    /// The packs that a segment names and that are not listed, or with another length, so that they are not present `[REPO-6]`.
-    #[must_use]
-    pub fn unfit_packs(&self) -> Problems {
+    /// The packs that a segment names and that are not listed, or with another length, so that they are not present `[REPO-6]`; but for
+    /// those of which every chunk is present elsewhere, as after what was lost was stored again.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn unfit_packs(&self) -> Result<Problems> {
+        let mut lost = HashSet::new();
+        for segment in self.segments() {
+            let is_unfit = |row: &&PackRow| !self.present.has(row) && !lost.contains(&row.pack);
+            let unfit: HashSet<PackId> =
+                segment.packs().iter().filter(is_unfit).map(|row| row.pack).collect();
+            if unfit.is_empty() {
+                continue;
+            }
+            let mut chunks = Vec::new();
+            let read = segment.for_each(|(id, place)| {
+                if unfit.contains(&place.pack) {
+                    chunks.push((id, place));
+                }
+            });
+            match read {
+                // What it says cannot be read: the worst is assumed.
+                Err(error) if error.is_damage() => lost.extend(unfit),
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    for (id, place) in chunks {
+                        if !lost.contains(&place.pack) && self.locate_all(place.kind, &id)?.is_empty() {
+                            lost.insert(place.pack);
+                        }
+                    }
+                }
+            }
+        }
         let mut seen = HashSet::new();
-        let rows = self.segments().flat_map(Segment::packs).filter(|row| !self.present.has(row));
-        rows.filter(|row| seen.insert(row.pack))
+        let rows = self.segments().flat_map(Segment::packs).filter(|row| lost.contains(&row.pack));
+        Ok(rows
+            .filter(|row| !self.present.has(row) && seen.insert(row.pack))
             .map(|row| {
                 let name = pack_file_name(&row.pack);
                 match self.present.packs.get(&row.pack) {
@@ -143,7 +174,7 @@ impl Index {
                     None => Error::repository("read", &name)(std::io::ErrorKind::NotFound.into()),
                 }
             })
-            .collect()
+            .collect())
     }
 
     /// Reads all blocks of all segments, and sets aside those that are damaged.

@@ -17,6 +17,7 @@
 
 mod copy;
 mod listing;
+mod lost;
 mod memory;
 mod place;
 mod spare;
@@ -141,6 +142,7 @@ pub fn mirror(
     let refreshed =
         Refresh::begin(repository, destination, &copier, options, (&copy, is_new)).and_then(|mut refresh| {
             refresh.copy_all()?;
+            refresh.say_lost_packs()?;
             refresh.verify_extra()?;
             refresh.remove_spare_segments()?;
             Ok(refresh.finish())

@@ -281,6 +281,7 @@ pub fn restore(
         links: Mutex::default(),
         kept: Mutex::default(),
         open_temps: Mutex::default(),
+        without_room: Mutex::default(),
         file_systems: Mutex::default(),
         spared_mounts: Mutex::default(),
         rate: options.write_rate.map(RateLimit::new),
@@ -371,6 +372,8 @@ struct Run<'a> {
     kept: Mutex<HashSet<Vec<u8>>>,
     /// Temporary files that are open, the longest open first.
     open_temps: Mutex<std::collections::VecDeque<std::sync::Weak<content::Writing>>>,
+    /// Files of a batch for which there was no room.
+    without_room: Mutex<Vec<plan::Job>>,
     /// A directory on each further file system that is mounted below the target and was gone through.
     file_systems: Mutex<HashMap<u64, Arc<target::Dir>>>,
     /// Mounts of which it was said that nothing is removed in them.

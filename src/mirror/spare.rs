@@ -93,7 +93,10 @@ impl Refresh<'_> {
         let name = file.name();
         let path = self.copier.to.place().join(&name);
         self.copier.observer.event(&Event::Problem { path: &path, error });
-        let whole_on_other_side = self.here.files.contains_key(&file);
+        let is_damaged_here =
+            |known: &DamagedFile| matches!(known.side, Side::Repository) && known.file == name;
+        let whole_on_other_side =
+            self.here.files.contains_key(&file) && !self.summary.damaged.iter().any(is_damaged_here);
         self.summary.damaged.push(DamagedFile { file: name, side: Side::Mirror, whole_on_other_side });
     }
 }

@@ -115,6 +115,8 @@ pub(super) fn init(backend: &dyn Backend, options: &InitOptions) -> Result<Repos
 /// Refuses a new repository that would lie among the files of another one.
 pub(crate) fn refuse_inside_another(place: &Path) -> Result<()> {
     let absolute = std::path::absolute(place).map_err(Error::path("look up", place))?;
+    // A symlink may lead there.
+    let absolute = std::fs::canonicalize(&absolute).unwrap_or(absolute);
     let above = absolute.ancestors().skip(1).find_map(|above| std::fs::canonicalize(above).ok());
     for folder in above.as_deref().into_iter().flat_map(Path::ancestors) {
         let is_config = |name: &str| {

@@ -166,7 +166,7 @@ impl Writer {
         } else {
             repository.backend().clone()
         };
-        problems.extend(index.unfit_packs());
+        problems.extend(index.unfit_packs()?);
         // What is damaged in the index is known before anything is relied on.
         let cache = open_cache(options, &mut index)?;
         problems.extend(index.take_problems());

@@ -36,7 +36,7 @@ const SCAN_LEN: usize = 256 << 10;
 
 impl Run<'_> {
     /// Looks at what exists under the name of a file. None if that settles it.
-    pub(super) fn begin(&self, job: Job) -> Result<Option<Arc<Writing>>> {
+    pub(super) fn begin(&self, job: Job, may_be_tried_again: bool) -> Result<Option<Arc<Writing>>> {
         let (path, size) = (job.path.clone(), job.size);
         let looked = self.look_at_existing(&job);
         if self.options.dry_run || !matches!(looked, Ok(Some(_))) {
@@ -47,7 +47,7 @@ impl Run<'_> {
                 self.pretend(&job, change)?;
                 Ok(None)
             }
-            Ok(Some(change)) => Ok(Some(Arc::new(Writing::new(job, change)))),
+            Ok(Some(change)) => Ok(Some(Arc::new(Writing::new(job, change, may_be_tried_again)))),
             Ok(None) => Ok(None),
             Err(error) => {
                 self.problem_or_end(&path, error)?;
@@ -338,16 +338,24 @@ impl Run<'_> {
                 let blanked = ranges.iter().try_for_each(|(at, len)| target::blank(&file, *at, *len));
                 blanked.map_err(self.error("write", &writing.job.path))?;
             }
-            let wanted = writing.job.wanted();
-            let set = self.set_metadata(&Handle::Open(file.as_fd()), &wanted);
+            // A file that is to be read back must still be open to its owner.
+            if self.options.verify && !is_lost {
+                return Ok(());
+            }
+            let set = self.set_final_metadata(writing, &file);
             // What is left of a damaged file is worth having without its metadata as well.
-            if is_lost { Ok(()) } else { set.map_err(|fault| fault.at(self, &writing.job.path)) }
+            if is_lost { Ok(()) } else { set }
         });
         if let Err(error) = done {
             let mut lost = lock(&writing.lost);
             lost.error.get_or_insert(error);
             lost.target_failed = true;
         }
+    }
+
+    fn set_final_metadata(&self, writing: &Writing, file: &File) -> Result<()> {
+        let set = self.set_metadata(&Handle::Open(file.as_fd()), &writing.job.wanted());
+        set.map_err(|fault| fault.at(self, &writing.job.path))
     }
 
     /// Makes the bytes of one file durable.
@@ -358,11 +366,21 @@ impl Run<'_> {
     /// What was written is durable: gives the file its name.
     pub(super) fn place(&self, writing: &Arc<Writing>) -> Result<()> {
         let job = &writing.job;
+        if self.options.verify && lock(&writing.lost).error.is_none() {
+            let file = writing.file(self).map_err(self.error("open", &job.path));
+            if let Err(error) = file.and_then(|file| self.set_final_metadata(writing, &file)) {
+                lock(&writing.lost).error = Some(error);
+            }
+        }
         let lost = std::mem::take(&mut *lock(&writing.lost));
         lock(&writing.open).take();
         let temp = lock(&writing.temp).take();
         self.check()?;
         if let Some(error) = lost.error {
+            if writing.may_be_tried_again && error.is_no_space() {
+                lock(&self.without_room).push(job.clone());
+                return Ok(());
+            }
             if let (Some((temp, _)), true, false) = (temp, self.options.keep_damaged, lost.target_failed) {
                 self.keep_damaged(job, temp, &lost.ranges)?;
             }

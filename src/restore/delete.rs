@@ -1,7 +1,8 @@
 //! What the target has and the snapshot does not: removed with `delete`, when the walk leaves a directory.
 //!
 //! Never what the snapshot left out on purpose (it has an entry), what the user's selection does not take in, what is
-//! mounted into the target, or what is in a repository. Both listings pass in portions, so a directory of any length does.
+//! mounted into the target, or what is in a repository. Both listings pass in portions, so a directory of any length does;
+//! where names that differ by case are one, those of the snapshot's directory are held at once.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -37,6 +37,7 @@ const MAX_NEEDS: usize = 16 << 10;
 const MAX_GATHERED: usize = 128 << 10;
 
 /// A regular file to be restored.
+#[derive(Clone)]
 pub(super) struct Job {
     /// Its directory; none if that does not exist, in a dry run.
     pub(super) dir: Option<Arc<Dir>>,
@@ -199,10 +200,10 @@ impl Run<'_> {
     /// Restores regular files.
     fn restore_files(&self, jobs: Vec<Job>) -> Result<()> {
         let (together, alone): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.size <= MAX_TOGETHER);
-        self.restore_together(together)?;
-        for job in alone {
+        let without_room = self.restore_together(together)?;
+        for job in alone.into_iter().chain(without_room) {
             self.check()?;
-            let Some(writing) = self.begin(job)? else { continue };
+            let Some(writing) = self.begin(job, false)? else { continue };
             let mut needs = Vec::new();
             self.list_needs(&writing, &mut |need| {
                 needs.push(need);
@@ -215,13 +216,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn restore_together(&self, jobs: Vec<Job>) -> Result<()> {
+    /// Restores files of moderate length, and returns those for which there was no room while the others lay beside what they replace.
+    fn restore_together(&self, jobs: Vec<Job>) -> Result<Vec<Job>> {
         let jobs: Vec<_> = jobs.into_iter().map(|job| std::sync::Mutex::new(Some(job))).collect();
         let gathered = std::sync::Mutex::default();
         let writings: std::sync::Mutex<Vec<Arc<Writing>>> = std::sync::Mutex::default();
         self.in_parallel(jobs.len(), |index| {
             let Some(job) = jobs.get(index).and_then(|job| lock(job).take()) else { return Ok(()) };
-            let Some(writing) = self.begin(job)? else { return Ok(()) };
+            let Some(writing) = self.begin(job, true)? else { return Ok(()) };
             let mut needs = Vec::new();
             self.list_needs(&writing, &mut |need| {
                 needs.push(need);
@@ -235,7 +237,8 @@ impl Run<'_> {
         let needs = std::mem::take(&mut *lock(&gathered));
         self.fetch(needs)?;
         let writings = std::mem::take(&mut *lock(&writings));
-        self.sync_and_place(&writings)
+        self.sync_and_place(&writings)?;
+        Ok(std::mem::take(&mut *lock(&self.without_room)))
     }
 
     /// Adds pieces to those that wait, and fetches all if they are too many: a forged list may name millions in one file.

@@ -321,15 +321,16 @@ impl<'a> Walk<'a> {
         if run.options.dry_run {
             return Ok(());
         }
-        if level.existed {
-            dir.remove_left_over()?;
-        }
         if run.root.as_ref().is_some_and(|root| root.inode.0 != dir.inode.0) {
             lock(&run.file_systems).entry(dir.inode.0).or_insert_with(|| dir.clone());
         }
         let mode = dir.stat_self().map_or(0o700, |stat| stat.st_mode & 0o7777);
         if !run.root_user && mode & 0o700 != 0o700 && dir.own_handle().chmod(mode | 0o700).is_ok() {
             level.mode_before = Some(mode);
+        }
+        if level.existed {
+            // A comfort: whatever keeps us from it is met again where it matters.
+            let _ = dir.remove_left_over();
         }
         let folds = *self.folds.entry(dir.inode.0).or_insert_with(|| dir.folds_case());
         level.folded = folds.then(HashSet::new);

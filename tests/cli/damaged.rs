@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{World, files, flip, json};
+use crate::support::manifest::Manifest;
 use crate::support::torture::Random;
 use crate::support::vault::Output;
 
@@ -91,4 +92,40 @@ fn a_damaged_snapshot_is_said_by_the_next_one() {
     let snapshot = largest(&world, "snapshots").remove(0);
     flip(&snapshot);
     damaged(&world, &[], name(&snapshot));
+}
+
+#[test]
+fn what_was_lost_and_stored_again_is_no_damage_any_more() {
+    let world = World::saved();
+    let before = Manifest::of(&world.src());
+    let away = world.vault.join("away");
+    fs::create_dir(&away).unwrap();
+    for pack in files(&world.repo().join("packs")) {
+        fs::rename(&pack, away.join(pack.file_name().unwrap())).unwrap();
+    }
+    let src = world.path("src");
+    world.run(&["check"]).code(13);
+    world.run(&["snapshot", &src]).code(13);
+    world.run(&["snapshot", "--force", &src]).ok();
+    world.run(&["snapshot", &src]).ok();
+    world.run(&["check", "--read-data"]).ok().says("no damage found");
+    for selector in ["latest", "latest~2"] {
+        world.run(&["restore", &format!("{selector}:{src}"), "--target", selector]).ok();
+        let restored = Manifest::of(&world.vault.join("cwd").join(selector));
+        assert_eq!(before.diff(&restored), [""; 0], "{selector}");
+    }
+}
+
+#[test]
+fn a_mirror_of_a_repository_that_lacks_packs_does_not_pass_for_whole() {
+    let world = World::saved();
+    world.run(&["mirror", "--new", &world.path("first")]).ok();
+    let data = largest(&world, "packs").remove(0);
+    let folder = data.parent().unwrap();
+    fs::remove_dir_all(folder).unwrap();
+    let name = name(&data);
+    world.run(&["mirror", "--new", &world.path("second")]).code(13).says(name);
+    // The first one has it still, and that is said.
+    world.run(&["mirror", &world.path("first")]).code(13).says(name);
+    world.run(&["-r", &world.path("first"), "check", "--read-data"]).ok();
 }

@@ -37,7 +37,7 @@ fn what_the_snapshot_lacks_is_said_with_counts() {
     world
         .run(&["restore", "latest", "-t", "g"])
         .ok()
-        .says("the snapshot lacks 1 entry of what was restored: 1 vanished while it was saved");
+        .says("the snapshot lacks 1 entry of what was restored: 1 not there when it was to be saved");
 
     let world = World::new();
     let id = partial(&world);

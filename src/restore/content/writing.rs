@@ -18,6 +18,8 @@ const MAX_OPEN_TEMPS: usize = 192;
 pub(in crate::restore) struct Writing {
     pub(in crate::restore) job: Job,
     pub(super) change: Change,
+    /// It is restored together with others: if there is no room for it, it is tried again once these have their names.
+    pub(super) may_be_tried_again: bool,
     /// Pieces still to arrive, and one for the listing of them.
     pub(super) waiting: AtomicUsize,
     pub(super) temp: Mutex<Option<(Temp, Inode)>>,
@@ -36,10 +38,11 @@ pub(super) struct Lost {
 
 impl Writing {
     /// A file of which nothing is written yet.
-    pub(super) fn new(job: Job, change: Change) -> Self {
+    pub(super) fn new(job: Job, change: Change, may_be_tried_again: bool) -> Self {
         Self {
             job,
             change,
+            may_be_tried_again,
             waiting: AtomicUsize::new(1),
             temp: Mutex::default(),
             open: Mutex::default(),
@@ -58,12 +61,19 @@ impl Writing {
         }
         if let Err(error) = self.file(run).and_then(|file| work(&file)) {
             let error = run.error("write", &self.job.path)(error);
-            if error.is_no_space() {
+            let is_no_space = error.is_no_space();
+            if is_no_space && !self.may_be_tried_again {
                 return Err(error);
             }
             let mut lost = lock(&self.lost);
             lost.error.get_or_insert(error);
             lost.target_failed = true;
+            drop(lost);
+            if is_no_space {
+                // What it has taken so far is room for the others.
+                lock(&self.open).take();
+                lock(&self.temp).take();
+            }
         }
         Ok(())
     }

@@ -92,7 +92,7 @@ pub fn why_text(why: Why) -> &'static str {
         Why::Unreadable => "not readable",
         Why::OtherFileSystem => "on another file system",
         Why::Repository => "the repository",
-        Why::Vanished => "vanished while it was saved",
+        Why::Vanished => "not there when it was to be saved",
         Why::Interrupted => "interrupted",
         Why::Unsupported => "of a kind that is not supported",
     }

@@ -17,6 +17,7 @@ use vault::error::{Error, Result};
 use vault::event::Observer;
 use vault::pattern::{self, CaseFold, Patterns};
 use vault::repository::{InitOptions, Repository};
+use vault::session::random;
 use vault::snapshot::{State, counter};
 use vault::source::Filter;
 
@@ -28,10 +29,12 @@ use crate::render::text::{self, counted};
 
 pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Outcome> {
     let mut options = to_options(context, args)?;
-    let (repository, _rehearsal) = open_or_make(context, args.dry_run)?;
+    let (repository, rehearsal) = open_or_make(context, args.dry_run)?;
     // Damage that something else stood in for, as that of `config`.
     let damaged = context.screen.tally().problems() > 0;
-    options.cache_folder = context.cache_folder(repository.id());
+    if rehearsal.is_none() {
+        options.cache_folder = context.cache_folder(repository.id());
+    }
     let begun = Instant::now();
     if stream::is_wanted(args) {
         options.stream = Some(stream::open(args, &context.stop)?);
@@ -66,7 +69,8 @@ struct Rehearsal(PathBuf);
 
 impl Rehearsal {
     fn begin() -> Result<(Repository, Self)> {
-        let folder = std::env::temp_dir().join(format!("vault-dry-run-{}", std::process::id()));
+        let random = u64::from_le_bytes(random());
+        let folder = std::env::temp_dir().join(format!("vault-dry-run-{random:016x}"));
         // It must be new: nobody else has put anything into it then.
         std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(Error::path("make", &folder))?;
         let rehearsal = Self(folder);
