@@ -4,7 +4,7 @@
 //! targets are raw bytes of any length. What tar does not know (sockets, what was left out, holes as holes) is said, not invented.
 //!
 //! What is damaged is named and left out, and all else follows; but only a whole archive gets the mark at its end (`blocks`). A file
-//! of up to [`AHEAD_LEN`] is read before its header is written. In a longer one damage is met too late to take the header back: the
+//! of up to `AHEAD_LEN` is read before its header is written. In a longer one damage is met too late to take the header back: the
 //! archive ends there. Memory: such a file, and the paths of files with more than one name.
 
 mod blocks;
