@@ -242,7 +242,8 @@ impl Dir {
         matches!(self.stat(&temp.name.to_ascii_uppercase()), Ok(Some(_)))
     }
 
-    /// Whether a repository lies in this directory, be it a damaged one `[REPO-4]`. What cannot be read is taken for one.
+    /// Whether a repository lies in this directory, be it a damaged one `[REPO-4]`. What the medium fails to give
+    /// is taken for one; not what the user may not open, as then each folder that cannot be entered would be.
     pub(super) fn is_repository(&self) -> bool {
         let is_ours = |name: &str, magics: &[&[u8; 8]]| {
             let mut found = [0; 8];
