@@ -3,10 +3,13 @@
 //! Content-defined chunking by fastcdc (v2020, normalized), so that an insertion moves only the cuts next to it. The only file that knows
 //! that crate. `spec/chunking.md` has the algorithm and its vectors. Next: `pack.rs`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::error::{Corruption, Result};
-use crate::id::{ChunkId, ChunkKind};
+use crate::id::{self, ChunkId, ChunkKind};
 
 /// Where chunks are read from.
 pub trait GetChunk: Send + Sync {
@@ -72,21 +75,35 @@ impl ChunkerParams {
     }
 }
 
+/// A table of 256 numbers, and the same shifted left by one. Wiped when it is dropped: it may be a secret.
+type Gear = [Zeroizing<Vec<u64>>; 2];
+
+/// A gear table, and the same shifted left by one, from the stream of a secret `[CUT-7]`: whoever does not know it cannot
+/// tell known content by the lengths of its chunks.
+fn secret_gear(secret: &[u8; 32]) -> Gear {
+    let mut bytes = Zeroizing::new([0; 256 * 8]);
+    id::xor_stream(secret, 0, &mut bytes[..]);
+    let (numbers, _) = bytes.as_chunks::<8>();
+    let gear: Vec<u64> = numbers.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+    let shifted: Vec<u64> = gear.iter().map(|number| number << 1).collect();
+    [gear.into(), shifted.into()]
+}
+
 /// Cuts streams into chunks.
 #[derive(Clone)]
 pub struct Chunker {
     params: ChunkerParams,
     mask_strict: u64,
     mask_loose: u64,
-    gear: std::sync::Arc<[Vec<u64>; 2]>,
+    gear: Arc<Gear>,
 }
 
 impl Chunker {
-    /// A chunker with these parameters.
+    /// A chunker with these parameters; in an encrypted repository with a table made from its secret `[CUT-7]`.
     ///
     /// # Errors
     /// `[CUT-1]`.
-    pub fn new(params: ChunkerParams) -> Result<Self, Corruption> {
+    pub fn new(params: ChunkerParams, secret: Option<&[u8; 32]>) -> Result<Self, Corruption> {
         use fastcdc::v2020::Normalization;
         params.validate()?;
         let level = match params.normalization {
@@ -97,13 +114,14 @@ impl Chunker {
         };
         // [CUT-2] and [CUT-3]: the crate's tables are those of the specification, as its vectors show.
         let (mask_strict, mask_loose) = fastcdc::v2020::select_masks(params.avg_len as usize, level);
-        let (gear, gear_shifted) = fastcdc::v2020::get_gear_with_seed(0);
-        Ok(Self {
-            params,
-            mask_strict,
-            mask_loose,
-            gear: std::sync::Arc::new([gear.into_owned(), gear_shifted.into_owned()]),
-        })
+        let gear = match secret {
+            None => {
+                let (gear, gear_shifted) = fastcdc::v2020::get_gear_with_seed(0);
+                [gear.into_owned().into(), gear_shifted.into_owned().into()]
+            }
+            Some(secret) => secret_gear(secret),
+        };
+        Ok(Self { params, mask_strict, mask_loose, gear: Arc::new(gear) })
     }
 
     /// Its parameters.

@@ -5,7 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::id::{ChunkId, ChunkKind, RepositoryId};
+use crate::id::{ChunkId, ChunkKind, KeyId, RepositoryId, SnapshotId};
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -82,6 +82,35 @@ pub enum Error {
         /// The id of the record.
         record: String,
     },
+    /// The repository is encrypted, and nothing was given that opens it.
+    #[error("the repository is encrypted, and no passphrase was given")]
+    Locked,
+    /// A passphrase opens none of the keys.
+    #[error("wrong passphrase: it opens none of the keys that were tried ({tried})")]
+    WrongPassphrase {
+        /// How many.
+        tried: u32,
+    },
+    /// A passphrase opens a key that a record says was removed.
+    #[error("the key {key} that this passphrase opens was removed from the repository")]
+    KeyRemoved {
+        /// The key.
+        key: KeyId,
+    },
+    /// The repository is encrypted, and no key file is left.
+    #[error("the repository is encrypted, and all its keys are missing")]
+    NoKeys,
+    /// A snapshot that this host saw in this copy of the repository is gone, and no record says that it was forgotten.
+    #[error(
+        "snapshot {snapshot} was here and is gone, and was never forgotten: it was deleted, or the repository was set back"
+    )]
+    SnapshotGone {
+        /// Which.
+        snapshot: SnapshotId,
+    },
+    /// A passphrase was given for a repository that is not encrypted.
+    #[error("a passphrase was given, and the repository says that it is not encrypted")]
+    NotEncrypted,
     /// The two repositories are not copies of one another.
     #[error("this is a copy of another repository: {found} instead of {expected}")]
     OtherRepository {
@@ -175,7 +204,8 @@ impl Error {
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Damaged { .. } | Self::ChunkMissing { .. } => true,
+            Self::Damaged { source, .. } => *source != Corruption::Locked,
+            Self::ChunkMissing { .. } | Self::SnapshotGone { .. } | Self::NoKeys => true,
             Self::Repository { source, action, .. } => {
                 // InvalidData: something else than a regular file has the name; UnexpectedEof: it shrank while it was read.
                 use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
@@ -282,8 +312,41 @@ pub enum Corruption {
         found: RepositoryId,
     },
     /// `[HEAD-5]`
-    #[error("it is sealed, but the repository is not encrypted")]
+    #[error(
+        "it is sealed, but the repository says that it is not encrypted: its config was exchanged, or the file is from elsewhere"
+    )]
     UnexpectedSeal,
+    /// `[HEAD-5]`
+    #[error("it is not sealed, though the repository is encrypted: someone without the key put it there")]
+    MissingSeal,
+    /// `[SEAL-2]`, `[BOX-1]`
+    #[error("the seal of its {part} is broken: it was altered, or it is not what was written in this place")]
+    BrokenSeal {
+        /// Of what.
+        part: &'static str,
+    },
+    /// `[CONF-4]`
+    #[error(
+        "it is not the config that was made with this key: it was altered or exchanged, or the key is that of another repository"
+    )]
+    OtherConfig,
+    /// `[KEY-4]`
+    #[error("it is another config than the one that the key was made for: one of the two was exchanged")]
+    KeyOfOtherConfig,
+    /// `[CONF-5]`
+    #[error("it does not say the same of encryption as config.2: one of them was exchanged")]
+    ModesDiffer,
+    /// `[CONF-5]`
+    #[error("it says that the repository is not encrypted, and there are keys beside it: it was exchanged")]
+    KeysBesidePlain,
+    /// `[CONF-5]`
+    #[error(
+        "it says that the repository is not encrypted, and this computer has seen it encrypted: it was exchanged"
+    )]
+    SeenEncrypted,
+    /// It could be read with the keys of the repository, which are not known.
+    #[error("it is sealed, and the repository is locked")]
+    Locked,
     /// `[CONF-3]`
     #[error("its encryption mode {found} is unknown")]
     UnknownEncryption {

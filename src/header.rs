@@ -3,13 +3,16 @@
 
 use crate::error::Corruption;
 use crate::id::{self, RepositoryId};
+use crate::seal::{self, BoxKey, Keys, SEALED_HEADER_LEN};
+
+pub use crate::seal::KEY_BOX_LEN;
 
 /// The length of the header.
 pub const HEADER_LEN: usize = 192;
-/// The length of the key box in headers and tails.
-pub const KEY_BOX_LEN: usize = 128;
 /// The most bytes that outer and body of an object file may have together `[OBJ-3]`.
 pub const MAX_OBJECT_LEN: u64 = 16 << 20;
+/// The longest structure of an object file that fits into it sealed as well, whatever it is padded to `[OBJ-3]`.
+pub const MAX_STRUCTURE_LEN: u64 = MAX_OBJECT_LEN - (256 << 10) - 1;
 /// The version of the format.
 pub const VERSION: u16 = 1;
 
@@ -50,6 +53,17 @@ impl Magic {
     }
 }
 
+/// How a file is protected: the byte `seal` and the key box of its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seal {
+    /// It can be read without a key.
+    Plain,
+    /// It is sealed with the key in this key box.
+    Sealed([u8; KEY_BOX_LEN]),
+    /// It is sealed with a key made from a passphrase: only key files are.
+    Passphrase,
+}
+
 /// What a header says, but for magic and checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -61,19 +75,33 @@ pub struct Header {
     pub body_len: u64,
     /// The repository the file belongs to.
     pub repository: RepositoryId,
+    /// How the file is protected.
+    pub seal: Seal,
 }
 
 impl Header {
+    /// The part of the header that the seals of the file vouch for.
+    #[must_use]
+    pub fn sealed_part(&self, magic: Magic) -> [u8; SEALED_HEADER_LEN] {
+        let mut bytes = [0; SEALED_HEADER_LEN];
+        bytes[0..8].copy_from_slice(magic.bytes());
+        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[10] = self.kind;
+        bytes[11] = u8::from(self.seal != Seal::Plain);
+        bytes[12..16].copy_from_slice(&self.outer_len.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.body_len.to_le_bytes());
+        bytes[24..40].copy_from_slice(self.repository.as_bytes());
+        bytes
+    }
+
     /// The header of a file of this kind.
     #[must_use]
     pub fn encode(&self, magic: Magic) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
-        bytes[0..8].copy_from_slice(magic.bytes());
-        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[10] = self.kind;
-        bytes[12..16].copy_from_slice(&self.outer_len.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.body_len.to_le_bytes());
-        bytes[24..40].copy_from_slice(self.repository.as_bytes());
+        bytes[..SEALED_HEADER_LEN].copy_from_slice(&self.sealed_part(magic));
+        if let Seal::Sealed(key_box) = &self.seal {
+            bytes[40..168].copy_from_slice(key_box);
+        }
         let checksum = id::checksum_128(&[&bytes[..176]]);
         bytes[176..192].copy_from_slice(&checksum);
         bytes
@@ -97,9 +125,7 @@ impl Header {
         if version != VERSION {
             return Err(Corruption::WrongVersion { found: version.into() });
         }
-        if bytes[11] != 0 || bytes[40..168].iter().any(|byte| *byte != 0) {
-            return Err(Corruption::UnexpectedSeal);
-        }
+        let seal = decode_seal(bytes, magic)?;
         let is_pack = magic == Magic::Pack;
         let kind_fits = if is_pack { matches!(bytes[10], 1 | 2) } else { bytes[10] == 0 };
         if !kind_fits || bytes[168..176].iter().any(|byte| *byte != 0) {
@@ -117,11 +143,40 @@ impl Header {
             outer_len: u32::from_le_bytes(array(&bytes[12..16])),
             body_len: u64::from_le_bytes(array(&bytes[16..24])),
             repository: found,
+            seal,
         };
         if is_pack && (header.outer_len, header.body_len) != (0, 0) {
             return Err(Corruption::rule("HEAD-6", "a pack's header has lengths"));
         }
         Ok(header)
+    }
+}
+
+impl Header {
+    /// Checks that the file is sealed exactly if the repository is encrypted `[HEAD-5]`.
+    ///
+    /// # Errors
+    /// `UnexpectedSeal`, `MissingSeal`.
+    pub fn fits(&self, keys: &Keys) -> Result<(), Corruption> {
+        match (self.seal, keys.is_sealed()) {
+            (Seal::Plain, false) | (Seal::Sealed(_), true) => Ok(()),
+            (Seal::Plain, true) => Err(Corruption::MissingSeal),
+            (Seal::Sealed(_) | Seal::Passphrase, _) => Err(Corruption::UnexpectedSeal),
+        }
+    }
+}
+
+/// `[HEAD-5]`: what is not sealed has no key box, and key files have none either.
+fn decode_seal(bytes: &[u8; HEADER_LEN], magic: Magic) -> Result<Seal, Corruption> {
+    let is_empty = bytes[40..168].iter().all(|byte| *byte == 0);
+    match (bytes[11], magic) {
+        (0, _) if !is_empty => Err(Corruption::rule("HEAD-5", "it has a key box and is not sealed")),
+        (0, Magic::Key) => Err(Corruption::MissingSeal),
+        (0, _) => Ok(Seal::Plain),
+        (1, Magic::Key) if is_empty => Ok(Seal::Passphrase),
+        (1, Magic::Config | Magic::Copy | Magic::Key) => Err(Corruption::UnexpectedSeal),
+        (1, _) => Ok(Seal::Sealed(array(&bytes[40..168]))),
+        _ => Err(Corruption::rule("HEAD-5", "its seal is of an unknown kind")),
     }
 }
 
@@ -132,21 +187,49 @@ pub(crate) fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     out
 }
 
-/// The bytes of an object file.
+/// The bytes of an object file that is never sealed with a key box: config, copy, and, sealed already, key files.
 #[must_use]
-pub fn encode_object(magic: Magic, repository: RepositoryId, outer: &[u8], body: &[u8]) -> Vec<u8> {
-    let header = Header {
-        kind: 0,
-        outer_len: u32::try_from(outer.len()).unwrap_or(u32::MAX),
-        body_len: body.len() as u64,
-        repository,
-    };
-    let mut bytes = header.encode(magic).to_vec();
-    bytes.extend_from_slice(outer);
-    bytes.extend_from_slice(body);
+pub fn encode_object(
+    magic: Magic,
+    repository: RepositoryId,
+    seal: Seal,
+    outer: &[u8],
+    body: &[u8],
+) -> Vec<u8> {
+    let header = object_header(repository, seal, outer, body.len());
+    assemble(&header.encode(magic), outer, body)
+}
+
+/// The header of an object file with such an outer and a body of this length.
+#[must_use]
+pub fn object_header(repository: RepositoryId, seal: Seal, outer: &[u8], body_len: usize) -> Header {
+    let outer_len = u32::try_from(outer.len()).unwrap_or(u32::MAX);
+    Header { kind: 0, outer_len, body_len: body_len as u64, repository, seal }
+}
+
+fn assemble(header: &[u8; HEADER_LEN], outer: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut bytes = [&header[..], outer, body].concat();
     let hash = id::hash(&bytes);
     bytes.extend_from_slice(&hash);
     bytes
+}
+
+/// The bytes of an object file that is sealed where the repository is encrypted: snapshots and records.
+///
+/// # Errors
+/// `Locked`.
+pub fn seal_object(magic: Magic, keys: &Keys, outer: &[u8], body: &[u8]) -> Result<Vec<u8>, Corruption> {
+    if !keys.is_sealed() {
+        return Ok(encode_object(magic, keys.repository(), Seal::Plain, outer, body));
+    }
+    let padded = seal::pad_body(body);
+    let unboxed = Seal::Sealed([0; KEY_BOX_LEN]);
+    let mut header = object_header(keys.repository(), unboxed, outer, padded.len() + seal::TAG_LEN);
+    let head = header.sealed_part(magic);
+    let mut new = keys.new_file(BoxKey::Data, &head)?.ok_or(Corruption::Locked)?;
+    let sealed = new.sealer.seal(&[&head[..], outer].concat(), &padded)?;
+    header.seal = Seal::Sealed(new.key_box);
+    Ok(assemble(&header.encode(magic), outer, &sealed))
 }
 
 /// An object file taken apart.
@@ -156,7 +239,7 @@ pub struct Object<'a> {
     pub header: Header,
     /// What can be read without a key.
     pub outer: &'a [u8],
-    /// The rest.
+    /// The rest, as stored.
     pub body: &'a [u8],
 }
 
@@ -184,4 +267,22 @@ pub fn decode_object(
     }
     let (outer, body) = rest[HEADER_LEN..].split_at(header.outer_len as usize);
     Ok(Object { header, outer, body })
+}
+
+/// Takes an object file apart that is sealed where the repository is encrypted, and opens it. Returns outer and body.
+///
+/// # Errors
+/// Names the rule; `Locked`.
+pub fn open_object<'a>(
+    bytes: &'a [u8],
+    magic: Magic,
+    keys: &Keys,
+) -> Result<(&'a [u8], Vec<u8>), Corruption> {
+    let Object { header, outer, body } = decode_object(bytes, magic, Some(keys.repository()))?;
+    header.fits(keys)?;
+    let Seal::Sealed(key_box) = &header.seal else { return Ok((outer, body.to_vec())) };
+    let head = header.sealed_part(magic);
+    let opener = keys.open_file(BoxKey::Data, &head, key_box)?;
+    let padded = opener.open(0, &[&head[..], outer].concat(), body, "body")?;
+    Ok((outer, seal::unpad_body(&padded)?.to_vec()))
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 /// Defines a newtype over a byte array that prints as lower-case hex.
 macro_rules! id {
@@ -81,6 +82,10 @@ id!(
     CopyId, 16
 );
 id!(
+    /// The name of a key file: the BLAKE3 of its stored bytes.
+    KeyId, 32
+);
+id!(
     /// Which names in a snapshot are one file: a keyed hash of mount path and inode.
     LinkGroup, 16
 );
@@ -144,13 +149,13 @@ impl fmt::Display for ChunkKind {
     }
 }
 
-/// The keys that name chunks and link groups: public constants in a plain repository.
+/// The keys that name chunks and link groups: public constants in a plain repository. Wiped when they are dropped.
 #[derive(Clone)]
 pub struct IdKeys {
-    data: [u8; 32],
-    tree: [u8; 32],
-    list: [u8; 32],
-    link: [u8; 32],
+    data: Zeroizing<[u8; 32]>,
+    tree: Zeroizing<[u8; 32]>,
+    list: Zeroizing<[u8; 32]>,
+    link: Zeroizing<[u8; 32]>,
 }
 
 impl IdKeys {
@@ -158,10 +163,21 @@ impl IdKeys {
     #[must_use]
     pub fn plain() -> Self {
         Self {
-            data: blake3::derive_key("vault 2026 plain data chunk", b""),
-            tree: blake3::derive_key("vault 2026 plain tree chunk", b""),
-            list: blake3::derive_key("vault 2026 plain list chunk", b""),
-            link: blake3::derive_key("vault 2026 plain link group", b""),
+            data: blake3::derive_key("vault 2026 plain data chunk", b"").into(),
+            tree: blake3::derive_key("vault 2026 plain tree chunk", b"").into(),
+            list: blake3::derive_key("vault 2026 plain list chunk", b"").into(),
+            link: blake3::derive_key("vault 2026 plain link group", b"").into(),
+        }
+    }
+
+    /// The keys of an encrypted repository, from its secret for ids `[KEY-1]`.
+    #[must_use]
+    pub fn secret(ids: &[u8; 32]) -> Self {
+        Self {
+            data: blake3::derive_key("vault 2026 secret data chunk", ids).into(),
+            tree: blake3::derive_key("vault 2026 secret tree chunk", ids).into(),
+            list: blake3::derive_key("vault 2026 secret list chunk", ids).into(),
+            link: blake3::derive_key("vault 2026 secret link group", ids).into(),
         }
     }
 
@@ -207,6 +223,37 @@ pub fn checksum_64(parts: &[&[u8]]) -> [u8; 8] {
 #[must_use]
 pub fn checksum_128(parts: &[&[u8]]) -> [u8; 16] {
     first(hash_parts(parts))
+}
+
+/// A key made from other secrets, for one purpose that `context` names.
+#[must_use]
+pub fn derive_key(context: &str, parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    for part in parts {
+        hasher.update(part);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// Keyed BLAKE3 of the parts, one after the other.
+#[must_use]
+pub fn keyed_hash(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    for part in parts {
+        hasher.update(part);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// XORs bytes with the endless output of keyed BLAKE3 of nothing, from `offset` on.
+pub fn xor_stream(key: &[u8; 32], offset: u64, bytes: &mut [u8]) {
+    let mut stream = blake3::Hasher::new_keyed(key).finalize_xof();
+    stream.set_position(offset);
+    let mut mask = [0; 64];
+    for piece in bytes.chunks_mut(mask.len()) {
+        stream.fill(&mut mask);
+        piece.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+    }
 }
 
 fn hash_parts(parts: &[&[u8]]) -> blake3::Hash {

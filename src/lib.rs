@@ -16,7 +16,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | leaves | [`id`] [`error`] [`codec`] [`field`] [`header`] [`event`] [`backend`] [`pattern`] [`rate`] [`session`] [`guard`] |
+//! | leaves | [`id`] [`error`] [`codec`] [`field`] [`header`] [`event`] [`backend`] [`pattern`] [`rate`] [`session`] [`guard`] [`seal`] |
 //! | bytes | [`chunk`], then [`pack`], then [`index`] |
 //! | trees | [`snapshot`], then [`browse`] |
 //! | the store | [`repository`] |
@@ -76,6 +76,7 @@ pub mod pattern;
 pub mod rate;
 pub mod repository;
 pub mod restore;
+pub mod seal;
 pub mod session;
 pub mod snapshot;
 pub mod source;
