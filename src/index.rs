@@ -15,11 +15,12 @@ mod redundant;
 mod segment;
 
 pub use cache::ChunkCache;
+pub(crate) use cache::open_private;
 pub use facts::Facts;
 pub use redundant::redundant;
 pub use segment::{
-    FACT_LEN, FACTS_PER_BLOCK, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, PackRow, SMALL_SEGMENTS, Segment,
-    SegmentHeader,
+    FACT_LEN, FACTS_PER_BLOCK, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, MAX_SUPERSEDED, PackRow, SMALL_SEGMENTS,
+    Segment, SegmentHeader,
 };
 
 use std::collections::{HashMap, HashSet};
@@ -27,8 +28,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::backend::Backend;
 use crate::error::{Corruption, Error, Result};
-use crate::id::{ChunkId, ChunkKind, PackId, RepositoryId, SegmentId};
+use crate::id::{ChunkId, ChunkKind, PackId, SegmentId};
 use crate::pack::{Location, PackFile, pack_file_name};
+use crate::seal::Keys;
 
 /// So many segments keep their file open: more than a repository has whose small ones are merged.
 const OPEN_SEGMENTS: usize = 64;
@@ -51,12 +53,14 @@ impl PresentPacks {
 /// Where every chunk lies.
 pub struct Index {
     backend: Arc<dyn Backend>,
-    repository: RepositoryId,
+    keys: Keys,
     segments: Vec<Covered>,
     uncovered: Facts,
     uncovered_packs: Vec<PackId>,
     present: PresentPacks,
     blocks: segment::BlockCache,
+    /// Segments that are damaged.
+    damaged: Vec<SegmentId>,
     /// Of each segment that was set aside, the packs that no other one covers.
     set_aside: Vec<Vec<PackId>>,
     /// What was found damaged since the index was loaded.
@@ -80,15 +84,15 @@ impl Index {
     /// error here but a problem that is returned.
     pub fn load(
         backend: &Arc<dyn Backend>,
-        repository: RepositoryId,
+        keys: &Keys,
         segments: &[SegmentId],
         present: PresentPacks,
     ) -> Result<(Self, Problems)> {
-        let mut problems = Vec::new();
+        let (mut problems, mut damaged) = (Vec::new(), Vec::new());
         let mut opened = Vec::new();
         let mut covered = HashSet::new();
         for id in segments {
-            match Segment::open(backend, *id, repository) {
+            match Segment::open(backend, *id, keys) {
                 Ok(mut segment) => {
                     if opened.len() >= OPEN_SEGMENTS {
                         segment.close();
@@ -96,18 +100,22 @@ impl Index {
                     covered.extend(segment.packs().iter().filter(|row| present.has(row)).map(|row| row.pack));
                     opened.push(Covered { segment, fallback: OnceLock::new() });
                 }
-                Err(error) if error.is_damage() && !is_vanished(&error) => problems.push(error),
+                Err(error) if error.is_damage() && !is_vanished(&error) => {
+                    damaged.push(*id);
+                    problems.push(error);
+                }
                 Err(error) => return Err(error),
             }
         }
         let mut index = Self {
             backend: backend.clone(),
-            repository,
+            keys: keys.clone(),
             segments: opened,
             uncovered: Facts::default(),
             uncovered_packs: Vec::new(),
             present,
             blocks: segment::BlockCache::default(),
+            damaged,
             set_aside: Vec::new(),
             found: Mutex::default(),
         };
@@ -218,6 +226,7 @@ impl Index {
         self.uncovered_packs.extend_from_slice(&uncovered);
         self.uncovered_packs.sort_unstable();
         self.set_aside.push(uncovered);
+        self.damaged.push(id);
         self.note(problems);
     }
 
@@ -237,10 +246,28 @@ impl Index {
         &self.uncovered_packs
     }
 
-    /// Of each segment that was set aside, those of them that it covered: covered again together, they are most often that segment, byte
-    /// for byte.
+    /// Of each segment that was set aside, those of them that it covered: covered again together, they are in a plain repository most often
+    /// that segment, byte for byte. In an encrypted one no seal comes out twice alike: there the damaged one is removed.
     pub(crate) fn packs_set_aside(&self) -> &[Vec<PackId>] {
         &self.set_aside
+    }
+
+    /// The segments that are damaged and that no sound one of the same name has replaced.
+    pub(crate) fn damaged_segments(&self) -> Vec<SegmentId> {
+        let is_replaced = |id: &&SegmentId| self.segments().any(|segment| segment.id() == **id);
+        self.damaged.iter().filter(|id| !is_replaced(id)).copied().collect()
+    }
+
+    /// Whether sound segments cover every pack that is present.
+    pub(crate) fn covers_all(&self) -> bool {
+        self.present.packs.keys().all(|pack| self.is_covered(pack))
+    }
+
+    /// Segments that another one was made from, and that were removed then; and that one `[SEG-6]`.
+    pub fn superseded(&self) -> Vec<(&Segment, SegmentId)> {
+        let by: HashMap<SegmentId, SegmentId> =
+            self.segments().flat_map(|by| by.superseded().map(|id| (id, by.id()))).collect();
+        self.segments().filter_map(|segment| Some((segment, *by.get(&segment.id())?))).collect()
     }
 
     /// The packs of the listing.
@@ -299,7 +326,7 @@ impl Index {
     /// # Errors
     /// Any error of the medium.
     pub fn add_segment(&mut self, id: SegmentId) -> Result<()> {
-        let mut segment = Segment::open(&self.backend, id, self.repository)?;
+        let mut segment = Segment::open(&self.backend, id, &self.keys)?;
         if self.segments.len() >= OPEN_SEGMENTS {
             segment.close();
         }
@@ -348,13 +375,13 @@ impl Index {
     /// Adds the facts of packs from their own directories, or where one is damaged, from its frames.
     fn read_directories(&self, packs: &[PackId], facts: &mut Facts, problems: &mut Problems) {
         for pack in packs.iter().filter(|pack| self.present.packs.contains_key(pack)) {
-            let read = PackFile::open(&*self.backend, *pack, self.repository)
+            let read = PackFile::open(&*self.backend, *pack, &self.keys)
                 .and_then(|file| Ok((file.len(), file.kind(), file.directory()?)));
             match read {
                 Ok((len, kind, directory)) => facts.add_pack(*pack, len, kind, directory.placed(*pack)),
                 Err(error) => {
                     problems.push(error);
-                    if let Err(error) = facts.add_frames(&*self.backend, *pack, self.repository) {
+                    if let Err(error) = facts.add_frames(&*self.backend, *pack, &self.keys) {
                         problems.push(error);
                     }
                 }

@@ -9,12 +9,13 @@ mod reader;
 mod scan;
 mod writer;
 
-pub use frame::{Compression, Compressor, Frame, FrameBuilder, FrameChunk, SealedFrame, decode_frame};
+pub use frame::{Compression, Compressor, Frame, FrameBuilder, FrameChunk, ReadyFrame, decode_frame};
 pub use reader::{Directory, DirectoryFrame, PackFile, WalkedFrame};
 pub use scan::{ScannedPack, scan_pack};
 pub use writer::{FinishedPack, PackWriter};
 
 use crate::id::{ChunkId, ChunkKind, PackId};
+use crate::seal::Mask;
 
 // The limits of [LIMIT-1], here and beside the other structures.
 
@@ -28,6 +29,8 @@ pub const MAX_FRAME_CHUNKS: usize = 13_107;
 pub const MAX_PACK_LEN: u64 = (1 << 32) - 64;
 /// The most chunks of a pack.
 pub const MAX_PACK_CHUNKS: usize = 1 << 20;
+/// The most zeros behind the rows of a sealed directory.
+pub const MAX_FILLER_LEN: usize = 8 << 20;
 /// Frames and the directory start at multiples of this.
 pub const ALIGNMENT: u64 = 64;
 /// The length of a frame's header.
@@ -99,6 +102,12 @@ pub type Placed = (ChunkId, Location);
 #[must_use]
 pub fn pack_file_name(pack: &PackId) -> String {
     format!("packs/{:02x}/{pack}", pack.as_bytes()[0])
+}
+
+/// Puts the mask on a tail that stands at `offset`, or takes it off: on all but the key box and the magic `[SEAL-3]`.
+fn mask_tail(mask: &Mask, offset: u64, tail: &mut [u8; TAIL_LEN]) {
+    mask.apply(offset, &mut tail[..16]);
+    mask.apply(offset + 144, &mut tail[144..184]);
 }
 
 /// `len` rounded up to the next multiple of [`ALIGNMENT`].

@@ -5,8 +5,9 @@
 //! deleted and filled again from the segments. A value that is silently missing costs a chunk stored twice, never more.
 
 use std::collections::HashSet;
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
@@ -28,6 +29,11 @@ const FILE_NAME: &str = "chunks.redb";
 pub struct ChunkCache {
     database: Guarded<Database>,
     path: PathBuf,
+}
+
+/// Opens a database file, or makes one that nobody else can read, whatever the umask: there are names and content of files in it.
+pub(crate) fn open_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 impl ChunkCache {
@@ -63,7 +69,8 @@ impl ChunkCache {
 
     fn open_and_fill(path: &Path, index: &mut Index) -> Result<Self, Failure> {
         guarded(|| {
-            let database = match redb::Builder::new().set_cache_size(MEMORY_BYTES).create(path) {
+            let file = open_private(path).map_err(|error| Failure::Doubt(error.to_string()))?;
+            let database = match redb::Builder::new().set_cache_size(MEMORY_BYTES).create_file(file) {
                 Ok(database) => database,
                 Err(DatabaseError::DatabaseAlreadyOpen) => return Err(Failure::Locked),
                 Err(error) => return Err(Failure::Doubt(error.to_string())),

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use crate::backend::Backend;
 use crate::codec;
-use crate::error::Result;
-use crate::header::{Header, Magic, array};
-use crate::id::{self, ChunkId, ChunkKind, IdKeys, PackId, RepositoryId};
-use crate::index::segment::{FACT_LEN, FACTS_PER_BLOCK, PackRow, SegmentHeader};
+use crate::error::{Corruption, Result};
+use crate::field::Field;
+use crate::header::{Magic, Seal, array, object_header};
+use crate::id::{self, ChunkId, ChunkKind, IdKeys, PackId, SegmentId};
+use crate::index::segment::{FACT_LEN, FACTS_PER_BLOCK, PackRow, SUPERSEDED, SegmentHeader, block_len};
 use crate::pack::{FRAME_HEADER_LEN, Location, PackFile, PackKind, Placed};
+use crate::seal::{self, BoxKey, KEY_BOX_LEN, Keys};
 
 /// A fact as it is stored: see the table FACT in `spec/format.md`.
 pub(super) type Row = [u8; FACT_LEN];
@@ -68,31 +70,33 @@ impl Facts {
     ///
     /// # Errors
     /// Any error of the medium.
-    pub fn add_frames(
-        &mut self,
-        backend: &dyn Backend,
-        pack: PackId,
-        repository: RepositoryId,
-    ) -> Result<()> {
-        let keys = IdKeys::plain();
-        let file = match PackFile::open(backend, pack, repository) {
+    pub fn add_frames(&mut self, backend: &dyn Backend, pack: PackId, keys: &Keys) -> Result<()> {
+        let file = match PackFile::open(backend, pack, keys) {
             Ok(file) => file,
-            Err(error) if error.is_damage() => return self.add_frames_of_any_kind(backend, pack, &keys),
+            Err(error) if error.is_damage() => return self.add_frames_of_any_kind(backend, pack, keys),
             Err(error) => return Err(error),
         };
         let kind = file.kind();
-        self.add_walked(&file, kind, &keys)
+        self.add_walked(&file, kind, keys.ids())
     }
 
-    /// The header is gone, and with it the kind: frames fit only one of them.
-    fn add_frames_of_any_kind(&mut self, backend: &dyn Backend, pack: PackId, keys: &IdKeys) -> Result<()> {
+    /// The header is gone, and with it the kind: frames fit only one of them, and so does the key box of the tail.
+    fn add_frames_of_any_kind(&mut self, backend: &dyn Backend, pack: PackId, keys: &Keys) -> Result<()> {
+        let mut outcome = Ok(());
         for kind in [PackKind::Data, PackKind::Tree] {
-            let file = PackFile::open_damaged(backend, pack, kind)?;
+            let file = match PackFile::open_damaged(backend, pack, kind, keys) {
+                Ok(file) => file,
+                Err(error) if error.is_damage() => {
+                    outcome = Err(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if file.next_frame(0)?.is_some() {
-                return self.add_walked(&file, kind, keys);
+                return self.add_walked(&file, kind, keys.ids());
             }
         }
-        Ok(())
+        outcome
     }
 
     fn add_walked(&mut self, file: &PackFile, kind: PackKind, keys: &IdKeys) -> Result<()> {
@@ -176,9 +180,12 @@ impl Facts {
         find_in_rows(&self.rows, &self.packs, id, found);
     }
 
-    /// The bytes of a segment with these facts, which must be sorted.
-    #[must_use]
-    pub fn encode_segment(&self, repository: RepositoryId) -> Vec<u8> {
+    /// The bytes of a segment with these facts, which must be sorted; sealed where the repository is encrypted. It says which segments
+    /// it stands in for from now on.
+    ///
+    /// # Errors
+    /// `Locked`.
+    pub fn encode_segment(&self, keys: &Keys, superseded: &[SegmentId]) -> Result<Vec<u8>, Corruption> {
         let header = SegmentHeader {
             packs: self.packs.clone(),
             fact_count: self.rows.len() as u64,
@@ -187,20 +194,33 @@ impl Facts {
                 .chunks(FACTS_PER_BLOCK)
                 .filter_map(|block| block.first().map(id_of))
                 .collect(),
-            fields: Vec::new(),
+            fields: superseded_field(superseded),
         };
         let body = codec::encode(&header);
-        let head = Header { kind: 0, outer_len: 0, body_len: body.len() as u64, repository };
+        let blocks = self.rows.chunks(FACTS_PER_BLOCK).map(<[Row]>::as_flattened);
         let mut bytes = Vec::with_capacity(body.len() + 512 + self.rows.len() * (FACT_LEN + 1));
-        bytes.extend_from_slice(&head.encode(Magic::Segment));
-        bytes.extend_from_slice(&body);
-        bytes.extend_from_slice(&id::checksum_128(&[&body]));
-        for block in self.rows.chunks(FACTS_PER_BLOCK) {
-            let rows = block.as_flattened();
-            bytes.extend_from_slice(rows);
-            bytes.extend_from_slice(&id::checksum_128(&[rows]));
+        if !keys.is_sealed() {
+            let head = object_header(keys.repository(), Seal::Plain, &[], body.len());
+            bytes.extend_from_slice(&head.encode(Magic::Segment));
+            for part in std::iter::once(&body[..]).chain(blocks) {
+                bytes.extend_from_slice(part);
+                bytes.extend_from_slice(&id::checksum_128(&[part]));
+            }
+            return Ok(bytes);
         }
-        bytes
+        let body = seal::pad_body(&body);
+        let mut head = object_header(keys.repository(), Seal::Sealed([0; KEY_BOX_LEN]), &[], body.len());
+        let beside = head.sealed_part(Magic::Segment);
+        let mut new = keys.new_file(BoxKey::Index, &beside)?.ok_or(Corruption::Locked)?;
+        head.seal = Seal::Sealed(new.key_box);
+        bytes.extend_from_slice(&head.encode(Magic::Segment));
+        bytes.extend_from_slice(&new.sealer.seal(&beside, &body)?);
+        for block in blocks {
+            let mut block = block.to_vec();
+            block.resize(block_len(block.len() / FACT_LEN, true), 0);
+            bytes.extend_from_slice(&new.sealer.seal(&beside, &block)?);
+        }
+        Ok(bytes)
     }
 
     /// Whether these are the packs and as many facts as a segment's header says.
@@ -212,6 +232,15 @@ impl Facts {
     pub fn iter(&self) -> impl Iterator<Item = Placed> + '_ {
         self.rows.iter().filter_map(|row| decode_row(row, &self.packs))
     }
+}
+
+/// What a segment says of those that it was made from `[SEG-6]`.
+fn superseded_field(superseded: &[SegmentId]) -> Vec<Field> {
+    if superseded.is_empty() {
+        return Vec::new();
+    }
+    let value: Vec<u8> = superseded.iter().flat_map(|segment| *segment.as_bytes()).collect();
+    vec![Field { tag: SUPERSEDED, critical: false, value: value.into() }]
 }
 
 fn encode_row(id: &ChunkId, pack: u32, location: &Location) -> Row {
@@ -282,12 +311,13 @@ mod tests {
         }
         facts.sort();
         let all: Vec<_> = facts.iter().collect();
-        let repository = RepositoryId::from_bytes([7; 16]);
+        let keys = Keys::plain(crate::id::RepositoryId::from_bytes([7; 16]));
         let mut found = Vec::new();
         for (mut part, packs) in facts.split(7, 100).into_iter().zip([2, 2, 2, 2, 2]) {
             part.sort();
             assert_eq!((part.packs().len(), part.len()), (packs, 3 * packs));
-            assert_eq!(Segment::check(&part.encode_segment(repository), repository, &part), Ok(()));
+            let bytes = part.encode_segment(&keys, &[]);
+            assert_eq!(bytes.and_then(|bytes| Segment::check(&bytes, &keys, &part)), Ok(()));
             found.extend(part.iter());
         }
         found.sort_unstable();

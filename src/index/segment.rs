@@ -1,4 +1,4 @@
-//! Segments: immutable files of facts, sorted by chunk id in blocks with a checksum each, `spec/format.md` §7.
+//! Segments: immutable files of facts, sorted by chunk id in blocks with a checksum each, or sealed each, `spec/format.md` §7.
 //!
 //! A look-up reads one block. Header, table of packs and table of first ids stay in memory. The file stays open only where the
 //! index says so: a process may have 1,024 files open, and a copy may have more segments than that.
@@ -12,10 +12,11 @@ use crate::backend::{Backend, StoredFile};
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
 use crate::field::{Field, validate_fields};
-use crate::header::{HEADER_LEN, Header, Magic};
-use crate::id::{self, ChunkId, PackId, RepositoryId, SegmentId};
+use crate::header::{HEADER_LEN, Header, Magic, Seal};
+use crate::id::{self, ChunkId, PackId, SegmentId};
 use crate::index::facts::{self, Facts, Row};
 use crate::pack::{Location, PackKind, Placed};
+use crate::seal::{self, BoxKey, Keys, Opener, SEALED_HEADER_LEN};
 
 /// The bytes of a fact.
 pub const FACT_LEN: usize = 53;
@@ -32,7 +33,13 @@ pub const SMALL_SEGMENTS: usize = 32;
 /// A segment with fewer facts is small.
 const SMALL_FACTS: u64 = MAX_SEGMENT_FACTS / 4;
 
-const CHECKSUM_LEN: usize = 16;
+/// The tag of the field that names the segments which this one was made from.
+pub(super) const SUPERSEDED: u32 = 1;
+/// The most segments that it names: the oldest are dropped.
+pub const MAX_SUPERSEDED: usize = 4096;
+
+/// The length of a checksum, and of the tag of a seal that stands in its place.
+const CHECKSUM_LEN: usize = seal::TAG_LEN;
 /// The most bytes of the header's body.
 const MAX_BODY_LEN: u64 = 4 << 20;
 /// How many blocks are kept in memory, in each of two generations: 16 MiB.
@@ -64,7 +71,7 @@ pub struct PackRow {
 
 impl SegmentHeader {
     fn validate(&self) -> Result<(), Corruption> {
-        validate_fields(&self.fields, &[])?;
+        validate_fields(&self.fields, &[SUPERSEDED])?;
         if self.packs.windows(2).any(|pair| pair[0].pack >= pair[1].pack) {
             return Err(Corruption::rule("SEG-3", "its packs do not ascend"));
         }
@@ -78,17 +85,38 @@ impl SegmentHeader {
         if self.first_ids.len() as u64 != blocks || self.first_ids.windows(2).any(|pair| pair[0] > pair[1]) {
             return Err(Corruption::rule("SEG-4", "its first ids are not those of its blocks"));
         }
+        let ragged =
+            |field: &Field| field.tag == SUPERSEDED && !field.value.len().is_multiple_of(SegmentId::LEN);
+        if self.fields.iter().any(ragged) {
+            return Err(Corruption::rule("SEG-6", "the segments that it was made from are no list of ids"));
+        }
         Ok(())
     }
 
-    /// The length of a segment file with this header `[SEG-1]`.
-    fn file_len(&self, body_len: u64) -> u64 {
-        let blocks = self.first_ids.len() as u64;
-        (HEADER_LEN + CHECKSUM_LEN) as u64
-            + body_len
-            + self.fact_count * FACT_LEN as u64
-            + blocks * CHECKSUM_LEN as u64
+    /// How many facts a block has.
+    fn facts_in(&self, block: usize) -> usize {
+        let before = block as u64 * FACTS_PER_BLOCK as u64;
+        let count = self.fact_count.saturating_sub(before).min(FACTS_PER_BLOCK as u64);
+        usize::try_from(count).unwrap_or(0)
     }
+
+    /// The length of a segment file with this header `[SEG-1]`.
+    fn file_len(&self, body_len: u64, is_sealed: bool) -> u64 {
+        let block = |number| (block_len(self.facts_in(number), is_sealed) + CHECKSUM_LEN) as u64;
+        let blocks: u64 = (0..self.first_ids.len()).map(block).sum();
+        (HEADER_LEN + CHECKSUM_LEN) as u64 + body_len + blocks
+    }
+}
+
+/// The length of a block with so many facts, without its checksum or tag: a sealed one is padded, so that the length of the last says
+/// little `[SEAL-4]`.
+pub(super) fn block_len(facts: usize, is_sealed: bool) -> usize {
+    let len = facts * FACT_LEN;
+    if !is_sealed {
+        return len;
+    }
+    let padded = usize::try_from(seal::padded_len(len as u64)).unwrap_or(len);
+    padded.min(FACTS_PER_BLOCK * FACT_LEN)
 }
 
 /// A segment open for look-ups.
@@ -100,7 +128,14 @@ pub struct Segment {
     file: Option<Box<dyn StoredFile>>,
     len: u64,
     header: SegmentHeader,
+    seal: Option<SegmentSeal>,
     blocks_offset: u64,
+}
+
+/// What opens a sealed segment.
+struct SegmentSeal {
+    opener: Opener,
+    beside: [u8; SEALED_HEADER_LEN],
 }
 
 /// Blocks read lately, shared by the segments of an index.
@@ -134,18 +169,18 @@ impl Segment {
     /// Opens a segment and reads its header: `[SEG-1]`, `[SEG-3]` for the packs, `[SEG-4]` but for the blocks.
     ///
     /// # Errors
-    /// Any error of the medium; damage.
-    pub fn open(backend: &Arc<dyn Backend>, id: SegmentId, repository: RepositoryId) -> Result<Self> {
+    /// Any error of the medium; damage; `Locked`.
+    pub fn open(backend: &Arc<dyn Backend>, id: SegmentId, keys: &Keys) -> Result<Self> {
         let name = format!("index/{id}");
         let file = backend.open(&name).map_err(Error::repository("read", &name))?;
-        let (header, body_len) = read_header(&*file, &name, repository)?;
-        let expected = header.file_len(body_len);
+        let (header, seal, body_len) = read_header(&*file, &name, keys)?;
+        let expected = header.file_len(body_len, seal.is_some());
         let len = file.len();
         if len != expected {
             return Err(Error::damaged(&name)(Corruption::WrongLength { expected, found: len }));
         }
         let blocks_offset = (HEADER_LEN + CHECKSUM_LEN) as u64 + body_len;
-        Ok(Self { id, name, backend: backend.clone(), file: Some(file), len, header, blocks_offset })
+        Ok(Self { id, name, backend: backend.clone(), file: Some(file), len, header, seal, blocks_offset })
     }
 
     /// Closes the file: from now on it is opened for each read, and may have vanished then.
@@ -166,16 +201,11 @@ impl Segment {
     ///
     /// # Errors
     /// Names the rule.
-    pub fn check(bytes: &[u8], repository: RepositoryId, facts: &Facts) -> Result<(), Corruption> {
-        let head = Header::decode(bytes, Magic::Segment, Some(repository))?;
-        if head.body_len > MAX_BODY_LEN {
-            return Err(Corruption::StructTooLong { len: head.body_len });
-        }
-        let body =
-            usize::try_from(head.body_len).ok().and_then(|len| bytes.get(HEADER_LEN..HEADER_LEN + len));
-        let header: SegmentHeader = codec::decode(body.unwrap_or_default())?;
-        header.validate()?;
-        let expected = header.file_len(head.body_len);
+    pub fn check(bytes: &[u8], keys: &Keys, facts: &Facts) -> Result<(), Corruption> {
+        let head = decode_head(bytes, keys)?;
+        let end = usize::try_from(head.body_len).map_or(usize::MAX, |len| len + HEADER_LEN + CHECKSUM_LEN);
+        let (header, seal) = open_body(&head, bytes.get(HEADER_LEN..end).unwrap_or_default(), keys)?;
+        let expected = header.file_len(head.body_len, seal.is_some());
         if bytes.len() as u64 != expected {
             return Err(Corruption::WrongLength { expected, found: bytes.len() as u64 });
         }
@@ -220,6 +250,12 @@ impl Segment {
     #[must_use]
     pub fn packs(&self) -> &[PackRow] {
         &self.header.packs
+    }
+
+    /// The segments that it was made from, and those that they were made from: none of them is needed any more `[SEG-6]`.
+    pub fn superseded(&self) -> impl Iterator<Item = SegmentId> + '_ {
+        let fields = self.header.fields.iter().filter(|field| field.tag == SUPERSEDED);
+        fields.flat_map(|field| field.value.as_chunks().0).map(|bytes| SegmentId::from_bytes(*bytes))
     }
 
     /// What it says of a pack.
@@ -280,19 +316,21 @@ impl Segment {
     }
 
     fn read_block(&self, file: &dyn StoredFile, number: usize) -> Result<Vec<Row>> {
-        let before = number as u64 * FACTS_PER_BLOCK as u64;
-        let count = self.header.fact_count.saturating_sub(before).min(FACTS_PER_BLOCK as u64);
-        let count = usize::try_from(count).unwrap_or(0);
+        let count = self.header.facts_in(number);
         let offset = self.blocks_offset + number as u64 * (FACTS_PER_BLOCK * FACT_LEN + CHECKSUM_LEN) as u64;
-        let mut rows = vec![[0; FACT_LEN]; count];
-        let mut checksum = [0; CHECKSUM_LEN];
-        let rows_len = (count * FACT_LEN) as u64;
-        file.read_exact_at(rows.as_flattened_mut(), offset)
-            .and_then(|()| file.read_exact_at(&mut checksum, offset + rows_len))
-            .map_err(Error::repository("read", &self.name))?;
-        if id::checksum_128(&[rows.as_flattened()]) != checksum {
-            return Err(Error::damaged(&self.name)(Corruption::WrongChecksum { part: "block" }));
+        let mut stored = vec![0; block_len(count, self.seal.is_some()) + CHECKSUM_LEN];
+        file.read_exact_at(&mut stored, offset).map_err(Error::repository("read", &self.name))?;
+        let number_of_part = u32::try_from(number).map_or(u32::MAX, |number| number + 1);
+        let block = open_part(self.seal.as_ref(), number_of_part, stored, "block");
+        let block = block.map_err(Error::damaged(&self.name))?;
+        let (rows, filler) = block.split_at_checked(count * FACT_LEN).unwrap_or_default();
+        if filler.iter().any(|byte| *byte != 0) {
+            return Err(Error::damaged(&self.name)(Corruption::rule(
+                "SEAL-4",
+                "the padding of a block is not zero",
+            )));
         }
+        let rows: Vec<Row> = rows.as_chunks().0.to_vec();
         if rows.windows(2).any(|pair| facts::order_of(&pair[0]) >= facts::order_of(&pair[1])) {
             return Err(Error::damaged(&self.name)(Corruption::rule("SEG-3", "its facts do not ascend")));
         }
@@ -312,7 +350,64 @@ impl Segment {
     }
 }
 
-fn read_header(file: &dyn StoredFile, name: &str, repository: RepositoryId) -> Result<(SegmentHeader, u64)> {
+/// Reads the header of the file, and checks what can be seen in it alone.
+fn decode_head(bytes: &[u8], keys: &Keys) -> Result<Header, Corruption> {
+    let head = Header::decode(bytes, Magic::Segment, Some(keys.repository()))?;
+    head.fits(keys)?;
+    if head.outer_len != 0 {
+        return Err(Corruption::rule("HEAD-6", "a segment's header has an outer length"));
+    }
+    if head.body_len > MAX_BODY_LEN {
+        return Err(Corruption::StructTooLong { len: head.body_len });
+    }
+    Ok(head)
+}
+
+/// The bytes of a part that stands with a checksum, or with the tag of its seal, behind it.
+fn open_part(
+    seal: Option<&SegmentSeal>,
+    number: u32,
+    mut stored: Vec<u8>,
+    part: &'static str,
+) -> Result<Vec<u8>, Corruption> {
+    if let Some(seal) = seal {
+        return seal.opener.open(number, &seal.beside, &stored, part);
+    }
+    let checksum = stored.split_off(stored.len().saturating_sub(CHECKSUM_LEN));
+    if id::checksum_128(&[&stored])[..] == checksum[..] {
+        Ok(stored)
+    } else {
+        Err(Corruption::WrongChecksum { part })
+    }
+}
+
+/// The structure before the blocks, from its stored bytes, and what opens the blocks.
+fn open_body(
+    head: &Header,
+    stored: &[u8],
+    keys: &Keys,
+) -> Result<(SegmentHeader, Option<SegmentSeal>), Corruption> {
+    let seal = match &head.seal {
+        Seal::Sealed(key_box) => {
+            let beside = head.sealed_part(Magic::Segment);
+            Some(SegmentSeal { opener: keys.open_file(BoxKey::Index, &beside, key_box)?, beside })
+        }
+        Seal::Plain | Seal::Passphrase => None,
+    };
+    let mut body = open_part(seal.as_ref(), 0, stored.to_vec(), "segment header")?;
+    if seal.is_some() {
+        body = seal::unpad_body(&body)?.to_vec();
+    }
+    let header: SegmentHeader = codec::decode(&body)?;
+    header.validate()?;
+    Ok((header, seal))
+}
+
+fn read_header(
+    file: &dyn StoredFile,
+    name: &str,
+    keys: &Keys,
+) -> Result<(SegmentHeader, Option<SegmentSeal>, u64)> {
     let too_short =
         |expected: u64| Error::damaged(name)(Corruption::WrongLength { expected, found: file.len() });
     if file.len() < (HEADER_LEN + CHECKSUM_LEN) as u64 {
@@ -320,29 +415,13 @@ fn read_header(file: &dyn StoredFile, name: &str, repository: RepositoryId) -> R
     }
     let mut head = [0; HEADER_LEN];
     file.read_exact_at(&mut head, 0).map_err(Error::repository("read", name))?;
-    let head = Header::decode(&head, Magic::Segment, Some(repository)).map_err(Error::damaged(name))?;
-    if head.outer_len != 0 {
-        return Err(Error::damaged(name)(Corruption::rule(
-            "HEAD-6",
-            "a segment's header has an outer length",
-        )));
-    }
-    if head.body_len > MAX_BODY_LEN {
-        return Err(Error::damaged(name)(Corruption::StructTooLong { len: head.body_len }));
-    }
+    let head = decode_head(&head, keys).map_err(Error::damaged(name))?;
     let end = (HEADER_LEN + CHECKSUM_LEN) as u64 + head.body_len;
     if file.len() < end {
         return Err(too_short(end));
     }
-    let mut body = vec![0; usize::try_from(head.body_len).unwrap_or(0)];
-    let mut checksum = [0; CHECKSUM_LEN];
-    file.read_exact_at(&mut body, HEADER_LEN as u64)
-        .and_then(|()| file.read_exact_at(&mut checksum, HEADER_LEN as u64 + head.body_len))
-        .map_err(Error::repository("read", name))?;
-    if id::checksum_128(&[&body]) != checksum {
-        return Err(Error::damaged(name)(Corruption::WrongChecksum { part: "segment header" }));
-    }
-    let header: SegmentHeader = codec::decode(&body).map_err(Error::damaged(name))?;
-    header.validate().map_err(Error::damaged(name))?;
-    Ok((header, head.body_len))
+    let mut stored = vec![0; usize::try_from(head.body_len).unwrap_or(0) + CHECKSUM_LEN];
+    file.read_exact_at(&mut stored, HEADER_LEN as u64).map_err(Error::repository("read", name))?;
+    let (header, seal) = open_body(&head, &stored, keys).map_err(Error::damaged(name))?;
+    Ok((header, seal, head.body_len))
 }

@@ -1,6 +1,6 @@
 //! The compression unit: some chunks, compressed together, explaining itself.
 //!
-//! Plain bytes of a frame: count | (kind, length) of each chunk | the chunks. [`Compressor::seal`] decodes what it has
+//! Plain bytes of a frame: count | (kind, length) of each chunk | the chunks. [`Compressor::compress`] decodes what it has
 //! just encoded and computes every id again before it lets go of it `[DUR-4]`: a flipped bit or a fault of the encoder must not reach
 //! the disk.
 
@@ -10,6 +10,7 @@ use crate::id::{self, ChunkId, ChunkKind, IdKeys};
 use crate::pack::{
     FRAME_HEADER_LEN, FRAME_MAGIC, MAX_CHUNK_LEN, MAX_FRAME_CHUNKS, MAX_FRAME_LEN, PackKind, aligned,
 };
+use crate::seal::{Opener, TAG_LEN};
 
 const TABLE_ROW_LEN: usize = 5;
 const RAW: u8 = 0;
@@ -86,16 +87,16 @@ impl FrameBuilder {
     }
 }
 
-/// A frame ready to be laid into a pack: compressed, and verified.
-pub struct SealedFrame {
+/// A frame ready to be laid into a pack: compressed, and verified. It is sealed, if that is to be, when the pack gives it its number.
+pub struct ReadyFrame {
     pub(super) codec: u8,
     pub(super) plain_len: u32,
     pub(super) stored: Vec<u8>,
     pub(super) chunks: Vec<(ChunkId, FrameChunk)>,
 }
 
-impl SealedFrame {
-    /// How many bytes it takes in a pack.
+impl ReadyFrame {
+    /// How many bytes it takes in a plain pack.
     #[must_use]
     pub fn len_in_pack(&self) -> u64 {
         aligned((FRAME_HEADER_LEN + self.stored.len()) as u64)
@@ -107,16 +108,14 @@ impl SealedFrame {
         self.chunks.len()
     }
 
-    /// The header of this frame as the `number`th of its pack.
-    pub(super) fn header(&self, number: u32) -> [u8; FRAME_HEADER_LEN] {
+    /// The header of this frame as the `number`th of its pack, with so many stored bytes; the checksum is still to come.
+    pub(super) fn header(&self, number: u32, stored_len: usize) -> [u8; FRAME_HEADER_LEN] {
         let mut header = [0; FRAME_HEADER_LEN];
         header[0..4].copy_from_slice(&FRAME_MAGIC);
         header[4..8].copy_from_slice(&number.to_le_bytes());
         header[8] = self.codec;
         header[12..16].copy_from_slice(&self.plain_len.to_le_bytes());
-        header[16..20].copy_from_slice(&u32::try_from(self.stored.len()).unwrap_or(u32::MAX).to_le_bytes());
-        let checksum = id::checksum_64(&[&header[..24], &self.stored]);
-        header[24..32].copy_from_slice(&checksum);
+        header[16..20].copy_from_slice(&u32::try_from(stored_len).unwrap_or(u32::MAX).to_le_bytes());
         header
     }
 }
@@ -149,20 +148,20 @@ impl Compressor {
     ///
     /// # Errors
     /// See [`FrameError`].
-    pub fn seal(&mut self, builder: &FrameBuilder) -> Result<SealedFrame, FrameError> {
+    pub fn compress(&mut self, builder: &FrameBuilder) -> Result<ReadyFrame, FrameError> {
         let plain = builder.plain();
-        let compressed = self.compress(&plain)?;
+        let compressed = self.encode(&plain)?;
         let (codec, stored) = match compressed {
             Some(stored) => (ZSTD, stored),
             None => (RAW, plain.clone()),
         };
         let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
         let chunks = self.verify(builder, codec, plain_len, &stored).map_err(FrameError::NotReproduced)?;
-        Ok(SealedFrame { codec, plain_len, stored, chunks })
+        Ok(ReadyFrame { codec, plain_len, stored, chunks })
     }
 
     /// The compressed bytes, if they save at least 1/16.
-    fn compress(&mut self, plain: &[u8]) -> Result<Option<Vec<u8>>, FrameError> {
+    fn encode(&mut self, plain: &[u8]) -> Result<Option<Vec<u8>>, FrameError> {
         let saves = |stored: &Vec<u8>| stored.len() <= plain.len() - plain.len() / 16;
         if let Some(probe) = &mut self.probe {
             let stored = probe.compress(plain).map_err(FrameError::Compression)?;
@@ -291,8 +290,8 @@ pub(super) struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads a header and checks what can be seen in it alone.
-    pub(super) fn decode(bytes: &[u8; FRAME_HEADER_LEN]) -> Result<Self, Corruption> {
+    /// Reads a header, its mask taken off, and checks what can be seen in it alone. Sealed bytes have a tag too many.
+    pub(super) fn decode(bytes: &[u8; FRAME_HEADER_LEN], is_sealed: bool) -> Result<Self, Corruption> {
         if bytes[0..4] != FRAME_MAGIC {
             return Err(Corruption::WrongMagic { part: "frame" });
         }
@@ -303,7 +302,9 @@ impl FrameHeader {
             stored_len: u32::from_le_bytes(array(&bytes[16..20])),
             checksum: array(&bytes[24..32]),
         };
-        if header.plain_len as usize > MAX_FRAME_LEN || header.stored_len > header.plain_len {
+        if header.plain_len as usize > MAX_FRAME_LEN
+            || header.stored_len > most_stored(header.plain_len, is_sealed)
+        {
             return Err(Corruption::rule("FRAME-3", "the lengths of a frame are not possible"));
         }
         if bytes[9..12].iter().chain(&bytes[20..24]).any(|byte| *byte != 0) {
@@ -313,7 +314,14 @@ impl FrameHeader {
     }
 }
 
-/// Decodes a frame from its header and stored bytes, and checks its checksum `[FRAME-2]` and all but the ids.
+/// The most bytes that a frame of so many plain bytes has as stored `[FRAME-3]`.
+pub(super) fn most_stored(plain_len: u32, is_sealed: bool) -> u32 {
+    let tag_len = if is_sealed { u32::try_from(TAG_LEN).unwrap_or(0) } else { 0 };
+    plain_len.saturating_add(tag_len)
+}
+
+/// Decodes a frame from its header, its mask taken off, and its stored bytes; checks its checksum `[FRAME-2]`, its seal `[SEAL-2]` and all
+/// but the ids.
 ///
 /// # Errors
 /// Names the rule it breaks.
@@ -321,13 +329,18 @@ pub fn decode_frame(
     header: &[u8; FRAME_HEADER_LEN],
     stored: Vec<u8>,
     pack: Option<PackKind>,
+    seal: Option<&Opener>,
 ) -> Result<Frame, Corruption> {
-    let parsed = FrameHeader::decode(header)?;
+    let parsed = FrameHeader::decode(header, seal.is_some())?;
     if parsed.stored_len as usize != stored.len() {
         return Err(Corruption::rule("FRAME-3", "a frame has another length than the index says"));
     }
     if parsed.checksum != id::checksum_64(&[&header[..24], &stored]) {
         return Err(Corruption::WrongChecksum { part: "frame" });
     }
+    let stored = match seal {
+        Some(opener) => opener.open(parsed.number, &header[..24], &stored, "frame")?,
+        None => stored,
+    };
     Frame::from_stored(parsed.codec, parsed.plain_len, stored, pack)
 }

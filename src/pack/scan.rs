@@ -6,12 +6,12 @@
 use crate::backend::Backend;
 use crate::error::{Corruption, Error, Result};
 use crate::header::HEADER_LEN;
-use crate::id::{FileHasher, IdKeys, PackId, RepositoryId};
+use crate::id::{FileHasher, IdKeys, PackId};
 use crate::pack::frame::{FrameHeader, decode_frame};
 use crate::pack::{
-    DIRECTORY_CHUNK_LEN, DIRECTORY_FRAME_LEN, DIRECTORY_LEN, Directory, DirectoryFrame, FRAME_HEADER_LEN,
-    Location, PackFile, PackKind, Placed, TAIL_LEN, aligned, pack_file_name,
+    Directory, DirectoryFrame, FRAME_HEADER_LEN, Location, PackFile, Placed, aligned, pack_file_name,
 };
+use crate::seal::Keys;
 
 /// The bytes read at a time where there is nothing to decode.
 const PIECE_LEN: usize = 1 << 20;
@@ -37,31 +37,31 @@ pub struct ScannedPack {
 pub fn scan_pack(
     backend: &dyn Backend,
     id: PackId,
-    repository: RepositoryId,
-    keys: &IdKeys,
+    keys: &Keys,
     progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<ScannedPack> {
     let mut scanned = ScannedPack::default();
-    let (file, header_is_sound) = match PackFile::open(backend, id, repository) {
+    let (file, header_is_sound) = match PackFile::open(backend, id, keys) {
         Ok(file) => (file, true),
         Err(Error::Damaged { file, source }) => {
             scanned.faults.push(Error::Damaged { file, source });
-            (PackFile::open_damaged(backend, id, PackKind::Data)?, false)
+            (PackFile::open_unread(backend, id)?, false)
         }
         Err(error) => return Err(error),
     };
     scanned.len = file.len();
     let mut scan = Scan { file: &file, hasher: FileHasher::default(), at: 0, progress };
-    let directory = match file.directory() {
-        Ok(directory) => Some(directory),
+    let directory = match if header_is_sound { file.directory_with_offset().map(Some) } else { Ok(None) } {
+        Ok(directory) => directory,
         Err(error) => {
             scanned.fault(error)?;
             None
         }
     };
+    let (directory, end) = directory.unzip();
     let mut frames_are_sound = false;
     if header_is_sound {
-        match scan.frames(keys, directory.as_ref(), &mut scanned.chunks) {
+        match scan.frames(keys.ids(), end, &mut scanned.chunks) {
             Ok(frames) => {
                 frames_are_sound = true;
                 let compared = directory.map(|found| compare(&found, &frames, &scanned.chunks, id));
@@ -111,16 +111,10 @@ impl Scan<'_> {
     fn frames(
         &mut self,
         keys: &IdKeys,
-        directory: Option<&Directory>,
+        end: Option<u64>,
         chunks: &mut Vec<Placed>,
     ) -> Result<Vec<DirectoryFrame>> {
         self.take(&mut [0; HEADER_LEN])?;
-        let end = directory.map(|directory| {
-            let len = DIRECTORY_LEN
-                + DIRECTORY_FRAME_LEN * directory.frames.len()
-                + DIRECTORY_CHUNK_LEN * directory.chunks.len();
-            self.file.len().saturating_sub((len + TAIL_LEN) as u64)
-        });
         let mut frames = Vec::new();
         while end.is_none_or(|end| self.at < end) {
             if self.at + FRAME_HEADER_LEN as u64 > self.file.len() {
@@ -144,7 +138,8 @@ impl Scan<'_> {
             .map_err(|_| damaged(Corruption::rule("FRAME-1", "a frame starts beyond 4 GiB")))?;
         let mut bytes = [0; FRAME_HEADER_LEN];
         self.take(&mut bytes)?;
-        let header = FrameHeader::decode(&bytes).map_err(damaged)?;
+        self.file.unmask(offset.into(), &mut bytes);
+        let header = FrameHeader::decode(&bytes, self.file.opener().is_some()).map_err(damaged)?;
         if header.number != number {
             return Err(damaged(Corruption::rule("FRAME-7", "its frames do not count up by one")));
         }
@@ -153,7 +148,8 @@ impl Scan<'_> {
         }
         let mut stored = vec![0; header.stored_len as usize];
         self.take(&mut stored)?;
-        let frame = decode_frame(&bytes, stored, Some(self.file.kind())).map_err(damaged)?;
+        let frame =
+            decode_frame(&bytes, stored, Some(self.file.kind()), self.file.opener()).map_err(damaged)?;
         for chunk in frame.chunks() {
             let plain = frame
                 .bytes(chunk)
@@ -173,7 +169,9 @@ impl Scan<'_> {
         let Some(zeros) = zeros.get_mut(..padding) else {
             return Err(damaged(Corruption::rule("PACK-3", "its padding is too long")));
         };
+        let at = self.at;
         self.take(zeros)?;
+        self.file.unmask(at, zeros);
         if zeros.iter().any(|byte| *byte != 0) {
             return Err(damaged(Corruption::rule("PACK-3", "the padding behind a frame is not zero")));
         }
