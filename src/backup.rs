@@ -28,7 +28,7 @@ use crate::chunk::Chunker;
 use crate::codec::{self, Bytes};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::header::MAX_OBJECT_LEN;
+use crate::header::MAX_STRUCTURE_LEN;
 use crate::id::{SnapshotId, host_id};
 use crate::pack::Compression;
 use crate::repository::{Repository, WriteOptions, Writer, Written};
@@ -185,7 +185,7 @@ struct Shared<'a> {
     writer: &'a Writer,
     repository: PathBuf,
     chunker: Chunker,
-    keys: crate::id::IdKeys,
+    keys: &'a crate::id::IdKeys,
     observer: &'a dyn Observer,
     stop: &'a AtomicBool,
     tally: Tally,
@@ -239,7 +239,7 @@ pub fn backup(
     // Snapshots are listed before packs: one that is listed here cannot lose its packs to a listing that is older.
     let snapshots = repository.snapshots()?;
     let mut writer = repository.writer_until(&write_options(&options, observer), stop)?;
-    say_damaged(&**observer, &snapshots);
+    say_damaged(&**observer, &snapshots)?;
     let predecessor = find_predecessor(&snapshots, &options, &sources);
     plan(observer, predecessor.map(|(_, snapshot)| snapshot));
 
@@ -248,8 +248,9 @@ pub fn backup(
     let shared = Shared {
         writer: &writer,
         repository: repository.backend().place().to_owned(),
-        chunker: Chunker::new(repository.config().chunker).map_err(Error::damaged("config"))?,
-        keys: repository.keys().clone(),
+        chunker: Chunker::new(repository.config().chunker, repository.keys().gear().map(|gear| &**gear))
+            .map_err(Error::damaged("config"))?,
+        keys: repository.keys().ids(),
         observer: &**observer,
         stop,
         tally: Tally::default(),
@@ -303,7 +304,7 @@ fn say_afterwards(repository: &Repository, observer: &dyn Observer, comforts: [R
 
 /// Publishes a snapshot, if it has room for the names of all owners, which are known only now.
 fn publish(writer: &Writer, snapshot: &Snapshot) -> Result<SnapshotId> {
-    let (len, most) = (codec::encode(snapshot).len() as u64, MAX_OBJECT_LEN);
+    let (len, most) = (codec::encode(snapshot).len() as u64, MAX_STRUCTURE_LEN);
     if len > most {
         return Err(Error::TooLong { what: "the list of sources with their owners".into(), len, most });
     }
@@ -344,7 +345,7 @@ fn refuse_too_many(options: &BackupOptions, start: Time, sources: &[place::Place
     let at_least = |placed: &place::Placed| source_record(placed, &origin, &assemble::Numbers::of(placed));
     let list = sources.iter().map(at_least).collect();
     let len = codec::encode(&Snapshot { sources: list, ..described(options, start) }).len() as u64;
-    if len + COUNTERS_LEN <= MAX_OBJECT_LEN {
+    if len + COUNTERS_LEN <= MAX_STRUCTURE_LEN {
         return Ok(());
     }
     Err(Error::Usage(format!(

@@ -2,7 +2,8 @@
 //!
 //! Four steps. `files` holds names, snapshots, segments and the listing of packs against one another; `packs` reads packs whole; `walk`
 //! visits each distinct node of all trees once and asks for every chunk they need; only if something is lost, `costs` walks again, by
-//! path. `damage` gathers what was found, one [`Damage`] per object, and `marks` records damaged packs.
+//! path. `damage` gathers what was found, one [`Damage`] per object, and `marks` records damaged packs. `names` looks for names of no known
+//! kind, `series` whether snapshots are missing, `hashes` checks what can be checked without a key.
 //!
 //! Memory: 16 bytes for each distinct node of the trees (the walk) and 32 for each node without loss (the walk for costs, after damage), a
 //! batch of a million chunk ids, and what is lost. Nothing grows with the depth of a path but the path itself and a list of folders
@@ -11,8 +12,11 @@
 mod costs;
 mod damage;
 mod files;
+mod hashes;
 mod marks;
+mod names;
 mod packs;
+mod series;
 mod walk;
 
 use std::collections::{HashMap, HashSet};
@@ -25,7 +29,10 @@ use crate::id::{ChunkId, ChunkKind, PackId, SegmentId, SnapshotId};
 use crate::repository::{Reader, Repository};
 use crate::snapshot::Entry;
 
+pub use hashes::check_hashes;
+
 use damage::Damages;
+use names::Names;
 
 /// So many paths are kept for each damage unless all are asked for; the others are counted.
 const KEPT_COSTS: usize = 100;
@@ -171,7 +178,9 @@ pub fn check(
     check.report.pack_bytes = reader.index().present().packs.values().sum();
     check.opened();
     if options.only.is_none() {
-        check.names()?;
+        let backend = &**repository.backend();
+        Names { backend, observer, report: &mut check.report }.names()?;
+        check.keys()?;
         check.segments()?;
         check.listed_packs();
         if options.read_data {

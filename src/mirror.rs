@@ -16,6 +16,7 @@
 //! `place` looks what is there, `listing` lists, `copy` copies, `memory` is what this host remembers about the copy.
 
 mod copy;
+mod keys;
 mod listing;
 mod lost;
 mod memory;
@@ -31,7 +32,9 @@ use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::id::{CopyId, SnapshotId};
 use crate::rate::RateLimit;
-use crate::repository::{CopyInfo, Repository, clean_up, make_folders, refuse_inside_another};
+use crate::repository::{
+    CopyInfo, Repository, clean_up, is_whole_config, make_folders, refuse_inside_another,
+};
 use crate::session::Session;
 use crate::snapshot::Time;
 
@@ -145,6 +148,7 @@ pub fn mirror(
             refresh.say_lost_packs()?;
             refresh.verify_extra()?;
             refresh.remove_spare_segments()?;
+            refresh.remove_keys()?;
             Ok(refresh.finish())
         });
     refreshed.map_err(|error| match error {
@@ -182,7 +186,9 @@ fn accept(
         }
         Found::Free(_) if options.new => Ok((CopyInfo::new(&options.name), true)),
         Found::Nameless if options.new => {
-            let renewed = Repository::open(destination.clone())?.renew_copy(&options.name)?;
+            let mut nameless = Repository::open(destination.clone())?;
+            nameless.unlock_like(repository)?;
+            let renewed = nameless.renew_copy(&options.name)?;
             renewed.map(|renewed| (renewed.copy, false)).ok_or_else(|| missing("it changes meanwhile"))
         }
         Found::Nameless => {
@@ -230,7 +236,8 @@ impl<'a> Refresh<'a> {
             refuse_unknown(destination, copy.copy)?;
         }
         let (there, mended) = establish(repository, copier, copy, is_new)?;
-        let mirror = Repository::open(destination.clone())?;
+        let mut mirror = Repository::open(destination.clone())?;
+        mirror.unlock_like(repository)?;
         clean_up(copier.to)?;
         // A record says that they are damaged there: a listing is not enough.
         let doubted = mirror.damaged_packs()?.into_iter();
@@ -387,7 +394,11 @@ impl<'a> Refresh<'a> {
     }
 
     fn remember(&self, folder: &Path) -> Result<()> {
-        let mut memory = Memory::new(self.repository.id(), self.newest(), self.there.pack_count());
+        // Without the keys nobody can say which began last; what was known of it still holds if it is still there.
+        let known = self.memory.and_then(|memory| memory.newest);
+        let known = known.filter(|newest| self.there.snapshots().any(|id| id == *newest));
+        let newest = self.newest().or(known);
+        let mut memory = Memory::new(self.repository.id(), newest, self.there.pack_count());
         memory.verified = if self.options.verify && self.summary.damaged.is_empty() {
             Some(memory.refreshed)
         } else {
@@ -423,6 +434,16 @@ fn refuse_unknown(destination: &Arc<dyn Backend>, copy: CopyId) -> Result<()> {
     }
 }
 
+/// Refuses a mirror whose `config` is whole and says something else: it never changes, so one of the two was exchanged, and the mirror's
+/// may be the last one that fits its keys.
+fn refuse_exchanged(mirror: &dyn Backend, name: &str, found: &[u8]) -> Result<()> {
+    if is_whole_config(found) {
+        let reason = format!("its {name} is whole and not that of the repository: one of them was exchanged");
+        return Err(Error::MediumMissing { path: mirror.place().to_owned(), reason });
+    }
+    Ok(())
+}
+
 /// Makes the place a repository with a `copy` of its own if it is new, puts `config` right, and lists what is there; and which
 /// of the files of `config` was damaged. `config` comes last, as in `init`: half of a repository is none.
 fn establish(
@@ -455,6 +476,7 @@ fn establish(
         if found.as_ref().is_ok_and(|found| *found == config) {
             continue;
         }
+        refuse_exchanged(copier.to, name, found.as_deref().unwrap_or_default())?;
         copier.put(name, &config)?;
         // An interruption in between leaves one of them missing.
         let is_missing = found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);

@@ -2,22 +2,33 @@
 //!
 //! The order of durability lives here and nowhere else (`spec/durability.md`): packs, then the segment that names them, then the
 //! snapshot, then the acknowledgement. `config` has what the repository says of itself, `record` the statements
-//! about it, `renew` a new `copy` in place of a lost one, `reader` the way from ids to bytes, `writer` the way back.
+//! about it, `key` what passphrases open, `lock` the opening, `seen` what this host remembers, `renew` a new `copy` in place of a lost one, `reader` the way from ids to
+//! bytes, `writer` the way back.
+//!
+//! An encrypted repository is opened locked: what stands outside of the seals can be read, and everything can be hashed.
 
 mod config;
+mod key;
+mod lock;
 mod object;
 mod reader;
 mod record;
 mod renew;
+mod seen;
 mod writer;
 
 pub use config::{Config, CopyInfo, InitOptions};
 pub(crate) use config::{
-    is_feature, is_free, is_of_the_medium, make_folders, read_config, read_copy, refuse_inside_another,
+    is_feature, is_free, is_of_the_medium, is_whole_config, make_folders, read_config, read_copy,
+    refuse_inside_another,
 };
+pub use key::{Kdf, KeyOuter, is_recovery_text};
+pub(crate) use lock::remove_key_file;
+pub use lock::{NewKey, OpenedWith};
 pub use reader::Reader;
 pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
 pub use renew::RenewedCopy;
+pub use seen::{Lacking, Seen, SeenSnapshot};
 pub(crate) use writer::clean_up;
 pub use writer::{DEFAULT_PACK_LEN, DataBatch, WriteOptions, Writer, Written};
 
@@ -29,9 +40,10 @@ use std::sync::atomic::AtomicBool;
 use crate::backend::{Backend, Listed, read_whole};
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
-use crate::header::{HEADER_LEN, MAX_OBJECT_LEN, Magic, decode_object};
-use crate::id::{self, CopyId, IdKeys, PackId, RecordId, RepositoryId, SegmentId, SnapshotId};
+use crate::header::{HEADER_LEN, MAX_OBJECT_LEN, Magic, open_object};
+use crate::id::{self, CopyId, KeyId, PackId, RecordId, RepositoryId, SegmentId, SnapshotId};
 use crate::index::{Index, PresentPacks, Problems, is_vanished};
+use crate::seal::{Keys, Secret};
 use crate::snapshot::Snapshot;
 
 /// The folders of a repository, in the order they are made.
@@ -45,10 +57,13 @@ const MAX_OBJECT_FILE: u64 = MAX_OBJECT_LEN + HEADER_LEN as u64 + 32;
 /// An open repository.
 pub struct Repository {
     backend: Arc<dyn Backend>,
-    id: RepositoryId,
     config: Config,
+    /// The bytes of `config`, which key files vouch for.
+    config_bytes: Vec<u8>,
     copy: CopyInfo,
-    keys: IdKeys,
+    keys: Keys,
+    /// What the keys are made from, and the key file that it was in, once the repository is unlocked.
+    master: Option<(Secret, Option<KeyId>)>,
     problems: Problems,
 }
 
@@ -61,25 +76,31 @@ impl Repository {
         config::init(backend, options)
     }
 
-    /// Opens a repository: reads `config`, `copy`, `features` and `records`.
+    /// Opens a repository: reads `config`, `copy`, `features` and `records`. An encrypted one is locked then: see
+    /// [`Repository::unlock`].
     ///
     /// # Errors
-    /// `NoRepository`; damage to both copies of `config`; a feature that is unknown; any error of the medium.
+    /// `NoRepository`; damage to both copies of `config`; a plain `config` beside keys; a feature that is unknown; any error of the medium.
     pub fn open(backend: Arc<dyn Backend>) -> Result<Self> {
         let mut problems = Vec::new();
-        let (id, config) = config::read_config(&*backend, &mut problems)?;
+        let (id, config, config_bytes) = config::read_config(&*backend, &mut problems)?;
         let copy = config::read_copy(&*backend, id, &mut problems)?;
         // A feature that forbids writing is met again when something is to be written.
         let _ = config::check_features(&*backend)?;
-        let repository = Self { backend, id, config, copy, keys: IdKeys::plain(), problems: Vec::new() };
-        problems.extend(repository.records()?.into_iter().filter_map(|(_, read)| read.err()));
+        let keys = if config.is_encrypted() { Keys::locked(id) } else { Keys::plain(id) };
+        let repository =
+            Self { backend, config, config_bytes, copy, keys, master: None, problems: Vec::new() };
+        if !repository.config.is_encrypted() && !repository.key_ids()?.is_empty() {
+            return Err(Error::damaged("config")(Corruption::KeysBesidePlain));
+        }
+        problems.extend(repository.statements()?.into_iter().filter_map(|(_, read)| read.err()));
         Ok(Self { problems, ..repository })
     }
 
     /// The repository's id, shared by all its copies.
     #[must_use]
     pub fn id(&self) -> RepositoryId {
-        self.id
+        self.keys.repository()
     }
 
     /// What all copies share.
@@ -100,9 +121,9 @@ impl Repository {
         &self.backend
     }
 
-    /// The keys that name its chunks.
+    /// Its keys, as far as they are known.
     #[must_use]
-    pub fn keys(&self) -> &IdKeys {
+    pub fn keys(&self) -> &Keys {
         &self.keys
     }
 
@@ -127,13 +148,7 @@ impl Repository {
     pub fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot> {
         let name = format!("snapshots/{id}");
         let bytes = self.read_named(&name, id.as_bytes())?;
-        let object = decode_object(&bytes, Magic::Snapshot, Some(self.id)).map_err(Error::damaged(&name))?;
-        let snapshot: Snapshot = codec::decode(object.body).map_err(Error::damaged(&name))?;
-        snapshot.validate().map_err(Error::damaged(&name))?;
-        if !object.outer.is_empty() {
-            return Err(Error::damaged(&name)(Corruption::TrailingBytes { len: object.outer.len() as u64 }));
-        }
-        Ok(snapshot)
+        decode_snapshot(&bytes, &self.keys).map_err(Error::damaged(&name))
     }
 
     /// Reads all snapshots, oldest first; damaged ones come first of all. One that vanished since the listing is passed over.
@@ -156,16 +171,38 @@ impl Repository {
     /// # Errors
     /// Any error of listing; those of single records are in the list.
     pub fn records(&self) -> Result<Vec<(RecordId, Result<Record>)>> {
-        let ids = sorted(
-            self.list_or_none("records")?.iter().filter_map(|listed| RecordId::from_hex(&listed.name)),
-        );
-        Ok(ids.into_iter().map(|id| (id, self.record(&id))).collect())
+        let read = |id: &RecordId| {
+            let bytes = self.record_bytes(id)?;
+            Record::decode(&bytes, &self.keys).map_err(Error::damaged(&record_name(id)))
+        };
+        Ok(self.record_ids()?.into_iter().map(|id| (id, read(&id))).collect())
     }
 
-    fn record(&self, id: &RecordId) -> Result<Record> {
-        let name = format!("records/{id}");
-        let bytes = self.read_named(&name, id.as_bytes())?;
-        Record::decode(&bytes, self.id).map_err(Error::damaged(&name))
+    /// What the records say to everybody: all that is needed of them. Where the keys are known, only what was written by someone who
+    /// has them.
+    pub(crate) fn statements(&self) -> Result<Vec<(RecordId, Result<RecordOuter>)>> {
+        let read = |id: RecordId, bytes: Vec<u8>| {
+            let outer = if self.keys.is_locked() {
+                RecordOuter::decode(&bytes, &self.keys)
+            } else {
+                Record::decode(&bytes, &self.keys).map(|record| record.outer)
+            };
+            outer.map_err(Error::damaged(&record_name(&id)))
+        };
+        Ok(self
+            .record_ids()?
+            .into_iter()
+            .map(|id| (id, self.record_bytes(&id).and_then(|bytes| read(id, bytes))))
+            .collect())
+    }
+
+    pub(crate) fn record_ids(&self) -> Result<Vec<RecordId>> {
+        let listed = self.list_or_none("records")?;
+        Ok(sorted(listed.iter().filter_map(|listed| RecordId::from_hex(&listed.name))))
+    }
+
+    fn record_bytes(&self, id: &RecordId) -> Result<Vec<u8>> {
+        self.read_named(&record_name(id), id.as_bytes())
     }
 
     /// The ids of all segments, ascending.
@@ -203,23 +240,23 @@ impl Repository {
 
     /// The packs that a record in force calls damaged in this copy.
     pub(crate) fn damaged_packs(&self) -> Result<HashSet<PackId>> {
-        let records: Vec<_> =
-            self.records()?.into_iter().filter_map(|(id, read)| Some((id, read.ok()?))).collect();
-        let undone: HashSet<[u8; 32]> = records
+        let ids = self.stated(record_kind::PACK_DAMAGED, self.copy.copy)?;
+        Ok(ids.into_iter().map(PackId::from_bytes).collect())
+    }
+
+    /// What the records in force of one kind say of a copy.
+    pub(crate) fn stated(&self, kind: u32, copy: CopyId) -> Result<HashSet<[u8; 32]>> {
+        let statements = self.statements()?.into_iter().filter_map(|(id, read)| Some((id, read.ok()?)));
+        let statements: Vec<_> = statements.filter(|(_, outer)| outer.speaks_of(copy)).collect();
+        let undone: HashSet<[u8; 32]> = statements
             .iter()
-            .filter(|(_, record)| {
-                record.outer.kind == record_kind::UNDONE && record.speaks_of(self.copy.copy)
-            })
-            .flat_map(|(_, record)| record.outer.ids.iter().copied())
+            .filter(|(_, outer)| outer.kind == record_kind::UNDONE)
+            .flat_map(|(_, outer)| outer.ids.iter().copied())
             .collect();
-        Ok(records
+        Ok(statements
             .iter()
-            .filter(|(id, record)| {
-                record.outer.kind == record_kind::PACK_DAMAGED
-                    && record.speaks_of(self.copy.copy)
-                    && !undone.contains(id.as_bytes())
-            })
-            .flat_map(|(_, record)| record.outer.ids.iter().map(|id| PackId::from_bytes(*id)))
+            .filter(|(id, outer)| outer.kind == kind && !undone.contains(id.as_bytes()))
+            .flat_map(|(_, outer)| outer.ids.iter().copied())
             .collect())
     }
 
@@ -230,7 +267,7 @@ impl Repository {
     /// Any error of the medium. Damage to the index is none: see [`Reader::problems`].
     pub fn reader(&self) -> Result<Reader> {
         let (index, problems) = self.load_index()?;
-        Ok(Reader::new(self.backend.clone(), self.id, self.keys.clone(), index, problems))
+        Ok(Reader::new(self.backend.clone(), self.keys.clone(), index, problems))
     }
 
     fn load_index(&self) -> Result<(Index, Problems)> {
@@ -238,7 +275,7 @@ impl Repository {
         loop {
             let segments = self.segment_ids()?;
             let present = self.present_packs()?;
-            match Index::load(&self.backend, self.id, &segments, present) {
+            match Index::load(&self.backend, &self.keys, &segments, present) {
                 Err(error) if is_vanished(&error) && tries < LISTING_TRIES => tries += 1,
                 other => return other,
             }
@@ -253,9 +290,8 @@ impl Repository {
         if let Err(name) = config::check_features(&*self.backend)? {
             return Err(Error::UnknownFeature { name });
         }
-        let unknown = self.records()?.into_iter().find(|(_, read)| {
-            read.as_ref()
-                .is_ok_and(|read| read.outer.must_understand && !read.is_known() && read.speaks_of(copy))
+        let unknown = self.statements()?.into_iter().find(|(_, read)| {
+            read.as_ref().is_ok_and(|read| read.must_understand && !read.is_known() && read.speaks_of(copy))
         });
         unknown.map_or(Ok(()), |(record, _)| Err(Error::UnknownRecord { record: record.to_string() }))
     }
@@ -290,9 +326,18 @@ impl Repository {
     /// A feature or record that forbids writing; any error of the medium.
     pub fn publish_record(&self, record: &Record) -> Result<RecordId> {
         self.check_writable(self.copy.copy)?;
-        let bytes = record.encode(self.id);
+        let unmade = Error::damaged("a record to be written");
+        // [DUR-4]
+        let bytes = record.encode(&self.keys).and_then(|bytes| {
+            if Record::decode(&bytes, &self.keys)? == *record {
+                Ok(bytes)
+            } else {
+                Err(Corruption::NotCanonical)
+            }
+        });
+        let bytes = bytes.map_err(unmade)?;
         let id = RecordId::from_bytes(id::hash(&bytes));
-        object::publish(&*self.backend, &crate::session::Session::begin(), &format!("records/{id}"), &bytes)?;
+        object::publish(&*self.backend, &crate::session::Session::begin(), &record_name(&id), &bytes)?;
         Ok(id)
     }
 
@@ -320,6 +365,18 @@ impl Repository {
             })?;
         if id::hash(&bytes) == *hash { Ok(bytes) } else { Err(Error::damaged(name)(Corruption::WrongHash)) }
     }
+}
+
+fn record_name(id: &RecordId) -> String {
+    format!("records/{id}")
+}
+
+/// The snapshot in the bytes of its file.
+fn decode_snapshot(bytes: &[u8], keys: &Keys) -> Result<Snapshot, Corruption> {
+    let (outer, body) = open_object(bytes, Magic::Snapshot, keys)?;
+    let snapshot: Snapshot = codec::decode(&body)?;
+    snapshot.validate()?;
+    if outer.is_empty() { Ok(snapshot) } else { Err(Corruption::TrailingBytes { len: outer.len() as u64 }) }
 }
 
 fn sorted<T: Ord>(ids: impl Iterator<Item = T>) -> Vec<T> {

@@ -77,7 +77,7 @@ impl Frames for Reader {
     }
 
     fn keys(&self) -> &IdKeys {
-        self.keys()
+        self.keys().ids()
     }
 }
 

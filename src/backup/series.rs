@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::backup::{BackupOptions, host_of, place};
 use crate::codec::Bytes;
-use crate::error::Result;
+use crate::error::{Corruption, Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::{SnapshotId, hash};
 use crate::snapshot::{Field, SNAPSHOT_SEEN, Snapshot, State};
@@ -27,10 +27,23 @@ pub(super) fn find_predecessor<'a>(
 }
 
 /// Damaged snapshots stay what they are, and this one is whole without them, but whoever saves shall know.
-pub(super) fn say_damaged(observer: &dyn Observer, snapshots: &[(SnapshotId, Result<Snapshot>)]) {
-    for error in snapshots.iter().filter_map(|(_, read)| read.as_ref().err()) {
-        observer.event(&Event::Damage { error });
+///
+/// # Errors
+/// A sealed one in a plain repository: its `config` was exchanged, and what was saved now could be read by whoever did that `[CONF-5]`.
+pub(super) fn say_damaged(
+    observer: &dyn Observer,
+    snapshots: &[(SnapshotId, Result<Snapshot>)],
+) -> Result<()> {
+    for (_, read) in snapshots {
+        match read {
+            Err(Error::Damaged { file, source: Corruption::UnexpectedSeal }) => {
+                return Err(Error::damaged(file)(Corruption::UnexpectedSeal));
+            }
+            Err(error) => observer.event(&Event::Damage { error }),
+            Ok(_) => {}
+        }
     }
+    Ok(())
 }
 
 /// The set of snapshots that this run saw, so that it can be told later when one of them is missing.

@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::guard::{self, Guarded};
 use crate::id::{self, ChunkKind, PackId, SnapshotId};
+use crate::index::open_private;
 use crate::repository::{Repository, Writer};
 use crate::snapshot::{Content, Entry, Kind, Piece, Time};
 use crate::source::{FileSystem, Stat};
@@ -330,7 +331,10 @@ fn state_path(folder: &Path, repository: &Repository, sources: &[Placed]) -> Pat
 }
 
 fn open_database(path: &Path) -> Result<Database, redb::DatabaseError> {
-    let open = || redb::Builder::new().set_cache_size(MEMORY_BYTES).create(path);
+    let open = || {
+        let file = open_private(path).map_err(redb::StorageError::Io)?;
+        redb::Builder::new().set_cache_size(MEMORY_BYTES).create_file(file)
+    };
     guard::guarded(open).unwrap_or_else(|| {
         Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted(
             "redb cannot make sense of it".into(),

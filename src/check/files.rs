@@ -1,22 +1,31 @@
 //! The files of a repository against one another: names, snapshots, segments, and the listing of packs.
 
-use std::collections::BTreeSet;
 use std::io;
 
-use crate::check::{Check, Loss, Start};
+use crate::check::{Check, Loss, Start, series};
 use crate::error::{Corruption, Error, Result};
 use crate::id::{ChunkId, FileHasher, PackId, SegmentId, SnapshotId};
 use crate::index::{PackRow, Segment, is_vanished};
 use crate::pack::pack_file_name;
-use crate::repository::is_feature;
-use crate::session;
+use crate::repository::record_kind;
 use crate::snapshot::tree::Entries;
-use crate::snapshot::{Entry, Kind};
+use crate::snapshot::{Entry, Kind, SNAPSHOT_SEEN};
 
 /// The bytes read at a time.
 const PIECE_LEN: usize = 1 << 20;
-/// So many unknown names are kept; a folder that is no repository's may have millions.
-const KEPT_NAMES: usize = 1000;
+
+/// So many segments that were replaced are named.
+const KEPT_SUPERSEDED: usize = 10;
+/// Of more snapshots the order is not looked for.
+const MOST_IN_ORDER: usize = 5000;
+
+/// What snapshots say of others.
+#[derive(Default)]
+struct Said {
+    predecessors: Vec<SnapshotId>,
+    /// What each was there with, as a hash.
+    seen: Vec<(SnapshotId, [u8; 32])>,
+}
 
 impl Check<'_> {
     /// What opening the repository and loading its index found.
@@ -34,77 +43,23 @@ impl Check<'_> {
         let uncovered = reader.index().uncovered_packs().len();
         if uncovered > 0 {
             self.notice(format!(
-                "{uncovered} packs are in no segment of the index and were read instead: the next snapshot adds them"
+                "packs in no segment of the index, which were read instead: {uncovered}; the next snapshot adds them"
             ));
         }
     }
 
-    /// Names that the format does not know `[REPO-3]`, folders that are missing `[REPO-5]`, and files left over.
-    pub(super) fn names(&mut self) -> Result<()> {
-        const FOLDERS: [&str; 9] =
-            ["packs", "index", "snapshots", "records", "features", "keys", "sessions", "marks", "tmp"];
-        let backend = self.repository.backend().clone();
-        let root = backend.list("").map_err(Error::repository("list", "the folder"))?;
-        for listed in &root {
-            let known = if listed.is_file {
-                matches!(listed.name.as_str(), "config" | "config.2" | "copy")
-            } else {
-                FOLDERS.contains(&listed.name.as_str())
-            };
-            self.unknown_unless(known, "", &listed.name);
-        }
-        for folder in ["packs", "index", "snapshots", "records", "keys", "tmp", "features"] {
-            let listed = match backend.list(folder) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.notice(format!("the folder {folder} is missing"));
-                    continue;
+    /// Every key file whole, as far as that shows without its passphrase.
+    pub(super) fn keys(&mut self) -> Result<()> {
+        for (id, read) in self.repository.keys_listed()? {
+            match read {
+                Err(error) if is_vanished(&error) => {}
+                Err(error) if error.is_damage() => {
+                    self.damages.add(&format!("keys/{id}"), error);
                 }
-                other => other.map_err(Error::repository("list", folder))?,
-            };
-            for entry in &listed {
-                let known = match folder {
-                    "packs" => !entry.is_file && is_hex(&entry.name, 2),
-                    "tmp" => entry.is_file,
-                    "features" => ["read-", "write-"].iter().any(|prefix| is_feature(&entry.name, prefix)),
-                    _ => is_hex(&entry.name, 64),
-                };
-                self.unknown_unless(known, folder, &entry.name);
-                if folder == "tmp" && session::is_left_over(&entry.name) {
-                    self.report.left_over.push(format!("tmp/{}", entry.name));
-                }
-            }
-            if folder == "packs" {
-                self.pack_names(&listed.iter().map(|entry| entry.name.as_str()).collect())?;
+                other => drop(other?),
             }
         }
         Ok(())
-    }
-
-    fn pack_names(&mut self, folders: &BTreeSet<&str>) -> Result<()> {
-        let missing = (0..=255u8).filter(|prefix| !folders.contains(&*format!("{prefix:02x}"))).count();
-        if missing > 0 {
-            self.notice(format!("{missing} of the 256 folders of packs are missing"));
-        }
-        for folder in folders.iter().filter(|name| is_hex(name, 2)) {
-            let path = format!("packs/{folder}");
-            let listed = self.repository.backend().list(&path).map_err(Error::repository("list", &path))?;
-            for entry in listed {
-                let id = entry.name.strip_suffix(".par").unwrap_or(&entry.name);
-                let known = entry.is_file && is_hex(id, 64) && id.starts_with(folder);
-                self.unknown_unless(known, &path, &entry.name);
-            }
-        }
-        Ok(())
-    }
-
-    fn unknown_unless(&mut self, known: bool, folder: &str, name: &str) {
-        if known {
-            return;
-        }
-        let name = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
-        if self.report.unknown_names.len() < KEPT_NAMES {
-            self.report.unknown_names.push(name);
-        }
     }
 
     /// Every segment whole: its hash, its header, every block; and that the packs it names are there.
@@ -121,6 +76,20 @@ impl Check<'_> {
                 }
                 Err(error) => return Err(error),
             }
+        }
+        let superseded = self.reader.index().superseded();
+        let texts: Vec<String> = superseded
+            .iter()
+            .take(KEPT_SUPERSEDED)
+            .map(|(segment, by)| {
+                format!(
+                    "index/{} was merged into index/{by} and is here again, or still, as on a mirror",
+                    segment.id()
+                )
+            })
+            .collect();
+        for text in texts {
+            self.notice(text);
         }
         Ok(())
     }
@@ -143,7 +112,7 @@ impl Check<'_> {
         if hasher.finish() != *id.as_bytes() {
             self.damages.add(name, Error::damaged(name)(Corruption::WrongHash));
         }
-        let segment = Segment::open(backend, *id, self.repository.id())?;
+        let segment = Segment::open(backend, *id, self.repository.keys())?;
         let rows = segment.packs();
         for row in rows {
             self.row(row);
@@ -207,25 +176,52 @@ impl Check<'_> {
             return Ok(found.into_iter().collect());
         }
         let mut starts = Vec::new();
-        let mut predecessors = Vec::new();
+        let mut said = Said::default();
         for id in snapshots {
             self.go_on()?;
-            let Some(start) = self.start(id, &mut predecessors)? else { continue };
+            let Some(start) = self.start(id, &mut said)? else { continue };
             starts.push(start);
         }
-        predecessors.sort_unstable();
-        predecessors.dedup();
-        for predecessor in predecessors.iter().filter(|id| snapshots.binary_search(id).is_err()) {
-            self.notice(format!("snapshot {predecessor}, named as a predecessor, is not here"));
-        }
+        self.missing(snapshots, said)?;
         Ok(starts)
     }
 
-    fn start(&mut self, id: &SnapshotId, predecessors: &mut Vec<SnapshotId>) -> Result<Option<Start>> {
+    /// Snapshots that others speak of and that are not here, unless they were forgotten.
+    fn missing(&mut self, snapshots: &[SnapshotId], mut said: Said) -> Result<()> {
+        let forgotten = self.repository.stated(record_kind::FORGOTTEN, self.repository.copy().copy)?;
+        said.predecessors.sort_unstable();
+        said.predecessors.dedup();
+        let is_here = |id: &SnapshotId| snapshots.binary_search(id).is_ok();
+        let is_missing = |id: &&SnapshotId| !is_here(id) && !forgotten.contains(id.as_bytes());
+        let mut knows_one = false;
+        for predecessor in said.predecessors.iter().filter(is_missing) {
+            knows_one = true;
+            self.notice(format!("snapshot {predecessor}, named as a predecessor, is not here"));
+        }
+        // With forgotten ones, or damaged ones, the order cannot be found any more.
+        if knows_one
+            || !forgotten.is_empty()
+            || said.seen.len() != snapshots.len()
+            || snapshots.len() > MOST_IN_ORDER
+        {
+            return Ok(());
+        }
+        if let Some(first) = series::unexplained(&said.seen).first() {
+            self.notice(format!(
+                "snapshot {first} was taken when others were here than are now: some were removed, or came from another copy"
+            ));
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, id: &SnapshotId, said: &mut Said) -> Result<Option<Start>> {
         match self.repository.snapshot(id) {
             Ok(snapshot) => {
                 self.report.snapshots += 1;
-                predecessors.extend(snapshot.predecessor);
+                said.predecessors.extend(snapshot.predecessor);
+                let seen = snapshot.fields.iter().find(|field| field.tag == SNAPSHOT_SEEN);
+                let seen = seen.and_then(|field| field.value.first_chunk::<32>());
+                said.seen.extend(seen.map(|seen| (*id, *seen)));
                 let (entry, notes) = (snapshot.root, snapshot.notes);
                 Ok(Some(Start { snapshot: *id, path: Vec::new(), entry, notes }))
             }
@@ -242,7 +238,7 @@ impl Check<'_> {
 
     /// The entry at a path of a snapshot.
     fn start_at(&mut self, snapshot: &SnapshotId, path: &[u8]) -> Result<Option<Start>> {
-        let Some(mut start) = self.start(snapshot, &mut Vec::new())? else { return Ok(None) };
+        let Some(mut start) = self.start(snapshot, &mut Said::default())? else { return Ok(None) };
         if path.is_empty() {
             return Ok(Some(start));
         }
@@ -288,12 +284,8 @@ fn find_entry(check: &Check<'_>, directory: ChunkId, name: &[u8]) -> Result<Resu
     Ok(damage.map_or(Ok(None), Err))
 }
 
-fn is_hex(name: &str, len: usize) -> bool {
-    name.len() == len && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
 /// The same error once more: causes that the system gave are kept by their kind and number.
-fn again(error: &Error) -> Error {
+pub(super) fn again(error: &Error) -> Error {
     match error {
         Error::Damaged { file, source } => Error::Damaged { file: file.clone(), source: source.clone() },
         Error::Repository { action, file, source } => {

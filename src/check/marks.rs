@@ -40,11 +40,10 @@ impl Check<'_> {
         let is_healed = |id: &[u8; 32]| self.healed.contains(&PackId::from_bytes(*id));
         let mut records = Vec::new();
         let mut packs = HashSet::new();
-        for (id, record) in self.repository.records()? {
-            let Ok(record) = record else { continue };
-            let outer = &record.outer;
+        for (id, outer) in self.repository.statements()? {
+            let Ok(outer) = outer else { continue };
             if outer.kind == record_kind::PACK_DAMAGED
-                && record.speaks_of(copy)
+                && outer.speaks_of(copy)
                 && outer.ids.iter().all(is_healed)
             {
                 records.push(*id.as_bytes());

@@ -65,8 +65,7 @@ impl Check<'_> {
             self.go_on().is_ok()
         };
         let backend = self.repository.backend();
-        let scanned =
-            scan_pack(&**backend, pack, self.repository.id(), self.repository.keys(), &mut progress);
+        let scanned = scan_pack(&**backend, pack, self.repository.keys(), &mut progress);
         let scanned = match scanned {
             // Removed since it was listed: whether someone misses it is seen when chunks are asked for.
             Err(error) if error.is_damage() => ScannedPack { faults: vec![error], ..ScannedPack::default() },

@@ -9,7 +9,11 @@ use crate::mirror::{DamagedFile, Refresh, Side};
 
 impl Refresh<'_> {
     /// Names the packs that segments of the repository know and that are not there, if anything in them is nowhere else.
+    /// Without the keys nobody can read them.
     pub(super) fn say_lost_packs(&mut self) -> Result<()> {
+        if self.repository.is_locked() {
+            return Ok(());
+        }
         let reader = match self.repository.reader() {
             // Segments come and go while others write; the next refresh sees what there is then.
             Err(error) if is_vanished(&error) => return Ok(()),

@@ -43,7 +43,7 @@ pub(super) fn look(mirror: &dyn Backend, repository: RepositoryId) -> Result<Fou
     };
     let mut problems = Vec::new();
     let config = match read_config(mirror, &mut problems) {
-        Ok((found, _)) if found != repository => return Ok(Found::Other(found)),
+        Ok((found, ..)) if found != repository => return Ok(Found::Other(found)),
         Ok(_) => Some(()),
         Err(Error::NoRepository { .. })
             if is_free(mirror).map_err(Error::path("list", mirror.place()))? =>

@@ -12,12 +12,13 @@ use crate::mirror::listing::{FileId, Folder};
 use crate::mirror::{DamagedFile, Refresh, Side};
 
 impl Refresh<'_> {
-    /// Removes the small segments that are redundant, if there are many. What the source lists stays: it would come back.
+    /// Removes the small segments that are redundant, if there are many and their keys are known. What the source lists stays: it would
+    /// come back.
     pub(super) fn remove_spare_segments(&mut self) -> Result<()> {
         let on_mirror: Vec<FileId> =
             self.there.files.keys().filter(|file| file.folder == Folder::Index).copied().collect();
         let is_extra = |file: &FileId| !self.here.files.contains_key(file);
-        if on_mirror.len() <= SMALL_SEGMENTS || !on_mirror.iter().any(is_extra) {
+        if on_mirror.len() <= SMALL_SEGMENTS || !on_mirror.iter().any(is_extra) || self.mirror.is_locked() {
             return Ok(());
         }
         let mut segments = Vec::new();
@@ -25,7 +26,7 @@ impl Refresh<'_> {
         for file in on_mirror {
             self.copier.check_stop()?;
             let id = SegmentId::from_bytes(file.hash);
-            match Segment::open(self.mirror.backend(), id, self.mirror.id()) {
+            match Segment::open(self.mirror.backend(), id, self.mirror.keys()) {
                 Ok(mut segment) => {
                     segment.close();
                     segments.push(segment);

@@ -9,12 +9,17 @@ use crate::backend::{Backend, read_whole};
 use crate::chunk::ChunkerParams;
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
-use crate::header::{Magic, Object, decode_object, encode_object};
-use crate::id::{CopyId, RepositoryId};
-use crate::repository::{FOLDERS, MAX_OBJECT_FILE, object};
+use crate::header::{Magic, Object, Seal, decode_object, encode_object};
+use crate::id::{CopyId, KeyId, RepositoryId};
+use crate::repository::{FOLDERS, MAX_OBJECT_FILE, NewKey, key, lock, object};
+use crate::seal::Secret;
 use crate::session::{Session, random};
 use crate::snapshot::{Field, Time, validate_fields};
 
+/// The only cipher, as `encryption` of a config says it.
+const AES_256_GCM: u32 = 1;
+/// The tag of the field that binds a config to the keys of its repository.
+const CHECK: u32 = 1;
 /// The version of the format that this program writes.
 const FORMAT_VERSION: u32 = 1;
 
@@ -37,20 +42,51 @@ impl Config {
     /// The bytes of the files `config` and `config.2`.
     #[must_use]
     pub fn encode(&self, repository: RepositoryId) -> Vec<u8> {
-        encode_object(Magic::Config, repository, &[], &codec::encode(self))
+        encode_object(Magic::Config, repository, Seal::Plain, &[], &codec::encode(self))
     }
 
     fn validate(&self) -> Result<(), Corruption> {
         if self.version != FORMAT_VERSION {
             return Err(Corruption::WrongVersion { found: self.version });
         }
-        if self.encryption != 0 {
+        if self.encryption > AES_256_GCM {
             return Err(Corruption::UnknownEncryption { found: self.encryption });
         }
         self.created.validate()?;
         // [CONF-2]
         self.chunker.validate()?;
-        validate_fields(&self.fields, &[])
+        validate_fields(&self.fields, &[CHECK])?;
+        let check = self.fields.iter().find(|field| field.tag == CHECK);
+        if check.map(|field| (field.critical, field.value.len())) == self.is_encrypted().then_some((true, 32))
+        {
+            Ok(())
+        } else {
+            Err(Corruption::rule("CONF-4", "the check of its keys is missing, or it has one without keys"))
+        }
+    }
+
+    /// Whether the repository is encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.encryption != 0
+    }
+
+    /// Makes it the config of the repository with this master secret: the check is over all else that it says `[CONF-4]`.
+    fn add_check(&mut self, repository: RepositoryId, master: &Secret) {
+        let check = key::config_check(repository, master, &self.without_check());
+        self.fields.push(Field { tag: CHECK, critical: true, value: check[..].into() });
+    }
+
+    /// Whether someone with this master secret made it, of this repository `[CONF-4]`.
+    pub(super) fn is_of(&self, repository: RepositoryId, master: &Secret) -> bool {
+        let check = key::config_check(repository, master, &self.without_check());
+        self.fields.iter().any(|field| field.tag == CHECK && field.value[..] == check)
+    }
+
+    fn without_check(&self) -> Vec<u8> {
+        let mut rest = self.clone();
+        rest.fields.retain(|field| field.tag != CHECK);
+        codec::encode(&rest)
     }
 }
 
@@ -75,17 +111,19 @@ impl CopyInfo {
     /// The bytes of the file `copy`.
     #[must_use]
     pub fn encode(&self, repository: RepositoryId) -> Vec<u8> {
-        encode_object(Magic::Copy, repository, &[], &codec::encode(self))
+        encode_object(Magic::Copy, repository, Seal::Plain, &[], &codec::encode(self))
     }
 }
 
 /// How a new repository is made.
-#[derive(Debug, Clone, Default)]
+#[derive(Default)]
 pub struct InitOptions {
     /// How files are cut.
     pub chunker: ChunkerParams,
     /// A name for this copy.
     pub name: String,
+    /// The first passphrase; without one, the repository is not encrypted.
+    pub key: Option<NewKey>,
 }
 
 /// Makes a repository: folders first, `config` last, so that half of one is none `[DUR-7]`.
@@ -97,19 +135,36 @@ pub(super) fn init(backend: &dyn Backend, options: &InitOptions) -> Result<Repos
     refuse_inside_another(backend.place())?;
     make_folders(backend)?;
     let repository = RepositoryId::from_bytes(random());
-    let config = Config {
+    let mut config = Config {
         version: FORMAT_VERSION,
         chunker: options.chunker,
-        encryption: 0,
+        encryption: if options.key.is_some() { AES_256_GCM } else { 0 },
         created: Time::now(),
         fields: Vec::new(),
     };
+    let master = options.key.as_ref().map(|_| Secret::new(random()));
+    if let Some(master) = &master {
+        config.add_check(repository, master);
+    }
     let bytes = config.encode(repository);
     let session = Session::begin();
+    remove_keys(backend)?;
     object::publish(backend, &session, "copy", &CopyInfo::new(&options.name).encode(repository))?;
+    if let Some((master, new)) = master.as_ref().zip(options.key.as_ref()) {
+        lock::publish_key(backend, (repository, &bytes), master, new)?;
+    }
     object::publish(backend, &session, "config.2", &bytes)?;
     object::publish(backend, &session, "config", &bytes)?;
     Ok(repository)
+}
+
+/// Removes the keys that an interrupted `init` left: there is no `config` that they could belong to.
+fn remove_keys(backend: &dyn Backend) -> Result<()> {
+    for listed in backend.list("keys").map_err(Error::repository("list", "keys"))? {
+        let name = format!("keys/{}", listed.name);
+        backend.remove(&name).map_err(Error::repository("remove", &name))?;
+    }
+    Ok(())
 }
 
 /// Refuses a new repository that would lie among the files of another one.
@@ -171,7 +226,11 @@ pub(crate) fn is_free(backend: &dyn Backend) -> io::Result<bool> {
         return Ok(false);
     }
     for folder in ["snapshots", "index", "records", "keys"] {
-        if listed.iter().any(|entry| entry.name == folder) && !backend.list(folder)?.is_empty() {
+        // Without anything else, a key is what an interrupted `init` leaves, and opens nothing.
+        let is_key = |name: &str| folder == "keys" && KeyId::from_hex(name).is_some();
+        if listed.iter().any(|entry| entry.name == folder)
+            && !backend.list(folder)?.iter().all(|entry| is_key(&entry.name))
+        {
             return Ok(false);
         }
     }
@@ -190,23 +249,26 @@ pub(crate) fn is_free(backend: &dyn Backend) -> io::Result<bool> {
 pub(crate) fn read_config(
     backend: &dyn Backend,
     problems: &mut Vec<Error>,
-) -> Result<(RepositoryId, Config)> {
+) -> Result<(RepositoryId, Config, Vec<u8>)> {
     let read = |name: &'static str| -> Result<(Vec<u8>, RepositoryId, Config)> {
         let bytes = read_object(backend, name)?;
         let (id, config) = decode_config(&bytes).map_err(Error::damaged(name))?;
         Ok((bytes, id, config))
     };
     match (read("config"), read("config.2")) {
-        (Ok((first, id, config)), Ok((second, ..))) => {
+        (Ok((first, id, config)), Ok((second, _, other))) => {
+            if config.is_encrypted() != other.is_encrypted() {
+                return Err(Error::damaged("config")(Corruption::ModesDiffer));
+            }
             if first != second {
                 problems
                     .push(Error::damaged("config.2")(Corruption::rule("REPO-4", "it differs from config")));
             }
-            Ok((id, config))
+            Ok((id, config, first))
         }
-        (Ok((_, id, config)), Err(error)) | (Err(error), Ok((_, id, config))) => {
+        (Ok((bytes, id, config)), Err(error)) | (Err(error), Ok((bytes, id, config))) => {
             problems.push(error);
-            Ok((id, config))
+            Ok((id, config, bytes))
         }
         (Err(first), Err(second)) => Err(match (is_absent(&first), is_absent(&second)) {
             (true, true) => Error::NoRepository { path: backend.place().to_owned() },
@@ -221,8 +283,19 @@ fn is_absent(error: &Error) -> bool {
     matches!(error, Error::Repository { source, .. } if matches!(source.kind(), NotFound | NotADirectory))
 }
 
+/// Neither file has an outer part.
+fn no_outer(outer: &[u8]) -> Result<(), Corruption> {
+    if outer.is_empty() { Ok(()) } else { Err(Corruption::TrailingBytes { len: outer.len() as u64 }) }
+}
+
+/// Whether these are the bytes of a config that could be used.
+pub(crate) fn is_whole_config(bytes: &[u8]) -> bool {
+    decode_config(bytes).is_ok()
+}
+
 fn decode_config(bytes: &[u8]) -> Result<(RepositoryId, Config), Corruption> {
-    let Object { header, body, .. } = decode_object(bytes, Magic::Config, None)?;
+    let Object { header, outer, body } = decode_object(bytes, Magic::Config, None)?;
+    no_outer(outer)?;
     let config: Config = codec::decode(body)?;
     config.validate()?;
     Ok((header.repository, config))
@@ -247,7 +320,9 @@ pub(crate) fn read_copy(
 }
 
 fn decode_copy(bytes: &[u8], id: RepositoryId) -> Result<CopyInfo, Corruption> {
-    let copy: CopyInfo = codec::decode(decode_object(bytes, Magic::Copy, Some(id))?.body)?;
+    let Object { outer, body, .. } = decode_object(bytes, Magic::Copy, Some(id))?;
+    no_outer(outer)?;
+    let copy: CopyInfo = codec::decode(body)?;
     validate_fields(&copy.fields, &[])?;
     Ok(copy)
 }

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use crate::backend::Backend;
 use crate::chunk::GetChunk;
 use crate::error::{Corruption, Error, Result};
-use crate::id::{ChunkId, ChunkKind, IdKeys, PackId, RepositoryId};
+use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::index::{Index, Problems};
 use crate::pack::{Frame, FrameChunk, Location, PackFile, PackKind, pack_file_name};
+use crate::seal::Keys;
 
 /// Plain bytes of frames kept, in each of two generations.
 const CACHED_BYTES: usize = 16 << 20;
@@ -18,8 +19,7 @@ const OPEN_PACKS: usize = 128;
 /// The way to the chunks of a repository, as it was listed when the reader was made.
 pub struct Reader {
     backend: Arc<dyn Backend>,
-    repository: RepositoryId,
-    keys: IdKeys,
+    keys: Keys,
     index: Index,
     problems: Problems,
     frames: Mutex<FrameCache>,
@@ -56,14 +56,8 @@ impl FrameCache {
 }
 
 impl Reader {
-    pub(super) fn new(
-        backend: Arc<dyn Backend>,
-        repository: RepositoryId,
-        keys: IdKeys,
-        index: Index,
-        problems: Problems,
-    ) -> Self {
-        Self { backend, repository, keys, index, problems, frames: Mutex::default(), packs: Mutex::default() }
+    pub(super) fn new(backend: Arc<dyn Backend>, keys: Keys, index: Index, problems: Problems) -> Self {
+        Self { backend, keys, index, problems, frames: Mutex::default(), packs: Mutex::default() }
     }
 
     /// What was damaged in the index, though packs stood in for it.
@@ -78,9 +72,9 @@ impl Reader {
         &self.index
     }
 
-    /// The keys that name chunks.
+    /// The keys of the repository.
     #[must_use]
-    pub fn keys(&self) -> &IdKeys {
+    pub fn keys(&self) -> &Keys {
         &self.keys
     }
 
@@ -121,7 +115,7 @@ impl Reader {
     ) -> Result<&'f [u8]> {
         let plain = frame.bytes(&FrameChunk { kind, offset: location.offset, len: location.len });
         match plain {
-            Some(plain) if self.keys.chunk_id(kind, plain) == *id => Ok(plain),
+            Some(plain) if self.keys.ids().chunk_id(kind, plain) == *id => Ok(plain),
             _ => {
                 Err(Error::damaged(&pack_file_name(&location.pack))(Corruption::WrongChunk { kind, id: *id }))
             }
@@ -145,10 +139,10 @@ impl Reader {
         if let Some(pack) = self.packs.lock().ok().and_then(|packs| open(&packs)) {
             return Ok(pack);
         }
-        let opened = match PackFile::open(&*self.backend, location.pack, self.repository) {
+        let opened = match PackFile::open(&*self.backend, location.pack, &self.keys) {
             // Its frames speak for themselves.
             Err(Error::Damaged { .. }) => {
-                PackFile::open_damaged(&*self.backend, location.pack, PackKind::of(location.kind))
+                PackFile::open_damaged(&*self.backend, location.pack, PackKind::of(location.kind), &self.keys)
             }
             other => other,
         };

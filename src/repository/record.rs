@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::error::Corruption;
-use crate::header::{Magic, decode_object, encode_object};
-use crate::id::{CopyId, RepositoryId};
+use crate::header::{Magic, decode_object, open_object, seal_object};
+use crate::id::CopyId;
+use crate::seal::Keys;
 use crate::snapshot::{Field, Time, validate_fields};
 
 /// The kinds of records.
@@ -69,34 +70,48 @@ pub struct RecordBody {
 }
 
 impl Record {
-    /// The bytes of its file.
-    #[must_use]
-    pub fn encode(&self, repository: RepositoryId) -> Vec<u8> {
-        encode_object(Magic::Record, repository, &codec::encode(&self.outer), &codec::encode(&self.body))
+    /// The bytes of its file; the body is sealed where the repository is encrypted, and vouches for the outer part.
+    ///
+    /// # Errors
+    /// `Locked`.
+    pub fn encode(&self, keys: &Keys) -> Result<Vec<u8>, Corruption> {
+        seal_object(Magic::Record, keys, &codec::encode(&self.outer), &codec::encode(&self.body))
     }
 
     /// Reads a record.
     ///
     /// # Errors
-    /// Names the rule that the bytes break.
-    pub fn decode(bytes: &[u8], repository: RepositoryId) -> Result<Self, Corruption> {
-        let object = decode_object(bytes, Magic::Record, Some(repository))?;
-        let record = Self { outer: codec::decode(object.outer)?, body: codec::decode(object.body)? };
+    /// Names the rule that the bytes break; `Locked`.
+    pub fn decode(bytes: &[u8], keys: &Keys) -> Result<Self, Corruption> {
+        let (outer, body) = open_object(bytes, Magic::Record, keys)?;
+        let record = Self { outer: codec::decode(outer)?, body: codec::decode(&body)? };
         record.body.created.validate()?;
         validate_fields(&record.body.fields, &[])?;
         Ok(record)
+    }
+}
+
+impl RecordOuter {
+    /// What a record says to everybody. Whether someone with the key wrote it does not show.
+    ///
+    /// # Errors
+    /// Names the rule that the bytes break.
+    pub fn decode(bytes: &[u8], keys: &Keys) -> Result<Self, Corruption> {
+        let object = decode_object(bytes, Magic::Record, Some(keys.repository()))?;
+        object.header.fits(keys)?;
+        codec::decode(object.outer)
     }
 
     /// Whether this program knows what the record means `[REC-1]`.
     #[must_use]
     pub fn is_known(&self) -> bool {
-        matches!(self.outer.kind, record_kind::UNDONE | record_kind::PACK_DAMAGED)
+        matches!(self.kind, record_kind::UNDONE | record_kind::KEY_REMOVED | record_kind::PACK_DAMAGED)
     }
 
     /// Whether the record speaks of this copy `[REC-2]`.
     #[must_use]
     pub fn speaks_of(&self, copy: CopyId) -> bool {
-        match self.outer.scope {
+        match self.scope {
             Scope::AllCopies => true,
             Scope::Copy(other) => other == copy,
         }

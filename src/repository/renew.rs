@@ -27,13 +27,14 @@ impl Repository {
     /// A feature, or a record about any copy, that forbids writing; any error of the medium.
     pub fn renew_copy(&self, name: &str) -> Result<Option<RenewedCopy>> {
         let mut problems = Vec::new();
-        config::read_copy(&*self.backend, self.id, &mut problems)?;
+        config::read_copy(&*self.backend, self.id(), &mut problems)?;
         if problems.is_empty() {
             return Ok(None);
         }
-        let whole = |(id, read): (RecordId, Result<Record>)| Some((id, read.ok()?));
-        let records: Vec<(RecordId, Record)> = self.records()?.into_iter().filter_map(whole).collect();
-        let forbids = |(_, record): &&(RecordId, Record)| record.outer.must_understand && !record.is_known();
+        let whole = |(id, read): (RecordId, Result<RecordOuter>)| Some((id, read.ok()?));
+        let records: Vec<(RecordId, RecordOuter)> =
+            self.statements()?.into_iter().filter_map(whole).collect();
+        let forbids = |(_, outer): &&(RecordId, RecordOuter)| outer.must_understand && !outer.is_known();
         if let Some((id, _)) = records.iter().find(forbids) {
             return Err(Error::UnknownRecord { record: id.to_string() });
         }
@@ -48,27 +49,25 @@ impl Repository {
         for pack in &doubted {
             self.publish_record(&statement(copy.copy, *pack))?;
         }
-        object::publish(&*self.backend, &Session::begin(), "copy", &copy.encode(self.id))?;
+        object::publish(&*self.backend, &Session::begin(), "copy", &copy.encode(self.id()))?;
         Ok(Some(RenewedCopy { copy, doubted }))
     }
 }
 
 /// The packs that a record in force calls damaged in a single copy, whichever, ascending.
-fn damaged_somewhere(records: &[(RecordId, Record)]) -> Vec<PackId> {
+fn damaged_somewhere(records: &[(RecordId, RecordOuter)]) -> Vec<PackId> {
     let is_undone = |id: &RecordId, copy: CopyId| {
         records.iter().any(|(_, other)| {
-            other.outer.kind == record_kind::UNDONE
-                && other.speaks_of(copy)
-                && other.outer.ids.contains(id.as_bytes())
+            other.kind == record_kind::UNDONE && other.speaks_of(copy) && other.ids.contains(id.as_bytes())
         })
     };
     let mut packs: Vec<PackId> = records
         .iter()
-        .filter(|(id, record)| match record.outer.scope {
-            Scope::Copy(copy) => record.outer.kind == record_kind::PACK_DAMAGED && !is_undone(id, copy),
+        .filter(|(id, record)| match record.scope {
+            Scope::Copy(copy) => record.kind == record_kind::PACK_DAMAGED && !is_undone(id, copy),
             Scope::AllCopies => false,
         })
-        .flat_map(|(_, record)| record.outer.ids.iter().map(|id| PackId::from_bytes(*id)))
+        .flat_map(|(_, record)| record.ids.iter().map(|id| PackId::from_bytes(*id)))
         .collect();
     packs.sort_unstable();
     packs.dedup();

@@ -28,13 +28,12 @@ use crate::chunk::PutChunk;
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
 use crate::event::{Event, Observer};
-use crate::header::{Magic, decode_object, encode_object};
-use crate::id::{self, ChunkId, ChunkKind, IdKeys, PackId, RepositoryId, SnapshotId};
+use crate::header::{Magic, seal_object};
+use crate::id::{self, ChunkId, ChunkKind, PackId, SnapshotId};
 use crate::index::{ChunkCache, Facts, Index, Problems, is_vanished};
-use crate::pack::{
-    Compression, Compressor, FrameBuilder, MAX_CHUNK_LEN, MAX_PACK_LEN, PackKind, SealedFrame,
-};
-use crate::repository::{Repository, object};
+use crate::pack::{Compression, Compressor, FrameBuilder, MAX_CHUNK_LEN, MAX_PACK_LEN, PackKind, ReadyFrame};
+use crate::repository::{Repository, decode_snapshot, object};
+use crate::seal::Keys;
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 
@@ -108,8 +107,7 @@ type Job = (PackKind, FrameBuilder);
 /// What all threads of a run share.
 struct Shared {
     backend: Arc<dyn Backend>,
-    repository: RepositoryId,
-    keys: IdKeys,
+    keys: Keys,
     session: Session,
     observer: Arc<dyn Observer>,
     said: Said,
@@ -166,6 +164,7 @@ impl Writer {
         } else {
             repository.backend().clone()
         };
+        refuse_sealed(&mut problems)?;
         problems.extend(index.unfit_packs()?);
         // What is damaged in the index is known before anything is relied on.
         let cache = open_cache(options, &mut index)?;
@@ -179,10 +178,9 @@ impl Writer {
         }
         let adopting =
             adopt::Adopting { backend: &*backend, observer: &*options.observer, said: &said, stop };
-        let adopted = adopting.adopt(&mut index, repository.id())?;
+        let adopted = adopting.adopt(&mut index, repository.keys())?;
         let shared = Arc::new(Shared {
             backend,
-            repository: repository.id(),
             keys: repository.keys().clone(),
             session: Session::begin(),
             observer: options.observer.clone(),
@@ -204,7 +202,7 @@ impl Writer {
     fn spawn(shared: Arc<Shared>, compression: Compression, adopted: Vec<Facts>) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (jobs, waiting_jobs) = bounded::<Job>(WAITING_FRAMES);
-        let (frames, waiting_frames) = bounded::<(PackKind, SealedFrame)>(WAITING_FRAMES);
+        let (frames, waiting_frames) = bounded::<(PackKind, ReadyFrame)>(WAITING_FRAMES);
         let compressors = (0..threads)
             .map(|_| {
                 let (shared, jobs, frames) = (shared.clone(), waiting_jobs.clone(), frames.clone());
@@ -283,6 +281,7 @@ impl Writer {
         flushed?;
         let adopted = std::mem::take(&mut self.adopted).into_iter();
         adopted.chain([facts]).try_for_each(|facts| segments::publish_last(&self.shared, facts))?;
+        segments::remove_damaged(&self.shared)?;
         let late = self.shared.index.read().map(|index| index.take_problems()).unwrap_or_default();
         for problem in &late {
             self.shared.damage(problem);
@@ -298,11 +297,13 @@ impl Writer {
         if self.packer.is_some() {
             return Err(Error::Usage("a snapshot is published after its chunks".into()));
         }
-        snapshot.validate().map_err(Error::damaged("a snapshot to be written"))?;
-        let bytes = encode_object(Magic::Snapshot, self.shared.repository, &[], &codec::encode(snapshot));
+        let unmade = || Error::damaged("a snapshot to be written");
+        let keys = &self.shared.keys;
+        let bytes = seal_object(Magic::Snapshot, keys, &[], &codec::encode(snapshot)).map_err(unmade())?;
         // [DUR-4], [LIMIT-1]: one that could not be read back, as too long, must not be acknowledged.
-        verify_snapshot(&bytes, self.shared.repository, snapshot)
-            .map_err(Error::damaged("a snapshot to be written"))?;
+        if decode_snapshot(&bytes, keys).map_err(unmade())? != *snapshot {
+            return Err(unmade()(Corruption::NotCanonical));
+        }
         let id = SnapshotId::from_bytes(id::hash(&bytes));
         let name = format!("snapshots/{id}");
         object::publish(&*self.shared.backend, &self.shared.session, &name, &bytes)?;
@@ -315,6 +316,7 @@ impl Writer {
     /// # Errors
     /// Any error of the medium; the snapshot is safe all the same.
     pub fn merge_segments(&self) -> Result<()> {
+        segments::remove_superseded(&self.shared)?;
         segments::merge_small(&self.shared)
     }
 
@@ -391,7 +393,7 @@ impl Drop for Writer {
 impl PutChunk for Writer {
     fn put(&self, kind: ChunkKind, plain: &[u8]) -> Result<ChunkId> {
         let Some(id) = dedup::claim(&self.shared, kind, plain)? else {
-            return Ok(self.shared.keys.chunk_id(kind, plain));
+            return Ok(self.shared.keys.ids().chunk_id(kind, plain));
         };
         let pack = PackKind::of(kind);
         let open = if pack == PackKind::Tree { &self.open_trees } else { &self.open_data };
@@ -417,7 +419,7 @@ impl DataBatch<'_> {
     /// Any error of the repository.
     pub fn put(&mut self, plain: &[u8]) -> Result<ChunkId> {
         debug_assert!(plain.len() <= MAX_CHUNK_LEN);
-        let id = self.writer.shared.keys.chunk_id(ChunkKind::Data, plain);
+        let id = self.writer.shared.keys.ids().chunk_id(ChunkKind::Data, plain);
         if dedup::claim_id(&self.writer.shared, ChunkKind::Data, id)? {
             self.added += 1;
             self.writer.gather(PackKind::Data, &mut self.open, (ChunkKind::Data, id, plain))?;
@@ -458,29 +460,34 @@ fn compress(
     shared: &Shared,
     compression: Compression,
     jobs: &Receiver<Job>,
-    frames: &Sender<(PackKind, SealedFrame)>,
+    frames: &Sender<(PackKind, ReadyFrame)>,
 ) {
-    let sealed = |error| Error::Frame { source: error };
-    let mut compressor = match Compressor::new(compression, shared.keys.clone()) {
+    let failed = |error| Error::Frame { source: error };
+    let mut compressor = match Compressor::new(compression, shared.keys.ids().clone()) {
         Ok(compressor) => compressor,
-        Err(error) => return shared.fail(sealed(error)),
+        Err(error) => return shared.fail(failed(error)),
     };
     for (kind, builder) in jobs {
-        match compressor.seal(&builder) {
+        match compressor.compress(&builder) {
             Ok(frame) => {
                 if frames.send((kind, frame)).is_err() {
                     return;
                 }
             }
-            Err(error) => return shared.fail(sealed(error)),
+            Err(error) => return shared.fail(failed(error)),
         }
     }
 }
 
-/// Whether the bytes of a snapshot's file are read as that snapshot.
-fn verify_snapshot(bytes: &[u8], repository: RepositoryId, snapshot: &Snapshot) -> Result<(), Corruption> {
-    let object = decode_object(bytes, Magic::Snapshot, Some(repository))?;
-    if codec::decode::<Snapshot>(object.body)? == *snapshot { Ok(()) } else { Err(Corruption::NotCanonical) }
+/// A plain repository that holds something sealed was an encrypted one: what was written to it now could be read by whoever did that
+/// `[CONF-5]`.
+fn refuse_sealed(problems: &mut Problems) -> Result<()> {
+    let is_sealed =
+        |error: &Error| matches!(error, Error::Damaged { source: Corruption::UnexpectedSeal, .. });
+    match problems.iter().position(is_sealed) {
+        Some(at) => Err(problems.swap_remove(at)),
+        None => Ok(()),
+    }
 }
 
 fn notice(observer: &dyn Observer, error: &Error) {

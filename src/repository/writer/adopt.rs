@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::backend::Backend;
 use crate::error::{Corruption, Error, Result};
 use crate::event::{Event, Observer};
-use crate::id::{PackId, RepositoryId};
+use crate::id::PackId;
 use crate::index::{Facts, Index};
 use crate::pack::{PackFile, pack_file_name};
 use crate::repository::writer::damage::Said;
+use crate::seal::Keys;
 
 /// What adopting needs at hand.
 pub(super) struct Adopting<'a> {
@@ -27,7 +28,7 @@ impl Adopting<'_> {
     ///
     /// # Errors
     /// `Interrupted`: nothing has changed then. Any error of the medium.
-    pub(super) fn adopt(&self, index: &mut Index, repository: RepositoryId) -> Result<Vec<Facts>> {
+    pub(super) fn adopt(&self, index: &mut Index, keys: &Keys) -> Result<Vec<Facts>> {
         let packs = index.uncovered_packs().to_vec();
         if packs.is_empty() {
             return Ok(Vec::new());
@@ -45,7 +46,7 @@ impl Adopting<'_> {
         for pack in packs {
             let name = pack_file_name(&pack);
             let group = facts.entry(group_of.get(&pack).copied().unwrap_or(0)).or_default();
-            match self.adopt_one(repository, pack, group) {
+            match self.adopt_one(keys, pack, group) {
                 Ok(()) => {
                     self.backend.sync(&name).map_err(Error::repository("sync", &name))?;
                     adopted += 1;
@@ -66,9 +67,9 @@ impl Adopting<'_> {
         Ok(facts.into_values().collect())
     }
 
-    fn adopt_one(&self, repository: RepositoryId, pack: PackId, facts: &mut Facts) -> Result<()> {
+    fn adopt_one(&self, keys: &Keys, pack: PackId, facts: &mut Facts) -> Result<()> {
         self.go_on()?;
-        let file = PackFile::open(self.backend, pack, repository)?;
+        let file = PackFile::open(self.backend, pack, keys)?;
         let hash = file.hash(|piece| {
             self.observer.event(&Event::Advanced { bytes: piece.len() as u64 });
             self.go_on()

@@ -43,7 +43,7 @@ fn lock(shard: &Mutex<HashSet<ChunkId>>) -> MutexGuard<'_, HashSet<ChunkId>> {
 
 /// The id of a chunk if it is new, and then it is the caller's to store.
 pub(super) fn claim(shared: &Shared, kind: ChunkKind, plain: &[u8]) -> Result<Option<ChunkId>> {
-    let id = shared.keys.chunk_id(kind, plain);
+    let id = shared.keys.ids().chunk_id(kind, plain);
     Ok(claim_id(shared, kind, id)?.then_some(id))
 }
 

@@ -4,7 +4,7 @@ use crossbeam_channel::Receiver;
 
 use crate::error::Result;
 use crate::index::Facts;
-use crate::pack::{PackKind, PackWriter, SealedFrame, pack_file_name};
+use crate::pack::{PackKind, PackWriter, ReadyFrame, pack_file_name};
 use crate::repository::writer::{Shared, segments};
 
 /// So many facts are published as a segment of their own, so that memory does not grow with a first snapshot.
@@ -12,7 +12,7 @@ const FACTS_IN_MEMORY: usize = 400_000;
 
 /// Runs until no more frames come, and returns the facts that no segment has yet. After a failure it ends; whoever
 /// sends it frames then ends too.
-pub(super) fn run(shared: &Shared, frames: &Receiver<(PackKind, SealedFrame)>) -> Facts {
+pub(super) fn run(shared: &Shared, frames: &Receiver<(PackKind, ReadyFrame)>) -> Facts {
     let mut packer = Packer { shared, data: None, trees: None, facts: Facts::default() };
     let mut outcome = Ok(());
     for (kind, frame) in frames {
@@ -46,7 +46,7 @@ impl Packer<'_> {
         }
     }
 
-    fn add(&mut self, kind: PackKind, frame: &SealedFrame) -> Result<()> {
+    fn add(&mut self, kind: PackKind, frame: &ReadyFrame) -> Result<()> {
         if self.open(kind).as_ref().is_some_and(|pack| !pack.has_room_for(frame)) {
             self.close(kind)?;
         }
@@ -56,10 +56,10 @@ impl Packer<'_> {
             pack
         } else {
             let temporary = shared.session.temporary();
-            open.insert(PackWriter::new(&*shared.backend, &temporary, kind, shared.repository)?)
+            open.insert(PackWriter::new(&*shared.backend, &temporary, kind, &shared.keys, shared.pack_len)?)
         };
         pack.add(frame)?;
-        if pack.len() >= shared.pack_len { self.close(kind) } else { Ok(()) }
+        if pack.is_full() { self.close(kind) } else { Ok(()) }
     }
 
     fn close(&mut self, kind: PackKind) -> Result<()> {

@@ -1,13 +1,15 @@
 //! Publishing segments, merging small ones, and cleaning up after ended sessions.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use crate::backend::{Backend, read_whole};
 use crate::error::{Corruption, Error, Result};
+use crate::event::Event;
 use crate::id::{self, PackId, SegmentId};
 use crate::index::{
-    ChunkCache, Facts, Index, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, SMALL_SEGMENTS, Segment, is_vanished,
-    redundant,
+    ChunkCache, Facts, Index, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, MAX_SUPERSEDED, SMALL_SEGMENTS, Segment,
+    is_vanished, redundant,
 };
 use crate::repository::object;
 use crate::repository::writer::{Shared, notice};
@@ -55,7 +57,7 @@ pub(super) fn publish(shared: &Shared, facts: Facts) -> Result<()> {
 
 fn publish_one(shared: &Shared, mut facts: Facts) -> Result<()> {
     facts.sort();
-    let (id, name) = publish_file(shared, &facts)?;
+    let (id, name) = publish_file(shared, &facts, &[])?;
     if shared.dry_run {
         return Ok(());
     }
@@ -66,12 +68,13 @@ fn publish_one(shared: &Shared, mut facts: Facts) -> Result<()> {
     Ok(())
 }
 
-fn publish_file(shared: &Shared, facts: &Facts) -> Result<(SegmentId, String)> {
-    let bytes = facts.encode_segment(shared.repository);
+fn publish_file(shared: &Shared, facts: &Facts, superseded: &[SegmentId]) -> Result<(SegmentId, String)> {
+    let unmade = || Error::damaged("a segment to be written");
+    let bytes = facts.encode_segment(&shared.keys, superseded).map_err(unmade())?;
     let id = SegmentId::from_bytes(id::hash(&bytes));
     let name = format!("index/{id}");
     // [DUR-4]
-    Segment::check(&bytes, shared.repository, facts).map_err(Error::damaged("a segment to be written"))?;
+    Segment::check(&bytes, &shared.keys, facts).map_err(unmade())?;
     object::publish(&*shared.backend, &shared.session, &name, &bytes)?;
     shared.published(&name, bytes.len() as u64);
     Ok((id, name))
@@ -93,6 +96,44 @@ fn change_cache(shared: &Shared, change: impl FnOnce(&ChunkCache) -> Result<()>)
     }
 }
 
+/// Removes damaged segments of an encrypted repository once others cover all packs: their facts cannot be written again under the same
+/// name, as a seal never comes out twice alike.
+pub(super) fn remove_damaged(shared: &Shared) -> Result<()> {
+    if shared.dry_run || !shared.keys.is_sealed() {
+        return Ok(());
+    }
+    let index = shared.index.read().map_err(|_| Error::Stopped)?;
+    let damaged = index.damaged_segments();
+    if damaged.is_empty() || !index.covers_all() {
+        return Ok(());
+    }
+    damaged.iter().try_for_each(|id| remove(&*shared.backend, &format!("index/{id}")))
+}
+
+/// Removes segments that were merged into others and are here again, if those say as much about their packs; and says so.
+pub(super) fn remove_superseded(shared: &Shared) -> Result<()> {
+    if shared.dry_run {
+        return Ok(());
+    }
+    let index = shared.index.read().map_err(|_| Error::Stopped)?;
+    let all: Vec<&Segment> = index.segments().collect();
+    let superseded: HashSet<SegmentId> = index.superseded().iter().map(|(segment, _)| segment.id()).collect();
+    if superseded.is_empty() {
+        return Ok(());
+    }
+    let is_whole = |segment: &Segment| match segment.for_each(|_| ()) {
+        Err(error) if error.is_damage() => Ok(false),
+        other => other.map(|()| true),
+    };
+    for segment in redundant(&all, |segment| superseded.contains(&segment.id()), is_whole)? {
+        let name = format!("index/{}", segment.id());
+        remove(&*shared.backend, &name)?;
+        let text = "it was merged into another one before and is here again: removed";
+        shared.observer.event(&Event::Notice { path: Path::new(&name), text });
+    }
+    Ok(())
+}
+
 /// Writes the union of many small segments, verifies that it is one, and only then removes the inputs `[DUR-8]`.
 pub(super) fn merge_small(shared: &Shared) -> Result<()> {
     if shared.dry_run {
@@ -109,7 +150,7 @@ pub(super) fn merge_small(shared: &Shared) -> Result<()> {
         return Ok(());
     }
     union.sort();
-    let (id, name) = publish_file(shared, &union)?;
+    let (id, name) = publish_file(shared, &union, &superseded_by_union(shared, &inputs))?;
     let whole = verify_union(shared, id, &name, &union, &inputs)?;
     let all: Vec<&Segment> =
         inputs.into_iter().filter(|input| input.id() != id).chain(std::iter::once(&whole)).collect();
@@ -119,6 +160,16 @@ pub(super) fn merge_small(shared: &Shared) -> Result<()> {
     drop(index);
     add_to_cache(shared, id, &union);
     Ok(())
+}
+
+/// What a union of these says that it stands in for, oldest first: so that one of them is known again if someone puts it back.
+fn superseded_by_union(shared: &Shared, inputs: &[&Segment]) -> Vec<SegmentId> {
+    if !shared.keys.is_sealed() {
+        return Vec::new();
+    }
+    let earlier = inputs.iter().flat_map(|input| input.superseded());
+    let all: Vec<SegmentId> = earlier.chain(inputs.iter().map(|input| input.id())).collect();
+    all[all.len().saturating_sub(MAX_SUPERSEDED)..].to_vec()
 }
 
 /// The facts of as many segments as fit into one, and which these are. A damaged one is said and left out.
@@ -180,7 +231,7 @@ fn verify_union(
     if id::hash(&bytes) != *id.as_bytes() {
         return Err(Error::damaged(name)(Corruption::WrongHash));
     }
-    let segment = Segment::open(&shared.backend, id, shared.repository)?;
+    let segment = Segment::open(&shared.backend, id, &shared.keys)?;
     let covered: HashSet<PackId> = segment.packs().iter().map(|row| row.pack).collect();
     let complete = inputs.iter().all(|input| input.packs().iter().all(|row| covered.contains(&row.pack)));
     if complete && segment.fact_count() == union.len() as u64 {

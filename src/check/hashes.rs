@@ -1,0 +1,126 @@
+//! What can be checked without a key: that every file has the bytes which its name says, and a header of its kind.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::check::CheckReport;
+use crate::check::damage::Damages;
+use crate::check::files::again;
+use crate::check::names::Names;
+use crate::error::{Corruption, Error, Result};
+use crate::event::{Change, Event, Item, Observer};
+use crate::header::{HEADER_LEN, Header, Magic};
+use crate::id::{self, KeyId, RecordId};
+use crate::index::is_vanished;
+use crate::pack::pack_file_name;
+use crate::repository::Repository;
+
+/// The bytes read at a time.
+const PIECE_LEN: usize = 1 << 20;
+
+/// Reads every file of a repository whole and holds it against its name and its kind: no key is needed. What is in the files, and whether
+/// all that should be there is, does not show.
+///
+/// Damage is no error: it is in the report, and each object is sent to `observer` as a `Problem` when it is found.
+///
+/// # Errors
+/// `Interrupted`; any error of the medium that is no damage.
+pub fn check_hashes(
+    repository: &Repository,
+    observer: &dyn Observer,
+    stop: &AtomicBool,
+) -> Result<CheckReport> {
+    let mut damages = Damages::new(observer, 0);
+    for problem in repository.problems() {
+        damages.add_error(again(problem));
+    }
+    let backend = &**repository.backend();
+    let mut report = CheckReport::default();
+    Names { backend, observer, report: &mut report }.names()?;
+    let present = repository.present_packs()?.packs;
+    let snapshots = repository.snapshot_ids()?;
+    let segments = repository.segment_ids()?;
+    report.packs = present.len() as u64;
+    report.pack_bytes = present.values().sum();
+    report.snapshots = snapshots.len() as u64;
+    report.segments = segments.len() as u64;
+    let mut packs: Vec<_> = present.into_keys().collect();
+    packs.sort_unstable();
+    let records: Vec<RecordId> = repository.record_ids()?;
+    let keys: Vec<KeyId> = repository.key_ids()?;
+    let files = (keys.iter().map(|id| (Magic::Key, format!("keys/{id}"), *id.as_bytes())))
+        .chain(records.iter().map(|id| (Magic::Record, format!("records/{id}"), *id.as_bytes())))
+        .chain(snapshots.iter().map(|id| (Magic::Snapshot, format!("snapshots/{id}"), *id.as_bytes())))
+        .chain(segments.iter().map(|id| (Magic::Segment, format!("index/{id}"), *id.as_bytes())))
+        .chain(packs.iter().map(|id| (Magic::Pack, pack_file_name(id), *id.as_bytes())));
+    observer.event(&Event::Phase("checking every file"));
+    observer.event(&Event::Planned { items: packs.len() as u64, bytes: report.pack_bytes });
+    for (magic, name, hash) in files {
+        let one = One { repository, observer, stop, magic, name: &name };
+        match one.check(&hash) {
+            Ok(len) => {
+                report.bytes_read += len;
+                report.packs_read += u64::from(magic == Magic::Pack);
+            }
+            // Segments are merged, keys removed, at any time.
+            Err(error) if is_vanished(&error) && magic != Magic::Pack => {}
+            Err(error) if error.is_damage() => {
+                damages.add(&name, error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    report.damages = damages.finish();
+    Ok(report)
+}
+
+/// One file.
+struct One<'a> {
+    repository: &'a Repository,
+    observer: &'a dyn Observer,
+    stop: &'a AtomicBool,
+    magic: Magic,
+    name: &'a str,
+}
+
+impl One<'_> {
+    fn check(&self, hash: &[u8; 32]) -> Result<u64> {
+        let unread = || Error::repository("read", self.name);
+        let damaged = || Error::damaged(self.name);
+        let file = self.repository.backend().open(self.name).map_err(unread())?;
+        let is_pack = self.magic == Magic::Pack;
+        let path = Path::new(self.name);
+        self.observer.event(&Event::Started { path });
+        let mut hasher = id::FileHasher::default();
+        let rest = |at| usize::try_from(file.len() - at).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; rest(0).min(PIECE_LEN)];
+        let mut head = Vec::new();
+        let mut at = 0;
+        while at < file.len() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            let len = rest(at).min(buffer.len());
+            let piece = buffer.get_mut(..len).unwrap_or_default();
+            file.read_exact_at(piece, at).map_err(unread())?;
+            hasher.update(piece);
+            if at == 0 {
+                head = piece.get(..HEADER_LEN).unwrap_or_default().to_vec();
+            }
+            at += len as u64;
+            if is_pack {
+                self.observer.event(&Event::Advanced { bytes: len as u64 });
+            }
+        }
+        if hasher.finish() != *hash {
+            return Err(damaged()(Corruption::WrongHash));
+        }
+        let header = Header::decode(&head, self.magic, Some(self.repository.id())).map_err(damaged())?;
+        if self.magic != Magic::Key {
+            header.fits(self.repository.keys()).map_err(damaged())?;
+        }
+        let (item, change) = (Item::RepositoryFile, Change::Unchanged);
+        self.observer.event(&Event::Done { path, item, change, bytes: at });
+        Ok(at)
+    }
+}

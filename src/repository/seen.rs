@@ -1,0 +1,228 @@
+//! What this host remembers of a repository, in `<state folder>/<repository id>.seen`: its mode, the keys, records and snapshots it saw,
+//! and keys and snapshots in which copy. Whoever sets a repository back, or takes a snapshot out of it, cannot change this file as well.
+//!
+//! Lines of words, only ever appended; whoever deletes it begins anew. It holds ids and no names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Corruption, Error, Result};
+use crate::id::{self, CopyId, KeyId, RecordId, RepositoryId, SnapshotId};
+use crate::repository::{Repository, record_kind};
+use crate::snapshot::Time;
+
+/// More than that is not read: some 600,000 snapshots.
+const MAX_LEN: u64 = 64 << 20;
+
+/// What is remembered of one repository.
+pub struct Seen {
+    path: PathBuf,
+    was_encrypted: bool,
+    keys: BTreeSet<(KeyId, CopyId)>,
+    records: BTreeSet<RecordId>,
+    /// When it was first seen, in seconds, by snapshot and copy.
+    snapshots: BTreeMap<(SnapshotId, CopyId), i64>,
+    accepted: BTreeSet<SnapshotId>,
+    accepted_keys: BTreeSet<KeyId>,
+}
+
+/// A snapshot that was here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenSnapshot {
+    /// Which.
+    pub id: SnapshotId,
+    /// When it was seen first.
+    pub first_seen: Time,
+}
+
+/// What a repository lacks of what was seen of it, and no record says that it was forgotten or removed.
+#[derive(Debug, Default)]
+pub struct Lacking {
+    /// Snapshots seen in this very copy: it was set back, or they were deleted.
+    pub gone: Vec<SeenSnapshot>,
+    /// Snapshots seen in other copies only: this one is not up to date.
+    pub elsewhere: Vec<SeenSnapshot>,
+    /// Keys seen in this very copy.
+    pub keys: Vec<KeyId>,
+    /// Keys seen in other copies only.
+    pub keys_elsewhere: Vec<KeyId>,
+    /// Records: what they say is forgotten with them.
+    pub records: Vec<RecordId>,
+    /// Whether nothing was ever seen of this copy.
+    pub copy_is_new: bool,
+}
+
+impl Seen {
+    /// What is remembered of a repository. That nothing can be read is as if nothing were remembered.
+    ///
+    /// # Errors
+    /// `Damaged`: `config` says that it is not encrypted, and it was seen encrypted `[CONF-5]`.
+    pub fn recall(folder: &Path, repository: &Repository) -> Result<Self> {
+        let path = folder.join(format!("{}.seen", repository.id()));
+        let mut text = String::new();
+        let read = File::open(&path).and_then(|file| file.take(MAX_LEN).read_to_string(&mut text));
+        let mut seen = Self {
+            path,
+            was_encrypted: false,
+            keys: BTreeSet::new(),
+            records: BTreeSet::new(),
+            snapshots: BTreeMap::new(),
+            accepted: BTreeSet::new(),
+            accepted_keys: BTreeSet::new(),
+        };
+        if read.is_ok() {
+            text.lines().for_each(|line| seen.line(line));
+        }
+        if seen.was_encrypted && !repository.config().is_encrypted() {
+            return Err(Error::damaged("config")(Corruption::SeenEncrypted));
+        }
+        Ok(seen)
+    }
+
+    /// Which encrypted repository was seen in the place of this one, if this one is another and is not encrypted. Remembers encrypted ones,
+    /// by a hash of where they are.
+    ///
+    /// # Errors
+    /// Any error of writing the file.
+    pub fn place(folder: &Path, repository: &Repository) -> Result<Option<RepositoryId>> {
+        let path = folder.join("places.seen");
+        let place = repository.backend().place();
+        let place = std::fs::canonicalize(place).map_err(Error::path("find", place))?;
+        let place = SnapshotId::from_bytes(id::hash(place.as_os_str().as_bytes())).to_string();
+        let mut text = String::new();
+        // What cannot be read is as if nothing were remembered.
+        let _ = File::open(&path).and_then(|file| file.take(MAX_LEN).read_to_string(&mut text));
+        let ids = text.lines().filter_map(|line| line.strip_prefix(&place)?.strip_prefix(' '));
+        let last = ids.filter_map(RepositoryId::from_hex).next_back();
+        let is_new = last != Some(repository.id());
+        if repository.config().is_encrypted() && is_new {
+            append(&path, &format!("{place} {}\n", repository.id()))?;
+        }
+        Ok(last.filter(|_| is_new && !repository.config().is_encrypted()))
+    }
+
+    fn line(&mut self, line: &str) {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["encrypted"] => self.was_encrypted = true,
+            ["key", key, copy] => self.keys.extend(KeyId::from_hex(key).zip(CopyId::from_hex(copy))),
+            ["record", record] => self.records.extend(RecordId::from_hex(record)),
+            ["gone-key", key] => self.accepted_keys.extend(KeyId::from_hex(key)),
+            ["gone", snapshot] => self.accepted.extend(SnapshotId::from_hex(snapshot)),
+            ["snapshot", snapshot, copy, secs] => {
+                let ids = SnapshotId::from_hex(snapshot).zip(CopyId::from_hex(copy));
+                self.snapshots.extend(ids.zip(secs.parse().ok()));
+            }
+            // Torn by a crash, or of a later version.
+            _ => {}
+        }
+    }
+
+    /// Compares the repository with it, and remembers what is new.
+    ///
+    /// # Errors
+    /// Any error of listing the repository, or of writing the file.
+    pub fn compare(&mut self, repository: &Repository) -> Result<Lacking> {
+        let copy = repository.copy().copy;
+        let listed: BTreeSet<SnapshotId> = repository.snapshot_ids()?.into_iter().collect();
+        let keys: BTreeSet<KeyId> = repository.key_ids()?.into_iter().collect();
+        let forgotten = repository.stated(record_kind::FORGOTTEN, copy)?;
+        let removed = repository.stated(record_kind::KEY_REMOVED, copy)?;
+        let is_here = self.snapshots.keys().map(|(_, of)| of).chain(self.keys.iter().map(|(_, of)| of));
+        let mut lacking =
+            Lacking { copy_is_new: !is_here.into_iter().any(|of| *of == copy), ..Lacking::default() };
+        let missed = self.snapshots.iter().filter(|((id, _), _)| {
+            !listed.contains(id) && !forgotten.contains(id.as_bytes()) && !self.accepted.contains(id)
+        });
+        let mut by_id = BTreeMap::<SnapshotId, (bool, i64)>::new();
+        for ((id, of), secs) in missed {
+            let (here, first) = by_id.entry(*id).or_insert((false, *secs));
+            *here |= *of == copy;
+            *first = (*first).min(*secs);
+        }
+        for (id, (here, secs)) in by_id {
+            let seen = SeenSnapshot { id, first_seen: Time { secs, nanos: 0 } };
+            if here { lacking.gone.push(seen) } else { lacking.elsewhere.push(seen) }
+        }
+        lacking.gone.sort_by_key(|seen| seen.first_seen);
+        lacking.elsewhere.sort_by_key(|seen| seen.first_seen);
+        let is_gone = |key: &KeyId| {
+            !keys.contains(key) && !removed.contains(key.as_bytes()) && !self.accepted_keys.contains(key)
+        };
+        let gone: BTreeSet<KeyId> = self.keys.iter().map(|(key, _)| *key).filter(is_gone).collect();
+        (lacking.keys, lacking.keys_elsewhere) =
+            gone.into_iter().partition(|key| self.keys.contains(&(*key, copy)));
+        let records: BTreeSet<RecordId> = repository.record_ids()?.into_iter().collect();
+        lacking.records = self.records.difference(&records).copied().collect();
+        self.remember(repository, &listed, &keys, &records)?;
+        Ok(lacking)
+    }
+
+    fn remember(
+        &mut self,
+        repository: &Repository,
+        listed: &BTreeSet<SnapshotId>,
+        keys: &BTreeSet<KeyId>,
+        records: &BTreeSet<RecordId>,
+    ) -> Result<()> {
+        let copy = repository.copy().copy;
+        let now = Time::now().secs;
+        let mut lines = String::new();
+        if repository.config().is_encrypted() && !self.was_encrypted {
+            lines.push_str("encrypted\n");
+        }
+        // What cannot be written to a string does not exist.
+        for key in keys.iter().filter(|key| !self.keys.contains(&(**key, copy))) {
+            let _ = writeln!(lines, "key {key} {copy}");
+        }
+        for record in records.difference(&self.records) {
+            let _ = writeln!(lines, "record {record}");
+        }
+        for id in listed.iter().filter(|id| !self.snapshots.contains_key(&(**id, copy))) {
+            let _ = writeln!(lines, "snapshot {id} {copy} {now}");
+        }
+        self.append(&lines)
+    }
+
+    /// Expects no longer the snapshots and keys that are gone from this copy.
+    ///
+    /// # Errors
+    /// Any error of writing the file.
+    pub fn accept(&mut self, lacking: &Lacking) -> Result<()> {
+        let mut lines = String::new();
+        for seen in &lacking.gone {
+            let _ = writeln!(lines, "gone {}", seen.id);
+        }
+        for key in &lacking.keys {
+            let _ = writeln!(lines, "gone-key {key}");
+        }
+        self.append(&lines)
+    }
+
+    fn append(&mut self, lines: &str) -> Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        append(&self.path, lines)?;
+        lines.lines().for_each(|line| self.line(line));
+        Ok(())
+    }
+}
+
+fn append(path: &Path, lines: &str) -> Result<()> {
+    let write = || -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        // A crash may have torn the last line.
+        file.write_all(format!("\n{lines}").as_bytes())?;
+        file.sync_data()
+    };
+    write().map_err(Error::path("write", path))
+}
