@@ -1,5 +1,6 @@
 //! The command line, as clap reads it. What words mean is decided here (`values`), what they do in `commands`.
 
+mod key;
 mod snapshot;
 mod values;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+pub use key::{AddKeyArgs, ExportKeyArgs, InitArgs, KeyArgs, KeyVerb, RemoveKeyArgs};
 pub use snapshot::SnapshotArgs;
 pub use values::{Rate, Subset, from_timestamp, parse_time};
 
@@ -20,7 +22,7 @@ const EXIT_CODES: &str = "Exit codes:
   3    done, but some source files could not be read
   10   there is no repository
   11   the repository is busy
-  12   wrong passphrase
+  12   wrong passphrase, or none
   13   damage found
   14   no space left
   15   the medium is missing, or another one is in its place
@@ -61,6 +63,18 @@ pub struct Global {
     /// The folder of the repository [default: `$VAULT_REPOSITORY`, or else `$XDG_DATA_HOME/vault/default`]
     #[arg(short, long, global = true, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub repository: Option<PathBuf>,
+    /// The file that has the passphrase of the repository [default: `$VAULT_PASSPHRASE_FILE`]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub passphrase_file: Option<PathBuf>,
+    /// The shell command that prints the passphrase
+    #[arg(long, global = true, value_name = "COMMAND", conflicts_with = "passphrase_file", value_hint = ValueHint::CommandString)]
+    pub passphrase_command: Option<String>,
+    /// The file that has a recovery key, as `vault key export` wrote it: no passphrase is needed then
+    #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["passphrase_file", "passphrase_command"], value_hint = ValueHint::FilePath)]
+    pub recovery_key_file: Option<PathBuf>,
+    /// Try the passphrase on this key only (the beginning of its id)
+    #[arg(long, global = true, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub key: Option<String>,
     /// Print results, warnings and errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
@@ -105,7 +119,7 @@ impl Global {
 /// What is to be done.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make an empty repository
+    /// Make an empty repository, encrypted unless you say otherwise
     #[command(after_help = EXIT_CODES)]
     Init(InitArgs),
     /// Take a snapshot of files and folders
@@ -135,6 +149,9 @@ pub enum Verb {
     /// Show what the repository and each snapshot hold
     #[command(after_help = with_selectors())]
     Stats(StatsArgs),
+    /// Manage the passphrases of an encrypted repository
+    #[command(after_help = EXIT_CODES)]
+    Key(KeyArgs),
     /// Make or refresh a copy of the repository on another medium
     #[command(after_help = EXIT_CODES)]
     Mirror(MirrorArgs),
@@ -151,14 +168,6 @@ pub enum Verb {
 
 fn with_selectors() -> String {
     format!("{SELECTORS}\n\n{EXIT_CODES}")
-}
-
-/// Arguments of `init`.
-#[derive(Debug, Args)]
-pub struct InitArgs {
-    /// A name for this copy of the repository, such as that of the drive it is on
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
 }
 
 /// Arguments of `snapshots`.
@@ -323,6 +332,7 @@ pub enum OwnerArg {
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct CheckArgs {
     /// Check only what this snapshot, or this path of it, needs
     #[arg(value_name = "SNAPSHOT[:PATH]")]
@@ -336,6 +346,12 @@ pub struct CheckArgs {
     /// Note damaged packs, so that later snapshots store anew what was in them
     #[arg(long)]
     pub mark_damaged: bool,
+    /// Without a passphrase: verify the hash of every file, and nothing that is sealed
+    #[arg(long, conflicts_with_all = ["selector", "read_data", "read_data_subset", "mark_damaged", "accept_loss", "repair_copy"])]
+    pub without_key: bool,
+    /// Expect no longer the snapshots and keys that were here and are gone
+    #[arg(long)]
+    pub accept_loss: bool,
     /// If the file `copy` is missing or damaged, make a new one first: this copy of the repository gets a new id
     #[arg(long)]
     pub repair_copy: bool,

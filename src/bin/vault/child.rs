@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use vault::error::{Error, Result};
 
+use crate::passphrase;
+
 /// How long a command that was asked to end may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is looked whether it has.
@@ -41,7 +43,8 @@ impl Running {
     /// Starts it. Its input and its errors are ours.
     pub fn start(program: &Path, arguments: &[OsString]) -> Result<(Self, ChildStdout)> {
         let mut command = Command::new(program);
-        command.args(arguments).stdout(Stdio::piped());
+        // What it is not told it cannot pass on.
+        command.args(arguments).stdout(Stdio::piped()).env_remove(passphrase::VARIABLE);
         let in_group = File::open("/dev/tty").is_err();
         if in_group {
             command.process_group(0);
@@ -114,7 +117,8 @@ fn signal(target: i32, signal: Signal) {
     };
 }
 
-fn describe(status: ExitStatus) -> String {
+/// How it ended, in words.
+pub fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
         (None, Some(signal)) => format!("signal {signal}"),

@@ -5,6 +5,7 @@ mod check;
 mod diff;
 mod find;
 mod init;
+mod key;
 mod ls;
 mod manual;
 mod mirror;
@@ -15,7 +16,7 @@ mod stats;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use jiff::tz::TimeZone;
 use vault::backend::{Backend, LocalFolder};
@@ -23,15 +24,16 @@ use vault::browse;
 use vault::chunk::GetChunk;
 use vault::error::{Error, Result};
 use vault::id::{RepositoryId, SnapshotId};
-use vault::repository::{Reader, Repository};
+use vault::repository::{Lacking, Reader, Repository, Seen};
 use vault::snapshot::{Entry, Snapshot};
 
 use crate::args::{Global, Verb};
 use crate::exit::Outcome;
 use crate::limited::Limited;
-use crate::places;
+use crate::passphrase::Secret;
 use crate::render::{self, Screen};
 use crate::select::{self, Selector};
+use crate::{passphrase, places};
 
 /// The file that says which copy of the repository this is.
 const COPY: &str = "copy";
@@ -42,6 +44,7 @@ pub struct Context {
     pub screen: Arc<Screen>,
     pub stop: Arc<AtomicBool>,
     pub zone: TimeZone,
+    gone: AtomicU64,
 }
 
 /// The snapshots of a repository, oldest first.
@@ -62,6 +65,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Diff(_) => "diff",
         Verb::Cat(_) => "cat",
         Verb::Stats(_) => "stats",
+        Verb::Key(_) => "key",
         _ => "",
     });
     match verb {
@@ -75,6 +79,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Restore(args) => restore::run(context, &args),
         Verb::Check(args) => check::run(context, &args),
         Verb::Stats(args) => stats::run(context, &args),
+        Verb::Key(args) => key::run(context, &args),
         Verb::Mirror(args) => mirror::run(context, &args),
         Verb::Completions(args) => manual::completions(context, &args),
         Verb::Man(args) => manual::man(context, &args),
@@ -85,7 +90,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
 impl Context {
     /// What the command line and the environment say.
     pub fn new(global: Global, screen: Arc<Screen>, stop: Arc<AtomicBool>) -> Self {
-        Self { global, screen, stop, zone: TimeZone::system() }
+        Self { global, screen, stop, zone: TimeZone::system(), gone: AtomicU64::new(0) }
     }
 
     /// The folder of the repository, and whether it is the default one.
@@ -105,9 +110,20 @@ impl Context {
         Ok(Limited::wrap(folder, self.global.read_rate(), self.global.write_rate(), self.stop.clone()))
     }
 
-    /// Opens the repository, and says what was found damaged though something else stood in for it.
+    /// Opens the repository, and says what was found damaged though something else stood in for it, and what it lacks of what this
+    /// computer saw in it.
     pub fn open(&self) -> Result<Repository> {
-        let repository = Repository::open(self.backend()?)?;
+        let repository = self.open_locked()?;
+        self.unlocked(repository, passphrase::given(self)?)
+    }
+
+    /// The same, with this passphrase.
+    pub fn open_with(&self, given: Option<Secret>) -> Result<Repository> {
+        self.unlocked(self.open_locked()?, given)
+    }
+
+    fn unlocked(&self, mut repository: Repository, given: Option<Secret>) -> Result<Repository> {
+        passphrase::unlock(self, &mut repository, given)?;
         for problem in repository.problems() {
             self.screen.problem(b"", problem);
             if let Error::Damaged { file, .. } | Error::Repository { file, .. } = problem
@@ -116,7 +132,86 @@ impl Context {
                 self.screen.note("`vault check --repair-copy` makes a new one");
             }
         }
+        let lacking = self.lacking(&repository)?;
+        self.say_lacking(&lacking);
+        for seen in &lacking.gone {
+            self.screen.problem(b"", &Error::SnapshotGone { snapshot: seen.id });
+        }
+        self.gone.store(lacking.gone.len() as u64, Ordering::Relaxed);
+        self.offer_acceptance(&lacking);
         Ok(repository)
+    }
+
+    /// Opens the repository without its keys. One that was encrypted is refused if it says that it is not.
+    pub fn open_locked(&self) -> Result<Repository> {
+        let repository = Repository::open(self.backend()?)?;
+        if let Some(folder) = places::states() {
+            Seen::recall(&folder, &repository)?;
+            if let Ok(Some(before)) = Seen::place(&folder, &repository) {
+                self.screen.warn(&format!(
+                    "the encrypted repository {before} was here before; this is another one, and it is not encrypted"
+                ));
+            }
+        }
+        Ok(repository)
+    }
+
+    /// What the repository lacks of what this computer saw in it. Remembers what is new in it.
+    pub fn lacking(&self, repository: &Repository) -> Result<Lacking> {
+        let Some(folder) = places::states() else { return Ok(Lacking::default()) };
+        match Seen::recall(&folder, repository)?.compare(repository) {
+            Err(error @ Error::Path { .. }) => {
+                self.screen.warn(&format!(
+                    "what was seen of the repository is not remembered: {}",
+                    render::chain(&error)
+                ));
+                Ok(Lacking::default())
+            }
+            other => other,
+        }
+    }
+
+    /// Says what it lacks, but for snapshots that are gone.
+    pub fn say_lacking(&self, lacking: &Lacking) {
+        if let Some(newest) = lacking.elsewhere.last() {
+            let count = lacking.elsewhere.len() as u64;
+            let snapshots = render::text::counted(count, "snapshot", "snapshots");
+            let text = format!(
+                "it lacks {snapshots} that this computer saw in another copy, {} among them",
+                short(&newest.id)
+            );
+            if lacking.copy_is_new {
+                self.screen.warn(&format!(
+                    "this copy of the repository was never seen by this computer: {text}. A mirror may be behind; the \
+                     repository itself would have been set back, and its file `copy` exchanged"
+                ));
+            } else {
+                self.screen.note(&format!("this copy of the repository is not up to date: {text}"));
+            }
+        }
+        for key in &lacking.keys {
+            self.screen.warn(&format!("the key {key} was here and is gone, and nobody removed it"));
+        }
+        for key in &lacking.keys_elsewhere {
+            self.screen
+                .note(&format!("the key {key} was seen in another copy of this repository and is not here"));
+        }
+        for record in &lacking.records {
+            self.screen
+                .note(&format!("the record {record} was seen in a copy of this repository and is not here"));
+        }
+    }
+
+    /// Says how what is gone is settled.
+    pub fn offer_acceptance(&self, lacking: &Lacking) {
+        if !lacking.gone.is_empty() || !lacking.keys.is_empty() {
+            self.screen.note("if that is right, `vault check --accept-loss` expects it no longer");
+        }
+    }
+
+    /// How many of the problems so far are snapshots that are gone.
+    pub fn snapshots_gone(&self) -> u64 {
+        self.gone.load(Ordering::Relaxed)
     }
 
     /// The way to the chunks.

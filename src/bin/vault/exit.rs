@@ -4,13 +4,14 @@ use std::io;
 
 use vault::error::{Corruption, Error};
 
-use crate::places;
+use crate::{passphrase, places};
 
 pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 pub const SOURCE_UNREADABLE: u8 = 3;
 pub const NO_REPOSITORY: u8 = 10;
+pub const WRONG_PASSPHRASE: u8 = 12;
 pub const DAMAGE: u8 = 13;
 pub const NO_SPACE: u8 = 14;
 pub const MEDIUM_MISSING: u8 = 15;
@@ -55,6 +56,10 @@ pub fn code(error: &Error) -> u8 {
         Error::Interrupted => INTERRUPTED,
         Error::Usage(_) => USAGE,
         Error::NoRepository { .. } => NO_REPOSITORY,
+        Error::Locked
+        | Error::WrongPassphrase { .. }
+        | Error::KeyRemoved { .. }
+        | Error::Damaged { source: Corruption::Locked, .. } => WRONG_PASSPHRASE,
         Error::MediumMissing { .. } | Error::OtherRepository { .. } => MEDIUM_MISSING,
         error if error.is_no_space() => NO_SPACE,
         error if error.is_damage() => DAMAGE,
@@ -81,6 +86,31 @@ pub fn hint(error: &Error) -> Option<String> {
             "is the drive plugged in and mounted? The first copy on a drive is made with `vault mirror --new`"
         }
         Error::OtherRepository { .. } => "is it the right drive?",
+        Error::Locked | Error::Damaged { source: Corruption::Locked, .. } => {
+            return Some(format!("give it by {}; a recovery key by --recovery-key-file", passphrase::WAYS));
+        }
+        Error::WrongPassphrase { .. } => "`vault key list` shows the keys; --key ID tries one of them only",
+        Error::KeyRemoved { .. } => "use the passphrase of another key: `vault key list` shows them",
+        Error::NoKeys => {
+            "a mirror may have them in its folder keys: copy them back; or open it with --recovery-key-file"
+        }
+        Error::NotEncrypted => {
+            "if it was encrypted, it was exchanged: write nothing to it. If it was not, give no passphrase: is \
+             VAULT_PASSPHRASE or VAULT_PASSPHRASE_FILE set?"
+        }
+        Error::Damaged {
+            source:
+                Corruption::OtherConfig
+                | Corruption::KeyOfOtherConfig
+                | Corruption::ModesDiffer
+                | Corruption::UnexpectedSeal
+                | Corruption::KeysBesidePlain
+                | Corruption::SeenEncrypted,
+            ..
+        } => "write nothing to it; a mirror may hold it as it was",
+        Error::Damaged { file, .. } if file.starts_with("keys/") => {
+            "a mirror may hold the key whole: copy it back; the passphrase of another key, or --recovery-key-file, opens it too"
+        }
         Error::Damaged {
             source: Corruption::WrongVersion { .. } | Corruption::UnknownField { .. }, ..
         }
@@ -96,11 +126,13 @@ pub fn hint(error: &Error) -> Option<String> {
         Error::NotFound { what } if what.starts_with('/') => {
             "`vault ls SNAPSHOT:PATH` lists what is in a snapshot"
         }
+        Error::NotFound { what } if what.starts_with("key ") => "`vault key list` shows the keys",
         Error::NotFound { .. } => "`vault snapshots` lists the snapshots, `vault snapshot PATH` takes one",
         Error::Nested { .. } => "name a folder that is neither in the other one nor around it",
         Error::Cache { .. } => "the cache can be deleted at any time; --no-cache goes without",
         Error::Repository { source, .. } | Error::Path { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied => "run it as the user who may, or change the permissions",
+            io::ErrorKind::AlreadyExists => "what is there is not overwritten: name another one",
             io::ErrorKind::ReadOnlyFilesystem => "the file system is mounted read-only: mount it for writing",
             _ => return None,
         },

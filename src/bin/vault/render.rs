@@ -4,18 +4,21 @@
 //! output, as JSON Lines. Whatever text comes in, no control or bidirectional character leaves raw (`text`): it is escaped here,
 //! at the door. The log file gets the same lines, with times. `progress` counts the events and shows how far things are.
 
+mod ask;
 mod json;
 mod log;
 mod progress;
 mod table;
 pub mod text;
 
+use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::termios::Termios;
 use serde_json::{Value, json};
 use vault::error::{Error, Result};
 use vault::event::{Change, Event, Item, Observer};
@@ -50,6 +53,8 @@ pub struct Screen {
     /// Whether to print a line for each change, even without `--verbose`.
     show_changes: AtomicBool,
     asking: AtomicBool,
+    /// How the terminal was before it was told to show nothing.
+    terminal: Mutex<Option<(File, Termios)>>,
     /// Problems that wait for the end of a snapshot, so that they stand together.
     held: Mutex<Vec<String>>,
 }
@@ -87,6 +92,7 @@ impl Screen {
             progress: Mutex::new(None),
             show_changes: AtomicBool::new(false),
             asking: AtomicBool::new(false),
+            terminal: Mutex::new(None),
             held: Mutex::default(),
             look,
         })
@@ -282,32 +288,6 @@ impl Screen {
         let held = std::mem::take(&mut *locked(&self.held));
         for text in &held {
             self.complain(Tone::Error, text);
-        }
-    }
-
-    /// Asks on the terminal, and takes only a clear yes for one. `None` without a terminal to ask on.
-    pub fn ask(&self, question: &str) -> Option<bool> {
-        let stdin = io::stdin();
-        if !stdin.is_terminal() || !io::stderr().is_terminal() {
-            return None;
-        }
-        let _ = write!(io::stderr(), "{} [y/N] ", escape(question.as_bytes()));
-        let mut answer = String::new();
-        self.asking.store(true, Ordering::SeqCst);
-        let read = stdin.read_line(&mut answer);
-        self.asking.store(false, Ordering::SeqCst);
-        Some(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"))
-    }
-
-    /// Whether an answer is waited for: then nothing is in work.
-    pub fn is_asking(&self) -> bool {
-        self.asking.load(Ordering::SeqCst)
-    }
-
-    /// Leaves the line of the progress bar: the program ends now.
-    pub fn last_word(&self) {
-        if io::stderr().is_terminal() && !self.look.json {
-            let _ = io::stderr().write_all(b"\nstopped\n");
         }
     }
 

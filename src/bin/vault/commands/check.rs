@@ -6,23 +6,29 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use vault::check::{CheckOptions, CheckReport, Cost, Damage, Loss, Subset, check};
-use vault::error::Result;
+use vault::check::{CheckOptions, CheckReport, Cost, Damage, Loss, Subset, check, check_hashes};
+use vault::error::{Error, Result};
 use vault::event::{Event, Observer};
-use vault::repository::Repository;
+use vault::repository::{Lacking, Repository, Seen, SeenSnapshot};
 
 use super::{COPY, Context, short};
 use crate::args::{self, CheckArgs};
 use crate::exit::Outcome;
+use crate::passphrase;
+use crate::places;
 use crate::render::text::{self, counted, escape};
 use crate::render::{Screen, chain, path_fields};
 
 pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
     // What is wrong with it is in the report, not said before.
-    let backend = context.backend()?;
-    let mut repository = Repository::open(backend.clone())?;
+    let mut repository = context.open_locked()?;
+    if args.without_key {
+        return without_key(context, &repository);
+    }
+    let opened_with = passphrase::unlock(context, &mut repository, passphrase::given(context)?)?;
     if args.repair_copy && repair_copy(context, &repository)? {
-        repository = Repository::open(backend)?;
+        repository = context.open_locked()?;
+        passphrase::unlock(context, &mut repository, opened_with)?;
     }
     let only = match &args.selector {
         None => None,
@@ -48,10 +54,20 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
     let result = check(&repository, &options, &Quietly(&context.screen), &context.stop);
     context.screen.end_progress();
     let report = result?;
+    let lacking = context.lacking(&repository)?;
+    context.say_lacking(&lacking);
     report.damages.iter().try_for_each(|damage| print_damage(context, damage))?;
+    let gone =
+        if args.accept_loss { accept_loss(context, &repository, &lacking)? } else { &lacking.gone[..] };
+    print_gone(context, gone)?;
+    if !args.accept_loss {
+        context.offer_acceptance(&lacking);
+    }
     print_oddities(context, &report);
-    print_summary(context, args, &report, begun)?;
-    Ok(Outcome::damage_if(!report.damages.is_empty() || context.screen.tally().problems() > 0))
+    print_summary(context, args, (&report, gone.len() as u64), begun)?;
+    Ok(Outcome::damage_if(
+        !report.damages.is_empty() || !gone.is_empty() || context.screen.tally().problems() > 0,
+    ))
 }
 
 /// Puts a new `copy` in the place of a lost one, and says what that means. Whether there was anything to do.
@@ -96,7 +112,6 @@ impl Observer for Quietly<'_> {
 }
 
 fn print_damage(context: &Context, damage: &Damage) -> Result<()> {
-    let errors = || std::iter::once(&damage.error).chain(&damage.more_errors);
     if context.screen.is_json() {
         let costs: Vec<Value> = damage.costs.iter().map(cost_json).collect();
         let more: Vec<String> =
@@ -110,12 +125,7 @@ fn print_damage(context: &Context, damage: &Damage) -> Result<()> {
             "more_costs": damage.more_costs,
         }));
     }
-    for error in errors() {
-        let error = chain(error);
-        // Most errors name their object themselves.
-        let line = if error.contains(&damage.object) { error } else { format!("{}: {error}", damage.object) };
-        context.screen.line(&line)?;
-    }
+    print_errors(context, damage)?;
     for cost in &damage.costs {
         context.screen.line(&format!("  {}", cost_text(cost)))?;
     }
@@ -131,6 +141,15 @@ fn print_damage(context: &Context, damage: &Damage) -> Result<()> {
         context.screen.line("  costs nothing: all that was in it is elsewhere too, or is not needed")?;
     }
     Ok(())
+}
+
+fn print_errors(context: &Context, damage: &Damage) -> Result<()> {
+    std::iter::once(&damage.error).chain(&damage.more_errors).try_for_each(|error| {
+        let error = chain(error);
+        // Most errors name their object themselves.
+        let line = if error.contains(&damage.object) { error } else { format!("{}: {error}", damage.object) };
+        context.screen.line(&line)
+    })
 }
 
 fn cost_text(cost: &Cost) -> String {
@@ -172,15 +191,104 @@ fn print_oddities(context: &Context, report: &CheckReport) {
     }
 }
 
-fn print_summary(context: &Context, args: &CheckArgs, report: &CheckReport, begun: Instant) -> Result<()> {
+/// Expects no longer what is gone, and says what that is. Nothing is gone then.
+fn accept_loss<'a>(
+    context: &Context,
+    repository: &Repository,
+    lacking: &'a Lacking,
+) -> Result<&'a [SeenSnapshot]> {
+    if let Some(folder) = places::states() {
+        Seen::recall(&folder, repository)?.accept(lacking)?;
+    }
+    for key in &lacking.keys {
+        context.screen.note(&format!("the key {key} is gone, and is expected no longer"));
+    }
+    for seen in &lacking.gone {
+        context.screen.note(&format!("snapshot {} is gone, and is expected no longer", seen.id));
+    }
+    Ok(&[])
+}
+
+/// Names the snapshots that were here and are gone.
+fn print_gone(context: &Context, gone: &[SeenSnapshot]) -> Result<()> {
+    for seen in gone {
+        let error = Error::SnapshotGone { snapshot: seen.id };
+        if context.screen.is_json() {
+            context.screen.json(&json!({
+                "message_type": "error",
+                "error": {"message": error.to_string()},
+                "during": "check",
+                "item": format!("snapshots/{}", seen.id),
+            }))?;
+        } else {
+            let time = text::time(seen.first_seen, &context.zone, "%Y-%m-%d %H:%M");
+            context.screen.line(&format!("{error} (first seen {time})"))?;
+        }
+    }
+    Ok(())
+}
+
+/// What can be said without a key: which files are not the ones that were written.
+fn without_key(context: &Context, repository: &Repository) -> Result<Outcome> {
+    let begun = Instant::now();
+    context.screen.start_progress("check");
+    let result = check_hashes(repository, &Quietly(&context.screen), &context.stop);
+    context.screen.end_progress();
+    let report = result?;
+    report.damages.iter().try_for_each(|damage| {
+        if context.screen.is_json() {
+            return print_damage(context, damage);
+        }
+        print_errors(context, damage)
+    })?;
+    print_oddities(context, &report);
+    let found = report.damages.len() as u64;
+    let value = json!({
+        "message_type": "summary",
+        "num_errors": found,
+        "damages": found,
+        "snapshots": report.snapshots,
+        "packs": report.packs,
+        "pack_bytes": report.pack_bytes,
+        "packs_read": report.packs_read,
+        "bytes_read": report.bytes_read,
+        "segments": report.segments,
+        "without_key": true,
+        "total_duration": begun.elapsed().as_secs_f64(),
+    });
+    let verdict = if found == 0 {
+        "every file has the bytes that it was written with".to_owned()
+    } else {
+        counted(found, "damaged file", "damaged files")
+    };
+    let beyond = if repository.is_locked() { "with a passphrase" } else { "without --without-key" };
+    let text = format!(
+        "{verdict}: {}, {}, {}, {} in {}; what is in them, and whether all that should be here is, shows {beyond}",
+        counted(report.snapshots, "snapshot", "snapshots"),
+        counted(report.packs, "pack", "packs"),
+        counted(report.segments, "segment", "segments"),
+        text::size(report.bytes_read),
+        text::duration(begun.elapsed()),
+    );
+    context.screen.summary(&text, &value)?;
+    Ok(Outcome::damage_if(found > 0))
+}
+
+fn print_summary(
+    context: &Context,
+    args: &CheckArgs,
+    (report, gone): (&CheckReport, u64),
+    begun: Instant,
+) -> Result<()> {
     // A path counts once, though several damages cost it.
     let costs = report.damages.iter().flat_map(|damage| &damage.costs);
     let lost: BTreeSet<_> = costs.map(|cost| (cost.snapshot, &cost.path)).collect();
     let more: u64 = report.damages.iter().map(|damage| damage.more_costs).sum();
     let value = json!({
         "message_type": "summary",
-        "num_errors": report.damages.len(),
+        "num_errors": report.damages.len() as u64 + gone,
         "damages": report.damages.len(),
+        "snapshots_gone": gone,
         "paths_lost": lost.len() as u64 + more,
         "snapshots": report.snapshots,
         "packs": report.packs,
@@ -195,6 +303,9 @@ fn print_summary(context: &Context, args: &CheckArgs, report: &CheckReport, begu
         "total_duration": begun.elapsed().as_secs_f64(),
     });
     let verdict = match report.damages.len() as u64 {
+        0 if gone > 0 => {
+            format!("no damage found, but {} gone", counted(gone, "snapshot is", "snapshots are"))
+        }
         0 => "no damage found".to_owned(),
         damages => {
             let at_least = if more > 0 { "at least " } else { "" };

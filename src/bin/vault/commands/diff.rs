@@ -106,7 +106,7 @@ fn with_folder(
     let options = LiveOptions {
         content: args.content,
         metadata: args.metadata,
-        keys: repository.keys(),
+        keys: repository.keys().ids(),
         read_rate: read_rate.as_ref(),
     };
     let summary = diff_live(reader, &entry, folder, &options, &mut sinks, &context.stop)?;

@@ -8,16 +8,23 @@ use serde_json::{Value, json};
 use vault::backend::{Backend, LocalFolder};
 use vault::error::{Error, Result};
 use vault::mirror::{DamagedFile, MirrorOptions, MirrorSummary, Side, mirror};
+use vault::repository::Repository;
 
 use super::Context;
 use crate::args::MirrorArgs;
 use crate::exit::Outcome;
+use crate::passphrase;
 use crate::places;
 use crate::render::text::{self, counted, escape};
-use crate::render::{path_fields, time_text};
+use crate::render::{chain, path_fields, time_text};
 
 pub fn run(context: &Context, args: &MirrorArgs) -> Result<Outcome> {
-    let repository = context.open()?;
+    let mut repository = context.open_locked()?;
+    // A mirror needs no key. With one, more can be put in order there.
+    let given = passphrase::given(context)?;
+    if !repository.config().is_encrypted() || given.is_some() {
+        repository = context.open_with(given)?;
+    }
     let options = MirrorOptions {
         new: args.new,
         name: args.name.clone().unwrap_or_default(),
@@ -41,6 +48,11 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Outcome> {
             context.screen.note(&text);
         }
     })?;
+    // So that it is known when it is opened, and missed what is gone from it then.
+    let seen = Repository::open(destination.clone()).and_then(|mirror| context.lacking(&mirror));
+    if let Err(error) = seen {
+        context.screen.warn(&chain(&error));
+    }
     for file in &summary.damaged {
         context.screen.warn(&damaged_text(file));
     }

@@ -16,7 +16,7 @@ use vault::backup::{BackupOptions, BackupSummary, backup};
 use vault::error::{Error, Result};
 use vault::event::Observer;
 use vault::pattern::{self, CaseFold, Patterns};
-use vault::repository::{InitOptions, Repository};
+use vault::repository::{InitOptions, NewKey, Repository};
 use vault::session::random;
 use vault::snapshot::{State, counter};
 use vault::source::Filter;
@@ -25,13 +25,16 @@ use super::snapshots::{counters_json, state_name};
 use super::{Context, short};
 use crate::args::{SnapshotArgs, parse_time};
 use crate::exit::Outcome;
+use crate::render::chain;
 use crate::render::text::{self, counted};
+use crate::{passphrase, places};
 
 pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Outcome> {
     let mut options = to_options(context, args)?;
     let (repository, rehearsal) = open_or_make(context, args.dry_run)?;
     // Damage that something else stood in for, as that of `config`.
-    let damaged = context.screen.tally().problems() > 0;
+    let gone = context.snapshots_gone();
+    let damaged = context.screen.tally().problems() > gone;
     if rehearsal.is_none() {
         options.cache_folder = context.cache_folder(repository.id());
     }
@@ -43,6 +46,12 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Outcome> {
     let observer: Arc<dyn Observer> = context.screen.clone();
     let result = backup(&repository, options, &observer, &context.stop);
     context.screen.end_progress();
+    if rehearsal.is_none() && result.is_ok() {
+        // So that it is missed if it is gone the next time. The snapshot is safe whatever becomes of that.
+        if let Err(error) = context.lacking(&repository) {
+            context.screen.warn(&chain(&error));
+        }
+    }
     if stream::is_wanted(args) && matches!(result, Err(Error::Interrupted)) {
         context.screen.note("half a stream is no backup: no snapshot was taken");
     }
@@ -58,7 +67,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Outcome> {
     }
     Ok(match summary.state {
         State::Partial => Outcome::Interrupted,
-        _ if damaged => Outcome::Damage,
+        _ if damaged || gone > 0 => Outcome::Damage,
         _ if summary.errors > 0 => Outcome::SourceUnreadable,
         _ => Outcome::Done,
     })
@@ -101,9 +110,22 @@ fn open_or_make(context: &Context, dry_run: bool) -> Result<(Repository, Option<
             if let Some(parent) = folder.parent() {
                 std::fs::create_dir_all(parent).map_err(Error::path("make", parent))?;
             }
-            let id = super::init::make(&*context.backend()?, &InitOptions::default())?;
-            super::init::print(context, id, &folder)?;
-            Ok((context.open()?, None))
+            // Without a terminal to ask on, or at the user's word, it is not encrypted; which is said.
+            let passphrase = match passphrase::given(context)? {
+                Some(given) => Some(given),
+                None => passphrase::new(
+                    context,
+                    None,
+                    None,
+                    "passphrase for a new repository, or nothing for one without",
+                )?,
+            };
+            let key =
+                passphrase.filter(|passphrase| !passphrase.is_empty()).map(|secret| NewKey::new(&secret));
+            let options = InitOptions { key, ..InitOptions::default() };
+            let id = super::init::make(&*context.backend()?, &options)?;
+            super::init::print(context, id, &folder, options.key.is_some())?;
+            Ok((context.open_with(options.key.map(|key| key.passphrase))?, None))
         }
         other => Ok((other?, None)),
     }
@@ -157,6 +179,8 @@ fn filter(args: &SnapshotArgs) -> Result<(Filter, Vec<String>)> {
     ] {
         rules.extend(given.then(|| flag.to_owned()));
     }
+    // First, so that it can be taken back.
+    patterns.splice(0..0, seen().map(|pattern| (pattern, CaseFold::Exact)));
     let filter = Filter {
         excludes: Patterns::new(patterns)?,
         exclude_caches: args.exclude_caches,
@@ -165,6 +189,19 @@ fn filter(args: &SnapshotArgs) -> Result<(Filter, Vec<String>)> {
         git_ignore: args.git_ignore,
     };
     Ok((filter, rules))
+}
+
+/// What the program remembers of repositories: it changes with each snapshot, so no tree that has it would ever be unchanged.
+fn seen() -> Option<String> {
+    let folder = places::states()?.into_os_string().into_string().ok()?;
+    let mut pattern = String::new();
+    for character in folder.chars() {
+        if "*?[]{}\\!".contains(character) {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    Some(pattern + "/*.seen")
 }
 
 /// The paths to be saved; none for a stream.

@@ -30,6 +30,8 @@ pub fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
             let alone = alone.as_ref().and_then(|alone| alone.get(*index));
             context.screen.json(&to_json(context, snapshot, alone))?;
         }
+    } else if snapshots.whole.is_empty() && !snapshots.damaged.is_empty() {
+        // There are some: what is wrong with each was said.
     } else if snapshots.whole.is_empty() && !repository.present_packs()?.packs.is_empty() {
         let text = "no snapshots yet, but packs: what was to be here, a mirror or a first snapshot, was interrupted; \
                     repeat `vault mirror` or `vault snapshot` as it was, and it goes on";
