@@ -5,46 +5,22 @@
     reader.py REPOSITORY verify                           verifies every file and every tree
     reader.py REPOSITORY restore SNAPSHOT[:PATH] TARGET   restores into a new or empty folder
 
-SNAPSHOT is `latest` or the beginning of an id. Needs Linux, Python 3.8 and the packages `blake3` and `zstandard`.
-Nothing is written to the repository. Exit codes: 0 done, 1 failed, 2 usage, 10 no repository, 13 damage found.
+SNAPSHOT is `latest` or the beginning of an id. An encrypted repository is opened with the passphrase in the variable
+VAULT_PASSPHRASE, or with the first line of a file: --passphrase-file FILE. A recovery key will do in its place.
+Needs Linux, Python 3.8, reader_bytes.py beside it, and the packages `blake3` and `zstandard`; for what is encrypted
+also `cryptography` and `argon2-cffi`. Nothing is written to the repository.
+Exit codes: 0 done, 1 failed, 2 usage, 10 no repository, 12 wrong passphrase, 13 damage found.
 """
-import collections, datetime, functools, itertools, os, re, stat, struct, sys
-import zstandard
+import collections, datetime, itertools, os, re, stat, sys
 from blake3 import blake3
+sys.dont_write_bytecode = True
+import reader_bytes
+from reader_bytes import DATA, ENUMS, LIST, STRUCTS, TREE, Damage, Pack, decode, need, object_file
 
-HEADER, FRAME = struct.Struct("<8sHBBIQ16s128s8s16s"), struct.Struct("<4sIB3sIII8s")
-FACT, BLOCK_LEN = struct.Struct("<32sBIIIII"), 1236 * 53 + 16
-MAX_PLAIN, FRAMES_KEPT = (32 << 20) + (64 << 10), 100
-DATA, TREE, LIST = 1, 2, 3
-KEYS = {kind: blake3(b"", derive_key_context=f"vault 2026 plain {word} chunk").digest()
-        for kind, word in ((DATA, "data"), (TREE, "tree"), (LIST, "list"))}
 DIRECTORY, FILE, SYMLINK, FIFO, SOCKET, BLOCK, CHARACTER, IMPLIED, LEFT_OUT = range(9)
 FOLDERS = (DIRECTORY, IMPLIED)
 
-# Structures (format.md §1.1): names and types in turn. [T] is a list, ?T an option, 16 or 32 are bytes, - is nothing.
-STRUCTS = {name: (collections.namedtuple(name, items.split()[::2]), items.split()[1::2]) for name, items in {
-    "Time": "secs i64 nanos u32", "Field": "tag u32 critical bool value bytes",
-    "Config": "version u32 chunker (u32,u32,u32,u8) encryption u32 created Time fields [Field]",
-    "SegmentHeader": "packs [(32,u32,u8)] fact_count u64 first_ids [32] fields [Field]",
-    "Snapshot": "state u32 root Entry notes ?32 sources [Source] label text tags [text] description text host text"
-                " host_id 16 user text program text start Time end Time utc_offset_secs i32 predecessor ?32"
-                " made_from [(u32,32)] counters [(u32,u64)] fields [Field]",
-    "Source": "origin text given bytes resolved bytes stored_at bytes carried [(bytes,32)]"
-              " users [(u32,bytes)] groups [(u32,bytes)]",
-    "Entry": "name bytes kind Kind meta Meta fields [Field]",
-    "Meta": "mode u32 uid u32 gid u32 mtime Time btime ?Time xattrs [(bytes,Content)] link_group ?16",
-    "TreeBranch": "level u8 children [(bytes,u64,32)]", "ListBranch": "level u8 children [(u64,32)]"}.items()}
-ENUMS = {name: variants.split() for name, variants in {
-    "Kind": "32 (u64,Content) bytes - - (u32,u32) (u32,u32) 32 (u32,u32)", "Content": "bytes [Piece] 32",
-    "Piece": "(32,u32) u64", "TreeNode": "[Entry] TreeBranch", "ListNode": "[Piece] ListBranch"}.items()}
 found = collections.Counter()
-
-class Damage(OSError):
-    """Bytes that break a rule of the format, or cannot be read."""
-
-def need(condition, rule, what=""):
-    if not condition:
-        raise Damage(f"[{rule}] {what}")
 
 def say(kind, message):
     found[kind] += 1
@@ -58,133 +34,68 @@ def show(name):  # as text, without anything that could control a terminal
     text = name.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
-class Cursor:
-    def __init__(self, data):
-        self.data, self.at = data, 0
-
-    def take(self, count):
-        need(count <= len(self.data) - self.at, "CODEC-3")
-        self.at += count
-        return self.data[self.at - count:self.at]
-
-    def uint(self, bits):
-        first = self.take(1)[0]
-        if first < 251:
-            return first
-        value = int.from_bytes(self.take(2 << (first - 251)), "little")
-        need(first <= 253 and value >> bits == 0, "CODEC-3")
-        need(value >= (251, 1 << 16, 1 << 32)[first - 251], "CODEC-1")
-        return value
-
-    def value(self, form):
-        if form in BASIC:
-            return BASIC[form](self)
-        if form in STRUCTS:
-            make, forms = STRUCTS[form]
-            return make(*map(self.value, forms))
-        if form in ENUMS:  # (number, value)
-            number = self.uint(32)
-            need(number < len(ENUMS[form]), "CODEC-3")
-            return number, self.value(ENUMS[form][number])
-        if form[0] == "(":
-            return tuple(map(self.value, form[1:-1].split(",")))
-        if form[0] == "?":
-            return self.value(form[1:]) if self.value("bool") else None
-        count = self.uint(64)
-        need(count <= len(self.data) - self.at, "CODEC-3")
-        items = [self.value(form[1:-1]) for _ in range(count)]
-        if items and form == "[Field]":
-            need(all(a.tag < b.tag for a, b in zip(items, items[1:])), "FIELD-1")
-            need(not any(item.critical and item.tag != 1 for item in items), "FIELD-2", "a critical field is unknown")
-        return items
-
-BASIC = {"16": lambda c: c.take(16), "32": lambda c: c.take(32), "-": lambda c: None, "u8": lambda c: c.take(1)[0],
-         "u32": lambda c: c.uint(32), "u64": lambda c: c.uint(64), "bool": lambda c: c.uint(1) == 1,
-         "i32": lambda c: ((value := c.uint(32)) >> 1) ^ -(value & 1),
-         "i64": lambda c: ((value := c.uint(64)) >> 1) ^ -(value & 1),
-         "bytes": lambda c: c.take(c.uint(64)), "text": lambda c: c.take(c.uint(64)).decode("utf-8", "replace")}
-
-def decode(data, form):
-    cursor = Cursor(data)
-    value = cursor.value(form)
-    need(cursor.at == len(data), "CODEC-2")
-    return value
-
-def header(data, magic, repository):  # the repository's id, outer_len and body_len
-    need(blake3(data[:176]).digest(16) == data[176:192], "HEAD-3", "the checksum of its header is wrong")
-    got, version, kind, seal, outer_len, body_len, id, box, zero, _ = HEADER.unpack_from(data)
-    need(got == magic, "HEAD-1", "it is another kind of file")
-    need(version == 1 and kind == 0 and zero == bytes(8), "HEAD-2")
-    need(repository in (None, id), "HEAD-4", f"it belongs to the repository {id.hex()}")
-    need(seal == 0 and box == bytes(128), "HEAD-5", "it is encrypted")
-    return id, outer_len, body_len
-
-def object_file(data, magic, repository, form=None):  # the repository's id, and the body decoded
-    id, outer_len, body_len = header(data, magic, repository)
-    end = HEADER.size + outer_len + body_len
-    need(len(data) == end + 32, "OBJ-1", "it has the wrong length")
-    need(blake3(data[:end]).digest() == data[end:], "OBJ-2", "the hash at its end is wrong")
-    return id, form and decode(data[end - body_len:end], form)
-
-def segment(data, repository):  # rows of packs, and facts
-    _, _, body_len = header(data, b"VLTINDEX", repository)
-    head, begin = decode(data[HEADER.size:HEADER.size + body_len], "SegmentHeader"), HEADER.size + body_len + 16
-    blocks = [data[at:at + BLOCK_LEN] for at in range(begin, len(data), BLOCK_LEN)]
-    need(all(blake3(block[:-16]).digest(16) == block[-16:] for block in blocks), "SEG-2")
-    facts = [fact for block in blocks for fact in FACT.iter_unpack(block[:-16])]
-    need(len(facts) == head.fact_count and all(fact[2] < len(head.packs) for fact in facts), "SEG-3")
-    return head.packs, facts
-
-class Pack(collections.namedtuple("Pack", "path name id size")):
-    def read(self, offset, length):
-        with open(self.path, "rb", buffering=0) as file:
-            file.seek(offset)
-            data = file.read(length)
-        need(len(data) == length, "PACK-4", f"{self.path} ends too early")
-        return data
-
-    @functools.lru_cache(FRAMES_KEPT)
-    def frame(self, offset):  # stored_len and plain bytes of the frame at `offset`
-        where, head = f"{self.path}, frame at {offset}", self.read(offset, FRAME.size)
-        magic, _, codec, zero, plain_len, stored_len, zeros, checksum = FRAME.unpack(head)
-        need(magic == b"VFRM" and zero == bytes(3) and zeros == 0, "FRAME-1", where)
-        need(stored_len <= plain_len <= MAX_PLAIN, "FRAME-3", where)
-        stored = plain = self.read(offset + FRAME.size, stored_len)
-        need(blake3(head[:24] + stored).digest(8) == checksum, "FRAME-2", where)
-        if codec == 1 and zstandard.frame_content_size(stored) == plain_len:
-            plain = zstandard.ZstdDecompressor().decompress(stored)
-        need(codec < 2 and len(plain) == plain_len, "FRAME-4", where)
-        return stored_len, plain
-
-    def chunks(self):  # (id, frame offset, offset, length) of all; behind damage each multiple of 64 is tried
-        offset = HEADER.size
-        while offset + FRAME.size <= self.size:
-            try:
-                stored_len, plain = self.frame(offset)
-                at = end = 4 + 5 * int.from_bytes(plain[:4], "little")
-                for kind, length in struct.iter_unpack("<BI", plain[4:end]):
-                    need(kind in KEYS and 0 < length <= len(plain) - at, "FRAME-5", self.path)
-                    yield blake3(plain[at:at + length], key=KEYS[kind]).digest(), offset, at, length
-                    at += length
-                offset = (offset + FRAME.size + stored_len + 63) & ~63
-            except OSError:
-                offset += 64
-
 class Repository:
-    def __init__(self, place, verify):
+    def __init__(self, place, secret, verify):
         self.place, self.where, self.skip, self.failed = os.path.abspath(place), "", set(), None
-        configs = [self.sound(name, object_file, b"VLTCONFG", None, "Config") for name in ("config", "config.2")]
-        self.id, config = configs[0] or configs[1] or stop(10, "without config and config.2 it is no repository")
-        if None not in configs and configs[0] != configs[1]:
+        read = lambda data: (data, *reader_bytes.config_file(data))
+        configs = [self.sound(name, read) for name in ("config", "config.2")]
+        none = "without config and config.2 it is no repository"
+        data, id, config, checked = configs[0] or configs[1] or stop(10, none)
+        if None not in configs and configs[0][0] != configs[1][0]:
             say("damage", "[REPO-4] config and config.2 differ")
-        if config.encryption or self.listed("features", "read-.*"):
-            stop(1, "it is encrypted, or has a feature that this reader does not know")
+            if configs[0][2].encryption != configs[1][2].encryption:
+                stop(13, "damage: config: [CONF-5] config and config.2 differ in whether anything is encrypted")
+        if self.listed("features", "read-.*"):
+            stop(1, "it has a feature that this reader does not know")
+        self.key, key_files = None, self.listed("keys", optional=True)
+        if config.encryption:
+            self.keys = reader_bytes.Keys(id, self.unlock(id, data, (config, checked), secret, key_files))
+        else:
+            if key_files:
+                stop(13, "damage: config: [CONF-5] there are keys, and it says that nothing is encrypted")
+            if secret is not None:
+                stop(1, "a passphrase was given, and the repository says that it is not encrypted")
+            self.keys = reader_bytes.Keys(id)
+        self.refuse_removed_key()
         snapshots, segments = self.listed("snapshots"), self.listed("index")  # in this order: [DUR-9]
-        packs = [Pack(os.path.join(self.place, name), name, bytes.fromhex(name[-64:]), size)
+        packs = [Pack(os.path.join(self.place, name), name, bytes.fromhex(name[-64:]), size, self.keys)
                  for first in range(256) for name, size in self.listed(f"packs/{first:02x}")]
-        read = [(name[-64:], self.sound(name, object_file, b"VLTSNAP1", self.id, "Snapshot")) for name, _ in snapshots]
+        read = [(name[-64:], self.sound(name, object_file, b"VLTSNAP1", self.keys, "Snapshot"))
+                for name, _ in snapshots]
         self.snapshots = sorted([(body[1].start, id, body[1]) for id, body in read if body])
-        self.load_index([self.sound(name, segment, self.id) for name, _ in segments], packs, verify)
+        self.load_index([self.sound(name, reader_bytes.segment, self.keys) for name, _ in segments], packs, verify)
+
+    def unlock(self, id, config_bytes, config, secret, key_files):  # the master secret
+        if secret is None:
+            stop(12, "it is encrypted: give the passphrase in VAULT_PASSPHRASE, or --passphrase-file FILE")
+        tried, master = 0, None
+        if reader_bytes.is_recovery(secret):
+            master = reader_bytes.recovery_master(secret)
+            tried = master or stop(12, "[KEY-5] this recovery key has a typing error: its checksum does not fit")
+        else:
+            for self.key, _ in key_files:
+                opened = self.sound(self.key, lambda data: (reader_bytes.open_key(data, id, config_bytes, secret),))
+                master, tried = opened and opened[0], tried + (opened is not None)
+                if master:
+                    break
+        if master is None:
+            if not tried:
+                stop(13, "no key can be read" if key_files else "it is encrypted, and all its keys are missing")
+            stop(12, f"wrong passphrase: it opens none of the {tried} keys that were tried")
+        if not reader_bytes.is_of(*config, master):
+            stop(13, "damage: config: [CONF-4] it was altered or exchanged, or the key is that of another repository")
+        return master
+
+    def refuse_removed_key(self):
+        copy = self.sound("copy", object_file, b"VLTCOPY1", self.keys, "CopyInfo")
+        read = [(name, self.sound(name, object_file, b"VLTRECRD", self.keys, "RecordBody", "RecordOuter"))
+                for name, _ in self.listed("records", optional=True)]
+        says = [(name[-64:], record[0]) for name, record in read
+                if record and record[0].scope in ((0, None), (1, copy and copy[1].copy))]
+        undone = {id.hex() for _, record in says if record.kind == 2 for id in record.ids}
+        if self.key and any(record.kind == 5 and name not in undone and bytes.fromhex(self.key[-64:]) in record.ids
+                            for name, record in says):
+            stop(12, f"the key {self.key} that this passphrase opens was removed from the repository")
 
     def sound(self, name, read, *args):  # what `read` makes of the bytes of a file; if it is damaged, that is said
         try:
@@ -195,7 +106,9 @@ class Repository:
         except OSError as error:
             say("damage", f"{name}: {error}")
 
-    def listed(self, folder, pattern="[0-9a-f]{64}"):
+    def listed(self, folder, pattern="[0-9a-f]{64}", optional=False):
+        if optional and not os.path.exists(os.path.join(self.place, folder)):
+            return []  # a tool that skips empty folders made this copy
         try:
             names = sorted(filter(re.compile(pattern).fullmatch, os.listdir(os.path.join(self.place, folder))))
             return [(f"{folder}/{name}", os.stat(f"{self.place}/{folder}/{name}").st_size) for name in names]
@@ -215,7 +128,7 @@ class Repository:
                     self.index[id].append((rows[row], frame, at, length))
         for pack in set(packs) - covered:
             if verify:
-                self.sound(pack.name, len)
+                self.sound(pack.name, pack.check)
             for id, *place in pack.chunks():
                 self.index[id].append((pack, *place))
 
@@ -223,8 +136,8 @@ class Repository:
         error = f"chunk {id.hex()} is in no pack"
         for pack, frame, at, length in self.index.get(id, ()):
             try:
-                plain = pack.frame(frame)[1][at:at + length]
-                need(blake3(plain, key=KEYS[kind]).digest() == id, "FRAME-6", pack.path)
+                plain = pack.frame(frame)[3][at:at + length]
+                need(blake3(plain, key=self.keys.chunk[kind]).digest() == id, "FRAME-6", pack.path)
                 return plain
             except OSError as caught:
                 error = caught
@@ -287,9 +200,6 @@ class Repository:
 
     def verify(self):
         """The trees, each folder once. All other files were read on opening, and the index has whole chunks only."""
-        self.sound("copy", object_file, b"VLTCOPY1", self.id)
-        for name, _ in self.listed("records"):
-            self.sound(name, object_file, b"VLTRECRD", self.id)
         for _, id, snapshot in self.snapshots:
             self.where = f"snapshot {id[:16]}, "
             notes = [snapshot.root._replace(kind=(DIRECTORY, snapshot.notes))] if snapshot.notes else []
@@ -380,9 +290,15 @@ class Repository:
         return entry or stop(13 if found["damage"] else 1, f"{wanted} is not there, or not one snapshot only")
 
 def main(args):
+    secret = os.environb.get(b"VAULT_PASSPHRASE")
+    if "--passphrase-file" in args[:-1]:
+        at = args.index("--passphrase-file")
+        with open(args[at + 1], "rb") as file:
+            secret = re.match(rb"[^\r\n]*", file.read()).group()
+        del args[at:at + 2]
     if not (len(args) == 1 or args[1:] == ["verify"] or len(args) == 4 and args[1] == "restore"):
         stop(2, __doc__)
-    repository = Repository(args[0], args[1:] == ["verify"])
+    repository = Repository(args[0], secret, args[1:] == ["verify"])
     if len(args) == 1:
         for start, id, snapshot in repository.snapshots:
             state = ("complete", "partial", "suspect", "part of plan")[snapshot.state]

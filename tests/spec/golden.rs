@@ -1,7 +1,7 @@
-//! The golden repository, `spec/vectors/v1/repository.tar`: written once by the program, read by it and by `reader.py`
-//! ever after.
+//! The golden repositories, `spec/vectors/v1/repository.tar` and, encrypted, `encrypted.tar`: written once by the program, read by it and
+//! by `reader.py` ever after. `encrypted.txt` has a passphrase and the recovery key of the encrypted one.
 //!
-//! What is in it stands in `repository.txt`, one line for each entry. The same lines are made from the tree as the
+//! What is in both stands in `repository.txt`, one line for each entry. The same lines are made from the tree as the
 //! program reads it, and from the files as `reader.py` restores them.
 
 use std::ffi::OsStr;
@@ -16,7 +16,7 @@ use vault::backend::LocalFolder;
 use vault::chunk::{Chunker, ChunkerParams, GetChunk, PutChunk};
 use vault::event::Silent;
 use vault::id::{ChunkId, ChunkKind, IdKeys, hash};
-use vault::repository::{InitOptions, Repository, WriteOptions, Writer};
+use vault::repository::{InitOptions, Kdf, NewKey, Repository, WriteOptions, Writer};
 use vault::snapshot::list::{ListWriter, Pieces};
 use vault::snapshot::tree::{Entries, TreeWriter};
 use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, Source, State, Time, Why, Xattr};
@@ -24,8 +24,13 @@ use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, Source, State
 use super::vectors::{bytes, hex, lcg};
 use super::{bless, package, reader, text};
 use crate::support::needs::needs;
+use crate::support::scratch::remove_tree;
 
-const ARCHIVE: &str = "spec/vectors/v1/repository.tar";
+const PLAIN: &str = "spec/vectors/v1/repository.tar";
+const ENCRYPTED: &str = "spec/vectors/v1/encrypted.tar";
+const SECRETS: &str = "spec/vectors/v1/encrypted.txt";
+/// With more than one lane, which vault reads and does not write.
+const KDF: Kdf = Kdf { memory_kib: 1024, passes: 2, lanes: 2 };
 const MANIFEST: &str = "spec/vectors/v1/repository.txt";
 const CHUNKER: ChunkerParams =
     ChunkerParams { min_len: 1024, avg_len: 4096, max_len: 16384, normalization: 2 };
@@ -37,7 +42,8 @@ fn entry(name: &[u8], kind: Kind) -> Entry {
 }
 
 fn content(put: &dyn PutChunk, extents: &[(u64, &[u8])]) -> Content {
-    let chunker = Chunker::new(CHUNKER).unwrap();
+    // How files are cut is no rule for readers: it is done here as in a plain repository.
+    let chunker = Chunker::new(CHUNKER, None).unwrap();
     let mut list = ListWriter::new(put);
     for (hole, data) in extents {
         list.push(Piece::Hole(*hole)).unwrap();
@@ -107,12 +113,18 @@ fn root(put: &dyn PutChunk, keys: &IdKeys) -> ChunkId {
     )
 }
 
-fn write(place: &Path) {
+fn write(place: &Path, passphrase: Option<&str>) {
     let backend = LocalFolder::new(place);
-    Repository::init(&backend, &InitOptions { chunker: CHUNKER, name: "golden".into() }).unwrap();
-    let repository = Repository::open(Arc::new(backend)).unwrap();
+    let key = passphrase.map(|passphrase| NewKey {
+        kdf: KDF,
+        name: "golden".into(),
+        ..NewKey::new(passphrase.as_bytes())
+    });
+    let options = InitOptions { chunker: CHUNKER, name: "golden".into(), key };
+    Repository::init(&backend, &options).unwrap();
+    let repository = open(place, passphrase);
     let mut writer: Writer = repository.writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
-    let root = root(&writer, repository.keys());
+    let root = root(&writer, repository.keys().ids());
     let home = directory(&writer, vec![entry(b"me", Kind::Directory(root))]);
     writer.finish().unwrap();
     let implied = Entry { meta: Meta::default(), ..entry(b"", Kind::Implied(home)) };
@@ -262,26 +274,64 @@ fn attributes(path: &Path, is_file: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
         .collect()
 }
 
-fn unpacked() -> tempfile::TempDir {
+/// The lines of `encrypted.txt`: passphrase, recovery key.
+fn secrets() -> (String, String) {
+    let text = text(SECRETS);
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+    (value("passphrase: "), value("recovery key: "))
+}
+
+fn open(place: &Path, secret: Option<&str>) -> Repository {
+    let mut repository = Repository::open(Arc::new(LocalFolder::new(place))).unwrap();
+    if let Some(secret) = secret {
+        repository.unlock(secret.as_bytes(), None).unwrap();
+    }
+    repository
+}
+
+fn unpacked(name: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    if bless() && !package().join(ARCHIVE).exists() {
+    if bless() && !package().join(name).exists() {
         let made = folder.path().join("made");
-        write(&made);
-        let mut archive = tar::Builder::new(File::create(package().join(ARCHIVE)).unwrap());
+        let passphrase = "gr\u{fc}n wie die Hoffnung";
+        let passphrase = (name == ENCRYPTED).then_some(passphrase);
+        write(&made, passphrase);
+        if let Some(passphrase) = passphrase {
+            let recovery = open(&made, Some(passphrase)).recovery_key().unwrap();
+            let text = format!("passphrase: {passphrase}\nrecovery key: {}\n", *recovery);
+            fs::write(package().join(SECRETS), text).unwrap();
+        }
+        let mut archive = tar::Builder::new(File::create(package().join(name)).unwrap());
         archive.mode(tar::HeaderMode::Deterministic);
         archive.append_dir_all("repository", &made).unwrap();
         archive.finish().unwrap();
         fs::remove_dir_all(made).unwrap();
     }
-    tar::Archive::new(File::open(package().join(ARCHIVE)).unwrap()).unpack(folder.path()).unwrap();
+    tar::Archive::new(File::open(package().join(name)).unwrap()).unpack(folder.path()).unwrap();
     folder
 }
 
 #[test]
 fn the_golden_repository_is_read() {
-    needs!("python3 with blake3 and zstandard");
-    let folder = unpacked();
-    let repository = Repository::open(Arc::new(LocalFolder::new(folder.path().join("repository")))).unwrap();
+    needs!("python3 with the packages of spec/reader.py");
+    let folder = unpacked(PLAIN);
+    is_read(&folder, &open(&folder.path().join("repository"), None), None);
+}
+
+#[test]
+fn key_1_key_5_the_encrypted_golden_repository_is_read_with_its_passphrase_and_with_its_recovery_key() {
+    needs!("python3 with the packages of spec/reader.py");
+    let folder = unpacked(ENCRYPTED);
+    let (passphrase, recovery) = secrets();
+    for secret in [&passphrase, &recovery] {
+        let repository = open(&folder.path().join("repository"), Some(secret));
+        assert_eq!(*repository.recovery_key().unwrap(), recovery);
+        is_read(&folder, &repository, Some(secret));
+    }
+}
+
+/// Holds the repository in the folder against the manifest, as the program reads it and as `reader.py` restores it.
+fn is_read(folder: &tempfile::TempDir, repository: &Repository, secret: Option<&str>) {
     assert!(repository.problems().is_empty());
     let snapshots = repository.snapshots().unwrap();
     let reader = repository.reader().unwrap();
@@ -300,11 +350,14 @@ fn the_golden_repository_is_read() {
     // The same by Python, which shares no code with it.
     let python = reader::python();
     let (from, to) = (folder.path().join("repository"), folder.path().join("restored"));
-    let verified = reader::run(&python, &[OsStr::new("reader.py"), from.as_os_str(), "verify".as_ref()]);
-    reader::assert_done(&verified);
-    let args =
-        [OsStr::new("reader.py"), from.as_os_str(), "restore".as_ref(), "latest".as_ref(), to.as_os_str()];
-    reader::assert_done(&reader::run(&python, &args));
+    let run = |args: &[&OsStr]| {
+        let mut command = reader::command(&python, args);
+        command.envs(secret.map(|secret| ("VAULT_PASSPHRASE", secret)));
+        reader::assert_done(&command.output().unwrap());
+    };
+    run(&[OsStr::new("reader.py"), from.as_os_str(), "verify".as_ref()]);
+    remove_tree(&to).unwrap();
+    run(&[OsStr::new("reader.py"), from.as_os_str(), "restore".as_ref(), "latest".as_ref(), to.as_os_str()]);
     let mut lines = restored(&to);
     lines.sort();
     assert_eq!(lines.join("\n") + "\n", wanted);

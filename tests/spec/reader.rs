@@ -2,7 +2,8 @@
 //! with one of everything, and damage.
 //!
 //! They need no code of ours, and so show that the specification is whole. `chunking.py` needs Python alone, `reader.py`
-//! also the packages `blake3` and `zstandard`; `.ci/run` puts a `python3` with both first into `PATH`.
+//! also the packages `blake3` and `zstandard`, and for encrypted repositories `cryptography` and `argon2-cffi`; `.ci/run` puts a
+//! `python3` with all of them first into `PATH`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,27 +16,34 @@ use std::sync::atomic::AtomicBool;
 use vault::backend::{Backend, LocalFolder};
 use vault::backup::{BackupOptions, backup};
 use vault::event::{Observer, Silent};
-use vault::repository::{InitOptions, Repository};
 
 use super::package;
 use crate::support::manifest::Manifest;
 use crate::support::needs::needs;
+use crate::support::repository::{self, PASSPHRASE, is_encrypted};
 use crate::support::scratch::Scratch;
 use crate::support::torture::{self, Options, Random};
 
 /// The Python that can run `reader.py`.
 pub fn python() -> PathBuf {
-    let found = Command::new("python3").args(["-c", "import blake3, zstandard"]).output();
+    let found =
+        Command::new("python3").args(["-c", "import argon2, blake3, cryptography, zstandard"]).output();
     assert!(
         found.is_ok_and(|out| out.status.success()),
-        "the tests of spec/reader.py need a python3 with the packages blake3 and zstandard first in PATH, as .ci/run \
-         makes it: python3 -m venv target/python && target/python/bin/pip install blake3 zstandard"
+        "the tests of spec/reader.py need a python3 with its packages first in PATH, as .ci/run \
+         makes it: python3 -m venv target/python && target/python/bin/pip install argon2-cffi blake3 cryptography zstandard"
     );
     "python3".into()
 }
 
 pub fn run(python: &Path, args: &[impl AsRef<OsStr>]) -> Output {
-    Command::new(python).arg("-B").args(args).current_dir(package().join("spec")).output().unwrap()
+    command(python, args).output().unwrap()
+}
+
+pub fn command(python: &Path, args: &[impl AsRef<OsStr>]) -> Command {
+    let mut command = Command::new(python);
+    command.arg("-B").args(args).current_dir(package().join("spec")).env_remove("VAULT_PASSPHRASE");
+    command
 }
 
 #[track_caller]
@@ -50,15 +58,17 @@ fn cut_2_cut_3_cut_4_python_cuts_as_the_vectors_say() {
 }
 
 #[test]
-fn reader_py_is_one_short_file() {
-    let text = super::text("spec/reader.py");
-    assert!(text.lines().count() < 400 && text.lines().all(|line| line.chars().count() <= 120));
+fn reader_py_is_two_short_files() {
+    for file in ["spec/reader.py", "spec/reader_bytes.py"] {
+        let text = super::text(file);
+        assert!(text.lines().count() < 400 && text.lines().all(|line| line.chars().count() <= 120), "{file}");
+    }
 }
 
 /// All structures of the vectors that `reader.py` has a use for.
 #[test]
 fn python_decodes_the_vectors() {
-    needs!("python3 with blake3 and zstandard");
+    needs!("python3 with the packages of spec/reader.py");
     let script = "
 import reader
 done = 0
@@ -76,8 +86,8 @@ assert done >= 20, done
 /// A repository `repository` with a snapshot of the folder `source`, both in `at`.
 fn saved(at: &Scratch) {
     let backend: Arc<dyn Backend> = Arc::new(LocalFolder::new(at.join("repository")));
-    Repository::init(&*backend, &InitOptions::default()).unwrap();
-    let repository = Repository::open(backend).unwrap();
+    repository::init(&*backend).unwrap();
+    let repository = repository::open(backend).unwrap();
     let observer: Arc<dyn Observer> = Arc::new(Silent);
     let mut options = BackupOptions::new(vec![at.join("source")]);
     options.as_path = Some(b"saved".to_vec());
@@ -94,7 +104,11 @@ fn reader(at: &Scratch, args: &[&str], code: i32) -> String {
     if args[0] == "restore" {
         words.push(target.as_os_str());
     }
-    let output = run(&python(), &words);
+    let mut command = command(&python(), &words);
+    if is_encrypted() {
+        command.env("VAULT_PASSPHRASE", PASSPHRASE);
+    }
+    let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
     said
@@ -102,7 +116,7 @@ fn reader(at: &Scratch, args: &[&str], code: i32) -> String {
 
 #[test]
 fn python_restores_a_tree_with_one_of_everything() {
-    needs!("root", "python3 with blake3 and zstandard");
+    needs!("root", "python3 with the packages of spec/reader.py");
     let at = Scratch::new();
     let left_out =
         torture::build(&at.dir("source"), Options { depth: 2000, sparse_gb: 5, ..Options::default() });
@@ -140,7 +154,7 @@ fn flip(path: &Path, offset: i64) {
 
 #[test]
 fn python_names_damage_and_restores_the_rest() {
-    needs!("python3 with blake3 and zstandard");
+    needs!("python3 with the packages of spec/reader.py");
     let at = Scratch::new();
     let source = at.dir("source");
     for (name, seed) in [("first", 1), ("second", 2), ("third", 3)] {

@@ -48,6 +48,7 @@ const LENGTHS: &[(&str, usize)] = &[
     ("DIRECTORY_CHUNK", vault::pack::DIRECTORY_CHUNK_LEN),
     ("TAIL", vault::pack::TAIL_LEN),
     ("FACT", vault::index::FACT_LEN),
+    ("KEY_BOX", vault::seal::KEY_BOX_LEN),
 ];
 
 #[test]

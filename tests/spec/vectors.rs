@@ -352,29 +352,43 @@ fn invalid_structures_are_refused_for_the_rule_they_break() {
 #[test]
 fn cut_1_cut_2_cut_3_cut_4_streams_are_cut_as_the_vectors_say() {
     for line in text("spec/vectors/v1/chunking.txt").lines() {
-        let (case, lengths) = line.split_once(": ").unwrap();
-        let words: Vec<&str> = case.split(' ').collect();
-        let number = |at: usize| words[at].parse::<u64>().unwrap();
-        let params = ChunkerParams {
-            min_len: words[0].parse().unwrap(),
-            avg_len: words[1].parse().unwrap(),
-            max_len: words[2].parse().unwrap(),
-            normalization: words[3].parse().unwrap(),
-        };
-        let stream: Vec<u8> = match words[4] {
-            "zero" => vec![0; usize::try_from(number(5)).unwrap()],
-            "lcg" => lcg(number(5)).take(usize::try_from(number(6)).unwrap()).collect(),
-            other => panic!("no stream is called {other}"),
-        };
-        let chunker = Chunker::new(params).unwrap();
-        let (mut rest, mut found) = (stream.as_slice(), Vec::new());
-        while !rest.is_empty() {
-            let len = chunker.cut(rest);
-            found.push(len.to_string());
-            rest = &rest[len..];
-        }
-        assert_eq!(found.join(" "), lengths, "{case}");
+        is_cut_as(line, None);
     }
+}
+
+#[test]
+fn cut_7_streams_are_cut_as_the_vectors_say_with_a_table_made_from_a_key() {
+    for line in text("spec/vectors/v1/chunking_secret.txt").lines() {
+        let (key, line) = line.split_once(' ').unwrap();
+        is_cut_as(line, Some(&from_hex(key).try_into().unwrap()));
+    }
+}
+
+/// Cuts the stream of a case, and compares the lengths.
+#[track_caller]
+fn is_cut_as(line: &str, secret: Option<&[u8; 32]>) {
+    let (case, lengths) = line.split_once(": ").unwrap();
+    let words: Vec<&str> = case.split(' ').collect();
+    let number = |at: usize| words[at].parse::<u64>().unwrap();
+    let params = ChunkerParams {
+        min_len: words[0].parse().unwrap(),
+        avg_len: words[1].parse().unwrap(),
+        max_len: words[2].parse().unwrap(),
+        normalization: words[3].parse().unwrap(),
+    };
+    let stream: Vec<u8> = match words[4] {
+        "zero" => vec![0; usize::try_from(number(5)).unwrap()],
+        "lcg" => lcg(number(5)).take(usize::try_from(number(6)).unwrap()).collect(),
+        other => panic!("no stream is called {other}"),
+    };
+    let chunker = Chunker::new(params, secret).unwrap();
+    let (mut rest, mut found) = (stream.as_slice(), Vec::new());
+    while !rest.is_empty() {
+        let len = chunker.cut(rest);
+        found.push(len.to_string());
+        rest = &rest[len..];
+    }
+    assert_eq!(found.join(" "), lengths, "{case}");
 }
 
 /// The generator of `chunking.md` §6.
