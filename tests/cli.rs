@@ -2,6 +2,7 @@
 
 mod basics;
 mod damaged;
+mod encrypted;
 mod gaps;
 mod health;
 mod look;

@@ -16,9 +16,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use vault::backend::LocalFolder;
 use vault::check::{CheckOptions, check};
 use vault::event::Silent;
-use vault::repository::{InitOptions, Repository};
+use vault::repository::InitOptions;
 
 use crate::mirror::medium::{Op, Watched};
+use crate::support::repository::{self, is_encrypted};
 use crate::support::torture::Random;
 use crate::support::vault::Vault;
 use place::{Place, assert_whole};
@@ -99,19 +100,19 @@ fn dur_7_an_init_that_fails_at_any_change_can_be_done_again() {
             if dies { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
         });
         let options = InitOptions { name: "first".into(), ..InitOptions::default() };
-        let done = Repository::init(&*refusing, &options).is_ok();
+        let done = repository::init_with(&*refusing, options).is_ok();
         if done {
             assert!(at > 256, "the folders alone are more");
             assert_eq!(place.open().copy().name, "first");
             break;
         }
         let plain = LocalFolder::new(place.repository());
-        let opened = Repository::open(Arc::new(LocalFolder::new(place.repository())));
+        let opened = repository::open(Arc::new(LocalFolder::new(place.repository())));
         if place.repository().join("config.2").exists() {
             assert!(opened.is_ok_and(|repository| repository.problems().len() == 1), "change {at}");
         } else {
             assert!(opened.is_err(), "change {at}");
-            Repository::init(&plain, &InitOptions::default()).unwrap();
+            repository::init(&plain).unwrap();
             assert!(place.open().problems().is_empty(), "change {at}");
         }
     }
@@ -140,6 +141,17 @@ fn dur_2_dur_11_a_torn_pack_that_no_segment_names_is_not_believed_and_is_replace
     let added =
         |summary: &vault::backup::BackupSummary| summary.counter(vault::snapshot::counter::CHUNKS_ADDED);
     assert_eq!(added(&first), added(&second), "the torn packs were believed");
+    if !is_encrypted() {
+        assert_whole(&place);
+        return;
+    }
+    // A seal never comes out twice alike: the torn packs stay beside the new ones, and nothing needs them.
+    let named = place.damages();
+    assert!(packs.iter().all(|pack| named.iter().any(|(object, _)| pack.ends_with(object))), "{named:?}");
+    assert!(named.len() == packs.len() && named.iter().all(|(_, costs)| *costs == 0), "{named:?}");
+    for pack in &packs {
+        fs::remove_file(pack).unwrap();
+    }
     assert_whole(&place);
 }
 
@@ -277,7 +289,7 @@ fn dur_10_a_reader_begins_again_when_a_listed_segment_is_gone() {
         }
         Ok(())
     });
-    let repository = Repository::open(watched).unwrap();
+    let repository = repository::open(watched).unwrap();
     let reader = repository.reader().unwrap();
     assert_eq!(lists.load(Ordering::Relaxed), 2);
     assert!(reader.problems().is_empty(), "{:?}", reader.problems());
@@ -295,7 +307,7 @@ fn dur_10_a_listing_that_fails_is_an_error_and_never_an_empty_one() {
             if refused { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
         });
         let error =
-            Repository::open(watched).and_then(|repository| repository.reader().map(|_| ())).unwrap_err();
+            repository::open(watched).and_then(|repository| repository.reader().map(|_| ())).unwrap_err();
         assert!(error.to_string().contains(folder), "{error}");
         let chain = format!("{error:?}");
         assert!(chain.contains(&format!("code: {}", libc::EIO)), "{chain}");
@@ -308,7 +320,7 @@ fn dur_9_snapshots_are_listed_before_the_index_and_the_index_before_packs() {
     place.fill("file", 1, 2);
     place.snapshot().unwrap();
     let (watched, log) = place.recorded();
-    let repository = Repository::open(watched).unwrap();
+    let repository = repository::open(watched).unwrap();
     log.lock().unwrap().clear();
     let report = check(&repository, &CheckOptions::default(), &Silent, &AtomicBool::new(false)).unwrap();
     assert!(report.damages.is_empty());

@@ -17,11 +17,12 @@ use vault::chunk::GetChunk;
 use vault::error::{Error, Result};
 use vault::event::{Observer, Silent};
 use vault::id::{ChunkId, ChunkKind};
-use vault::repository::{InitOptions, Reader, Repository};
+use vault::repository::Reader;
 use vault::snapshot::list::Pieces;
 use vault::snapshot::tree::Entries;
 use vault::snapshot::{Kind, Piece};
 
+use crate::support::repository;
 use crate::support::scratch::Scratch;
 
 /// What is counted, and fails at one call.
@@ -128,7 +129,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 fn new_repository(scratch: &Scratch) -> PathBuf {
     let place = scratch.join("repository");
-    Repository::init(&LocalFolder::new(&place), &InitOptions::default()).unwrap();
+    repository::init(&LocalFolder::new(&place)).unwrap();
     place
 }
 
@@ -137,7 +138,7 @@ fn save(backend: Arc<dyn Backend>, options: BackupOptions) -> Result<BackupSumma
     let (done, outcome) = mpsc::channel();
     std::thread::spawn(move || {
         let observer: Arc<dyn Observer> = Arc::new(Silent);
-        let saved = Repository::open(backend)
+        let saved = repository::open(backend)
             .and_then(|repository| backup(&repository, options, &observer, &AtomicBool::new(false)));
         let _ = done.send(saved);
     });
@@ -150,7 +151,7 @@ fn options(sources: &[PathBuf]) -> BackupOptions {
 
 /// Reads all that each snapshot needs; how many there are.
 fn read_all(place: &Path) -> usize {
-    let repository = Repository::open(Arc::new(LocalFolder::new(place))).unwrap();
+    let repository = repository::open(Arc::new(LocalFolder::new(place))).unwrap();
     let reader = repository.reader().unwrap();
     let snapshots = repository.snapshots().unwrap();
     for (_, snapshot) in &snapshots {
@@ -187,7 +188,7 @@ fn the_error_of_a_failing_medium_is_the_one_returned_and_nothing_acknowledged_is
         let (mut number, mut fired) = (if call == Call::Open { 3 } else { 1 }, 0);
         loop {
             let place = scratch.join(format!("repository-{call:?}-{number}"));
-            Repository::init(&LocalFolder::new(&place), &InitOptions::default()).unwrap();
+            repository::init(&LocalFolder::new(&place)).unwrap();
             let left = Arc::new(AtomicU64::new(number));
             let medium = Failing { inner: LocalFolder::new(&place), call, left: left.clone() };
             let outcome = save(Arc::new(medium), options(std::slice::from_ref(&source)));
@@ -196,7 +197,8 @@ fn the_error_of_a_failing_medium_is_the_one_returned_and_nothing_acknowledged_is
                 break;
             }
             fired += 1;
-            let error = outcome.expect_err("a failing medium looks like success");
+            let error =
+                outcome.expect_err(&format!("{call:?} {number}: a failing medium looks like success"));
             assert!(error.is_no_space(), "{call:?} {number}: {error:?}");
             assert_eq!(fs::read_dir(place.join("tmp")).unwrap().count(), 0, "{call:?} {number}");
             read_all(&place);
@@ -258,10 +260,10 @@ fn init_leaves_packs_alone_that_lost_their_config() {
     fs::remove_file(place.join("config")).unwrap();
     fs::remove_file(place.join("config.2")).unwrap();
     fs::write(place.join("packs/3c").join("3c".repeat(32)), "chunks").unwrap();
-    let again = Repository::init(&LocalFolder::new(&place), &InitOptions::default());
+    let again = repository::init(&LocalFolder::new(&place));
     assert!(matches!(again, Err(Error::NotEmpty { .. })), "{again:?}");
     fs::remove_file(place.join("packs/3c").join("3c".repeat(32))).unwrap();
-    Repository::init(&LocalFolder::new(&place), &InitOptions::default()).unwrap();
+    repository::init(&LocalFolder::new(&place)).unwrap();
 }
 
 #[test]
@@ -276,7 +278,7 @@ fn a_source_reached_by_a_link_into_another_one_is_stored_where_that_one_has_it()
     let backend: Arc<dyn Backend> = Arc::new(LocalFolder::new(&place));
 
     let saved = save(backend.clone(), options(&[data.clone(), scratch.join("link")])).unwrap();
-    let snapshot = Repository::open(backend.clone()).unwrap().snapshot(&saved.snapshot.unwrap()).unwrap();
+    let snapshot = repository::open(backend.clone()).unwrap().snapshot(&saved.snapshot.unwrap()).unwrap();
     let [outer, inner] = &snapshot.sources[..] else { panic!("{:?}", snapshot.sources) };
     assert_eq!(inner.stored_at.0, [&outer.stored_at.0[..], b"inner"].join(&b'/'));
     assert_eq!((&inner.users, &inner.groups), (&outer.users, &outer.groups));

@@ -56,7 +56,8 @@ same() { # snapshot, source
 }
 
 echo "== the first tree"
-run init
+unset VAULT_PASSPHRASE VAULT_PASSPHRASE_FILE
+run init --unencrypted
 run snapshot --as-path /source "$work/6.1"
 size "$VAULT_REPOSITORY" "after the first tree" 205
 same latest "$work/6.1"
@@ -66,7 +67,7 @@ if [[ -n $restic ]]; then
     ours=() theirs=()
     for _ in 1 2 3; do
         rm -rf "$work"/{cache,repository,restic}
-        run init
+        run init --unencrypted
         run snapshot --as-path /source "$work/6.1"
         ours+=("$wall")
         "$restic" -q init
@@ -122,7 +123,7 @@ run -r "$work/mirror" check --read-data
 echo "== spec/reader.py"
 python=$root/target/python/bin/python3
 [[ -x $python ]] || python=python3
-"$python" -c 'import blake3, zstandard'
+"$python" -c 'import argon2, blake3, cryptography, zstandard'
 for pair in latest:6.12 latest~1:6.1; do
     id=$("$vault" snapshots --json | tail -n +1 | "$python" -c 'import json, sys; print([json.loads(line) for line in sys.stdin if "\"snapshot\"" in line][-1 - int(sys.argv[1])]["id"])' "$([[ ${pair%:*} == latest ]] && echo 0 || echo 1)")
     rm -rf "$work/out"
@@ -130,5 +131,42 @@ for pair in latest:6.12 latest~1:6.1; do
     [[ -z $(rsync -naiHAXSc --delete --modify-window=-1 "$work/${pair#*:}/" "$work/out/" | head -n 20) ]]
     echo "             the reader's tree of ${pair#*:} is the same"
 done
+echo "== what encryption costs, in turn"
+# In memory if there is room: a disk that is still busy with the last tree says nothing about the program.
+place=$work
+if (($(df --output=avail /dev/shm | tail -n 1) > 4000000)); then place=$(mktemp -d /dev/shm/vault-kernel-XXXXXX); fi
+trap 'rm -rf "$place"/{repository,out}; [[ $place == "$work" ]] || rm -rf "$place"' EXIT
+least() { printf '%s\n' "$@" | sort -n | head -n 1; }
+plain_saved=() plain_restored=() sealed_saved=() sealed_restored=()
+for _ in 1 2 3 4 5; do
+    for mode in plain sealed; do
+        rm -rf "$work/cache" "$place"/{repository,out}
+        if [[ $mode == plain ]]; then
+            unset VAULT_PASSPHRASE
+            run -r "$place/repository" init --unencrypted
+        else
+            export VAULT_PASSPHRASE='correct horse'
+            run -r "$place/repository" init
+        fi
+        run -r "$place/repository" snapshot --as-path /source "$work/6.1"
+        declare -n saved=${mode}_saved restored=${mode}_restored
+        saved+=("$wall")
+        run -r "$place/repository" restore latest:source --target "$place/out"
+        restored+=("$wall")
+    done
+done
+differs=$(rsync -naiHAXSc --delete --modify-window=-1 "$work/6.1/" "$place/out/" | head -n 20)
+if [[ -n $differs ]]; then echo "$differs" >&2; exit 1; fi
+size "$place/repository" "encrypted" 210
+for what in saved restored; do
+    declare -n plain=plain_$what sealed=sealed_$what
+    printf '%s: plain %.2f s, encrypted %.2f s at least\n' $what "$(least "${plain[@]}")" "$(least "${sealed[@]}")"
+    (($(echo "$(least "${sealed[@]}") <= 1.1 * $(least "${plain[@]}")" | bc))) || { echo "more than 10 % slower" >&2; exit 1; }
+done
+start=$EPOCHREALTIME status=0
+VAULT_PASSPHRASE=wrong "$vault" -r "$place/repository" snapshots 2>/dev/null || status=$?
+wall=$(echo "$EPOCHREALTIME - $start" | bc)
+printf 'a wrong passphrase: exit %d in %.2f s\n' $status "$wall"
+((status == 12 && $(echo "$wall < 2" | bc)))
 rm -rf "$work"/{cache,state,repository,out,mirror}
 echo "== all as it should be"

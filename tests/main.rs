@@ -9,6 +9,7 @@ mod engine;
 mod format;
 mod mirror;
 mod restore;
+mod seal;
 mod source;
 mod spec;
 mod support;

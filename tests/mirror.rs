@@ -19,9 +19,10 @@ use vault::session::Session;
 
 use crate::support::mount::{FileSystem, Mount, run};
 use crate::support::needs::needs;
+use crate::support::repository;
 use crate::support::scratch::{Scratch, remove_tree};
 use medium::{Op, Watched};
-use world::{World, assert_snapshots_complete, count, files, flip, names, open};
+use world::{World, assert_begun_is_whole, assert_snapshots_complete, count, files, flip, names, open};
 
 /// Made, refreshed, unplugged, written to, looked into on its own: what happens to a drive.
 fn life_of_a_mirror(kind: FileSystem, mb: u64) {
@@ -138,8 +139,7 @@ fn dur_13_a_mirror_that_is_cut_off_anywhere_goes_on_and_shows_no_snapshot_that_l
         cut.unwrap_err();
         let begun = at.join("config").exists();
         if begun {
-            let found = open(&at);
-            assert_snapshots_complete(&found, found.snapshot_ids().unwrap().len());
+            assert_begun_is_whole(&at);
         }
         let written = if at.exists() { count(&at) } else { 0 };
         let resumed = world.mirror(&at, &world.options(!begun)).unwrap();
@@ -214,11 +214,10 @@ fn pulled_out(kind: FileSystem, mb: u64) {
         let error = world.mirror_to(&medium, &world.options(true)).unwrap_err();
         assert!(matches!(error, Error::MediumMissing { .. }), "{error:?}");
         mount.lock().unwrap().remount();
-        let found = open(&at);
         // The first three are `copy` and `config`; the one that was cut off may have come through.
         let there = files(&at).len() + 1;
         assert!((published..=published + 1).contains(&there), "{there} files after {published}");
-        assert_snapshots_complete(&found, found.snapshot_ids().unwrap().len());
+        assert_begun_is_whole(&at);
         world.mirror(&at, &world.options(false)).unwrap();
         world.assert_mirrored(&at);
     }
@@ -251,7 +250,7 @@ fn a_refresh_with_nothing_new_writes_nothing_and_reads_no_pack() {
     };
     let from = Watched::new(&world.repository_path(), record("from"));
     let to: Arc<dyn Backend> = Watched::new(&at, record("to"));
-    let repository = vault::repository::Repository::open(from).unwrap();
+    let repository = repository::open(from).unwrap();
     let options = world.options(false);
     let summary = mirror(&repository, &to, &options, &Silent, &AtomicBool::new(false)).unwrap();
     assert_eq!((summary.files_copied, summary.files_present), (0, count(&at) - 2));

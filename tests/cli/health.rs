@@ -8,6 +8,7 @@ use super::{World, files, flip, json, summary};
 use rustix::process::Signal;
 
 use crate::support::manifest::Manifest;
+use crate::support::repository::is_encrypted;
 use crate::support::torture::Random;
 use crate::support::vault::Running;
 
@@ -310,8 +311,16 @@ fn copy_1_packs_that_were_recorded_as_damaged_stay_so_under_the_new_id() {
     // Relied on, the damaged pack would cost this snapshot too.
     world.run(&["snapshot", &world.path("src"), "--force"]).ok();
     world.run(&["restore", &world.latest("src"), "--target", "back"]).ok();
-    world.run(&["check", "--read-data", "--mark-damaged"]).ok();
-    world.run(&["check"]).ok();
+    if is_encrypted() {
+        // A seal never comes out twice alike: the damaged pack is not replaced by the new one, and nothing needs it.
+        let found =
+            world.run(&["check", "--read-data", "--mark-damaged"]).code(13).says("which cost 0 paths");
+        assert!(found.text().contains(data.file_name().unwrap().to_str().unwrap()), "{}", found.text());
+        world.run(&["check"]).code(13).says("which cost 0 paths");
+    } else {
+        world.run(&["check", "--read-data", "--mark-damaged"]).ok();
+        world.run(&["check"]).ok();
+    }
 }
 
 #[test]

@@ -11,15 +11,17 @@ use vault::check::{CheckOptions, CheckReport, Loss, Subset, check};
 use vault::error::Error;
 use vault::event::{Event, Silent};
 use vault::id::{ChunkKind, PackId, SnapshotId, checksum_128, hash};
-use vault::pack::{TAIL_LEN, pack_file_name};
-use vault::repository::{InitOptions, Repository, WriteOptions};
+use vault::pack::{PackFile, TAIL_LEN, pack_file_name};
+use vault::repository::{Repository, WriteOptions};
+use vault::seal::Keys;
 use vault::snapshot::{Entry, Kind, Meta, TreeNode};
 
 use super::sample::{Sample, data, put, snapshot};
+use crate::support::repository::{self, is_encrypted};
 use crate::support::scratch::Scratch;
 
 fn open(place: &Path) -> Repository {
-    Repository::open(Arc::new(LocalFolder::new(place))).unwrap()
+    repository::open(Arc::new(LocalFolder::new(place))).unwrap()
 }
 
 fn run(place: &Path, options: &CheckOptions) -> CheckReport {
@@ -90,8 +92,17 @@ fn rec_2_a_marked_pack_is_stored_again_and_unmarked_once_it_is_whole() {
     assert_eq!(damage.object, pack_file_name(&pack), "what is recorded is damage without reading, too");
     assert!(damage.costs.iter().all(|cost| cost.snapshot != healed), "{:?}", damage.costs);
 
-    // The same chunks made the same pack, in the place of the damaged one: the record can go.
     let report = run(&place, &options);
+    if is_encrypted() {
+        // A seal never comes out twice alike: the damaged pack is not replaced by the new one, and nothing needs it.
+        let [damage] = &report.damages[..] else { panic!("{:?}", report.damages) };
+        assert_eq!((&damage.object, &damage.costs[..]), (&pack_file_name(&pack), &[][..]));
+        assert!(report.marked.is_empty() && report.unmarked.is_empty(), "{report:?}");
+        fs::remove_file(place.join(pack_file_name(&pack))).unwrap();
+        assert!(run(&place, &options).damages.is_empty());
+        return;
+    }
+    // The same chunks made the same pack, in the place of the damaged one: the record can go.
     assert!(report.damages.is_empty() && report.marked.is_empty(), "{report:?}");
     assert_eq!(report.unmarked, [pack]);
     assert!(!open(&place).present_packs().unwrap().damaged.contains(&pack));
@@ -158,12 +169,21 @@ fn replace(place: &Path, pack: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Stri
 }
 
 /// Computes the checksum of a tail again.
-fn reseal(bytes: &mut [u8]) {
-    let tail = bytes.len() - TAIL_LEN;
-    let directory = u64::from_le_bytes(bytes[tail..tail + 8].try_into().unwrap());
-    let directory = usize::try_from(directory).unwrap();
-    let checksum = checksum_128(&[&bytes[directory..tail], &bytes[tail..tail + 168]]);
-    bytes[tail + 168..tail + 184].copy_from_slice(&checksum);
+fn reseal(bytes: &mut [u8], keys: &Keys) {
+    let at = bytes.len() - TAIL_LEN;
+    let (before, tail) = bytes.split_at_mut(at);
+    let mask = keys.is_sealed().then(|| keys.open_pack(tail[16..144].try_into().unwrap()).unwrap().0);
+    let apply = |tail: &mut [u8]| {
+        if let Some(mask) = &mask {
+            mask.apply(at as u64, &mut tail[..16]);
+            mask.apply(at as u64 + 144, &mut tail[144..184]);
+        }
+    };
+    apply(tail);
+    let directory = u64::from_le_bytes(tail[..8].try_into().unwrap());
+    let checksum = checksum_128(&[&before[usize::try_from(directory).unwrap()..], &tail[..168]]);
+    tail[168..184].copy_from_slice(&checksum);
+    apply(tail);
 }
 
 fn longest_pack(sample: &Sample) -> (PathBuf, PathBuf) {
@@ -176,27 +196,30 @@ fn longest_pack(sample: &Sample) -> (PathBuf, PathBuf) {
 fn pack_2_a_directory_that_is_not_what_the_frames_say_is_damage() {
     let sample = Sample::new();
     let (place, pack) = longest_pack(&sample);
+    let keys = open(&place).keys().clone();
     let name = replace(&place, &pack, |bytes| {
         // The last id of the directory.
         let at = bytes.len() - TAIL_LEN - 45;
         bytes[at] ^= 1;
-        reseal(bytes);
+        reseal(bytes, &keys);
     });
     let report = run(&place, &reading());
     let damage = report.damages.iter().find(|damage| damage.object == name).unwrap();
-    assert!(format!("{:?}", damage.error).contains("PACK-2"), "{damage:?}");
+    // Nobody without the key can change a sealed one so that it says something else.
+    let why = if is_encrypted() { "BrokenSeal { part: \"directory\" }" } else { "PACK-2" };
+    assert!(format!("{:?}", damage.error).contains(why), "{damage:?}");
 }
 
 #[test]
 fn pack_3_padding_that_is_not_zero_is_damage() {
     let sample = Sample::new();
     let (place, pack) = longest_pack(&sample);
-    let name = replace(&place, &pack, |bytes| {
-        let stored_len = u32::from_le_bytes(bytes[208..212].try_into().unwrap()) as usize;
-        let end = 192 + 32 + stored_len;
-        assert!(!end.is_multiple_of(64), "this frame has no padding");
-        bytes[end] = 1;
-    });
+    let id = PackId::from_hex(pack.file_name().unwrap().to_str().unwrap()).unwrap();
+    let file = PackFile::open(&LocalFolder::new(&place), id, open(&place).keys()).unwrap();
+    let end = 192 + 32 + file.directory().unwrap().frames[0].stored_len as usize;
+    assert!(!end.is_multiple_of(64), "this frame has no padding");
+    // Where there is a mask on it, too, another bit is another bit.
+    let name = replace(&place, &pack, |bytes| bytes[end] ^= 1);
     let report = run(&place, &reading());
     let [damage] = &report.damages[..] else { panic!("{:?}", report.damages) };
     assert_eq!(damage.object, name);
@@ -220,7 +243,7 @@ fn seg_5_a_segment_without_a_chunk_of_its_pack_is_damage() {
         facts.add_pack(row.pack, row.stored_len.into(), kind, chunks);
     }
     facts.sort();
-    let bytes = facts.encode_segment(repository.id());
+    let bytes = facts.encode_segment(repository.keys(), &[]).unwrap();
     let name = format!("index/{}", vault::id::SegmentId::from_bytes(hash(&bytes)));
     fs::write(place.join(&name), bytes).unwrap();
     fs::remove_file(place.join(format!("index/{}", segment.id()))).unwrap();
@@ -238,7 +261,7 @@ fn a_path_of_ten_thousand_levels_is_checked_and_named() {
     let scratch = Scratch::new();
     let place = scratch.join("repository");
     let backend: Arc<dyn Backend> = Arc::new(LocalFolder::new(&place));
-    Repository::init(&*backend, &InitOptions::default()).unwrap();
+    repository::init(&*backend).unwrap();
     fs::write(scratch.dir("source").join("file"), "x").unwrap();
     let model = snapshot(&backend, &scratch.join("source"));
     let repository = open(&place);

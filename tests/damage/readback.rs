@@ -7,13 +7,15 @@ use vault::chunk::GetChunk;
 use vault::codec;
 use vault::error::Result;
 use vault::id::ChunkKind;
-use vault::repository::{Reader, Repository};
+use vault::repository::Reader;
 use vault::snapshot::list::Pieces;
 use vault::snapshot::tree::Entries;
 use vault::snapshot::{Content, Entry, Kind, Piece};
 
 use super::covers;
 use super::medium::Medium;
+
+use crate::support::repository;
 
 /// A snapshot as read.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ pub struct Baseline(Vec<Reading>);
 
 /// Reads all that can be read. `spoil` is given every data chunk.
 pub fn read_all(medium: &Medium, spoil: &dyn Fn(&mut Vec<u8>)) -> Vec<Reading> {
-    let repository = Repository::open(medium.share()).unwrap();
+    let repository = repository::open(medium.share()).unwrap();
     let reader = repository.reader().unwrap();
     let snapshots = repository.snapshots().unwrap().into_iter();
     snapshots

@@ -8,12 +8,13 @@ use std::sync::atomic::AtomicBool;
 
 use vault::event::Silent;
 use vault::id::SnapshotId;
-use vault::repository::Repository;
 use vault::restore::{RestoreOptions, restore};
 use walkdir::WalkDir;
 
+use super::every;
 use super::medium::{Change, Medium};
 use super::sample::Sample;
+use crate::support::repository;
 use crate::support::scratch::Scratch;
 
 /// So many bytes lie between one that is flipped and the next, and between one length that is cut to and the next.
@@ -23,7 +24,7 @@ const STRIDE: usize = 131;
 type Restored = (bool, BTreeMap<PathBuf, Vec<u8>>);
 
 fn restore_all(medium: &Medium) -> BTreeMap<SnapshotId, Restored> {
-    let repository = Repository::open(medium.share()).unwrap();
+    let repository = repository::open(medium.share()).unwrap();
     let scratch = Scratch::new();
     let mut all = BTreeMap::new();
     for (id, snapshot) in repository.snapshots().unwrap() {
@@ -61,8 +62,11 @@ fn restore_never_writes_a_wrong_byte_and_says_what_is_lacking() {
     assert!(good.values().all(|(whole, files)| *whole && !files.is_empty()), "{good:?}");
     let mut cases = Vec::new();
     for (file, len) in sample.medium.files() {
-        cases.extend((0..len).step_by(STRIDE).map(|at| (file.clone(), Change::Flip { at, bit: 1 })));
-        cases.extend((0..len).step_by(4 * STRIDE).map(|len| (file.clone(), Change::Truncate { len })));
+        cases
+            .extend((0..len).step_by(STRIDE * every()).map(|at| (file.clone(), Change::Flip { at, bit: 1 })));
+        cases.extend(
+            (0..len).step_by(4 * STRIDE * every()).map(|len| (file.clone(), Change::Truncate { len })),
+        );
         cases.push((file, Change::Remove));
     }
     let (mut lacking, mut come_back) = (0, 0);

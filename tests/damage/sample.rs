@@ -13,7 +13,7 @@ use vault::codec;
 use vault::event::{Observer, Silent};
 use vault::id::{ChunkId, ChunkKind, SnapshotId};
 use vault::repository::{
-    InitOptions, Record, RecordBody, RecordOuter, Repository, Scope, WriteOptions, Writer, record_kind,
+    InitOptions, Record, RecordBody, RecordOuter, Scope, WriteOptions, Writer, record_kind,
 };
 use vault::snapshot::{
     Content, Entry, Kind, ListChild, ListNode, Meta, Piece, Time, TreeChild, TreeNode, Xattr,
@@ -21,6 +21,7 @@ use vault::snapshot::{
 
 use super::medium::{Change, Medium};
 use super::readback::Baseline;
+use crate::support::repository;
 use crate::support::scratch::Scratch;
 
 /// Small enough for files of a few kilobytes to have many chunks.
@@ -39,7 +40,8 @@ impl Sample {
         let source = scratch.dir("source");
         let place = scratch.join("repository");
         let backend: Arc<dyn Backend> = Arc::new(LocalFolder::new(&place));
-        Repository::init(&*backend, &InitOptions { chunker: CHUNKER, name: "sample".into() }).unwrap();
+        repository::init_with(&*backend, InitOptions { chunker: CHUNKER, name: "sample".into(), key: None })
+            .unwrap();
         fill(&source);
         snapshot(&backend, &source);
         fs::write(source.join("new"), noise(7, 2000)).unwrap();
@@ -48,6 +50,7 @@ impl Sample {
         let second = snapshot(&backend, &source);
         crafted(&backend, second);
         statement(&backend);
+        repository::add_key(&backend);
         let medium = Medium::load(&place);
         let baseline = Baseline::of(&medium);
         let sample = Self { scratch, medium, baseline };
@@ -116,7 +119,7 @@ fn fill(source: &Path) {
 }
 
 pub fn snapshot(backend: &Arc<dyn Backend>, source: &Path) -> SnapshotId {
-    let repository = Repository::open(backend.clone()).unwrap();
+    let repository = repository::open(backend.clone()).unwrap();
     let observer: Arc<dyn Observer> = Arc::new(Silent);
     let mut options = BackupOptions::new(vec![source.to_owned()]);
     options.as_path = Some(b"saved".to_vec());
@@ -127,7 +130,7 @@ pub fn snapshot(backend: &Arc<dyn Backend>, source: &Path) -> SnapshotId {
 /// A snapshot made by hand, with what needs large files otherwise: a pack of several frames, directories and lists of two levels,
 /// and an attribute in chunks.
 fn crafted(backend: &Arc<dyn Backend>, predecessor: SnapshotId) {
-    let repository = Repository::open(backend.clone()).unwrap();
+    let repository = repository::open(backend.clone()).unwrap();
     let mut snapshot = repository.snapshot(&predecessor).unwrap();
     let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
     let pieces: Vec<Piece> = (20..24).map(|seed| data(&writer, &noise(seed, 700))).collect();
@@ -186,7 +189,7 @@ pub fn put<T: serde::Serialize>(writer: &Writer, kind: ChunkKind, node: &T) -> C
 
 /// A record about a pack that is not there.
 fn statement(backend: &Arc<dyn Backend>) {
-    let repository = Repository::open(backend.clone()).unwrap();
+    let repository = repository::open(backend.clone()).unwrap();
     let record = Record {
         outer: RecordOuter {
             kind: record_kind::PACK_DAMAGED,

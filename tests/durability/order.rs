@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use vault::backend::{Backend as _, LocalFolder};
 use vault::event::{Event, Observer};
-use vault::repository::{InitOptions, Repository};
 use vault::snapshot::State;
 
 use super::Op;
 use super::place::{Log, Place, assert_whole};
 use crate::support::mount::{FileSystem, Mount};
 use crate::support::needs::needs;
+use crate::support::repository::{self, is_encrypted};
 
 /// The folders in which files were published, in order, each once for neighbours.
 fn published(log: &Log) -> Vec<String> {
@@ -48,8 +48,10 @@ fn dur_6_packs_come_before_segments_and_these_before_the_snapshot() {
 fn dur_7_config_is_published_last_and_after_the_folders_are_durable() {
     let place = Place::empty();
     let (watched, log) = place.recorded();
-    Repository::init(&*watched, &InitOptions::default()).unwrap();
-    assert_eq!(published(&log), ["copy", "config.2", "config"]);
+    repository::init(&*watched).unwrap();
+    // The key before what needs it.
+    let key: &[&str] = if is_encrypted() { &["keys"] } else { &[] };
+    assert_eq!(published(&log), [&["copy"], key, &["config.2", "config"]].concat());
     let log = log.lock().unwrap();
     let first_created = log.iter().position(|(op, _)| *op == Op::Create).unwrap();
     let last_made = log.iter().rposition(|(op, _)| *op == Op::MakeFolder).unwrap();
@@ -94,9 +96,9 @@ fn dur_5_a_folder_that_cannot_be_synced_is_said_and_the_file_is_published() {
         let mount = Mount::new(kind, 64);
         let place = mount.join("repository");
         let backend = LocalFolder::new(&place);
-        Repository::init(&backend, &InitOptions::default()).unwrap();
+        repository::init(&backend).unwrap();
         let can = std::fs::File::open(&place).unwrap().sync_all().is_ok();
         assert_eq!(backend.folder_sync_is_weak(), !can, "{kind:?}");
-        assert!(Repository::open(Arc::new(LocalFolder::new(&place))).unwrap().problems().is_empty());
+        assert!(repository::open(Arc::new(LocalFolder::new(&place))).unwrap().problems().is_empty());
     }
 }

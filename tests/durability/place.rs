@@ -14,12 +14,13 @@ use vault::error::Result;
 use vault::event::{Observer, Silent};
 use vault::id::{ChunkKind, PackId};
 use vault::pack::PackFile;
-use vault::repository::{InitOptions, Reader, Repository};
+use vault::repository::{Reader, Repository};
 use vault::snapshot::list::Pieces;
 use vault::snapshot::tree::Entries;
 use vault::snapshot::{Kind, Piece};
 
 use super::{Op, Random, Watched};
+use crate::support::repository;
 use crate::support::scratch::Scratch;
 
 /// What was done to a medium, in order.
@@ -33,7 +34,7 @@ impl Place {
     /// A repository without a snapshot, and a source without a file.
     pub fn new() -> Self {
         let place = Self::empty();
-        Repository::init(&LocalFolder::new(place.repository()), &InitOptions::default()).unwrap();
+        repository::init(&LocalFolder::new(place.repository())).unwrap();
         place
     }
 
@@ -61,7 +62,7 @@ impl Place {
     }
 
     pub fn open(&self) -> Repository {
-        Repository::open(Arc::new(LocalFolder::new(self.repository()))).unwrap()
+        repository::open(Arc::new(LocalFolder::new(self.repository()))).unwrap()
     }
 
     pub fn snapshot(&self) -> Result<BackupSummary> {
@@ -82,7 +83,7 @@ impl Place {
         options.cache_folder = Some(self.scratch.join("cache"));
         // Several packs each time.
         options.pack_len = 100_000;
-        backup(&Repository::open(backend)?, options, observer, stop)
+        backup(&repository::open(backend)?, options, observer, stop)
     }
 
     /// The repository, and what will be done to it.
@@ -119,13 +120,20 @@ impl Place {
         self.names("snapshots")
     }
 
+    /// What a full check finds damaged, each with the number of paths that it costs.
+    pub fn damages(&self) -> Vec<(String, usize)> {
+        let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+        let report = check(&self.open(), &options, &Silent, &AtomicBool::new(false)).unwrap();
+        report.damages.into_iter().map(|damage| (damage.object, damage.costs.len())).collect()
+    }
+
     /// What was stored before a failure is not stored again after it.
     pub fn assert_each_chunk_is_stored_once(&self) {
         let repository = self.open();
         let mut places = HashMap::new();
         for name in self.packs() {
             let id = PackId::from_hex(&name).unwrap();
-            let pack = PackFile::open(&**repository.backend(), id, repository.id()).unwrap();
+            let pack = PackFile::open(&**repository.backend(), id, repository.keys()).unwrap();
             for (chunk, location) in pack.directory().unwrap().placed(id) {
                 assert_eq!(places.insert(chunk, location), None, "{chunk} is there twice");
             }

@@ -13,6 +13,7 @@ use vault::index::{Facts, Segment, redundant};
 use vault::pack::PackFile;
 
 use super::place::{Place, assert_all_is_read, assert_whole};
+use crate::support::repository::is_encrypted;
 
 /// Keeps what is said of damage, and may ask to stop when a phase begins.
 #[derive(Default)]
@@ -61,12 +62,12 @@ fn many_segments() -> Place {
     for set in 1..256_u32 {
         let mut facts = Facts::default();
         for pack in packs.iter().enumerate().filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, pack)| *pack) {
-            let file = PackFile::open(&**repository.backend(), pack, repository.id()).unwrap();
+            let file = PackFile::open(&**repository.backend(), pack, repository.keys()).unwrap();
             let directory = file.directory().unwrap();
             facts.add_pack(pack, file.len(), file.kind(), directory.placed(pack));
         }
         facts.sort();
-        let bytes = facts.encode_segment(repository.id());
+        let bytes = facts.encode_segment(repository.keys(), &[]).unwrap();
         let name = format!("index/{}", SegmentId::from_bytes(hash(&bytes)));
         fs::write(place.repository().join(name), bytes).unwrap();
     }
@@ -94,7 +95,7 @@ fn dur_15_what_hangs_on_a_segment_that_is_not_whole_is_not_redundant() {
     let backend: Arc<dyn Backend> = Arc::new(LocalFolder::new(place.repository()));
     let repository = place.open();
     let ids = repository.segment_ids().unwrap();
-    let open = |id: &SegmentId| Segment::open(&backend, *id, repository.id()).unwrap();
+    let open = |id: &SegmentId| Segment::open(&backend, *id, repository.keys()).unwrap();
     let segments: Vec<Segment> = ids.iter().map(open).filter(|segment| segment.packs().len() <= 8).collect();
     let all: Vec<&Segment> = segments.iter().collect();
     let union = all.iter().find(|segment| segment.packs().len() == 8).unwrap().id();
@@ -135,7 +136,12 @@ fn dur_8_dur_11_a_damaged_segment_is_left_out_of_a_merge_and_written_again_by_th
 
     let packs = place.packs();
     assert_eq!(damage_said(&place), said);
-    assert_eq!(fs::read(&damaged).unwrap(), whole, "it is not written again");
+    if is_encrypted() {
+        // A seal never comes out twice alike: another one stands in its place.
+        assert!(!damaged.exists() && place.files("index").len() == 2);
+    } else {
+        assert_eq!(fs::read(&damaged).unwrap(), whole, "it is not written again");
+    }
     assert!(packs.is_subset(&place.packs()));
     assert_eq!(damage_said(&place), [""; 0]);
     assert_whole(&place);

@@ -11,19 +11,20 @@ use vault::backup::{BackupOptions, backup};
 use vault::chunk::Chunker;
 use vault::event::{Observer, Silent};
 use vault::id::ChunkKind;
-use vault::repository::{InitOptions, Repository};
+use vault::repository::Repository;
 use vault::snapshot::list::Pieces;
 use vault::snapshot::tree::Entries;
 use vault::snapshot::{Content, Entry, Kind, Piece};
 
+use crate::support::repository;
 use crate::support::scratch::Scratch;
 use crate::support::torture::Random;
 
 /// The entries of a snapshot of the folder `source`, and the repository.
 fn saved(at: &Scratch) -> (Repository, Vec<Entry>) {
     let backend: Arc<dyn vault::backend::Backend> = Arc::new(LocalFolder::new(at.join("repository")));
-    Repository::init(&*backend, &InitOptions::default()).unwrap();
-    let repository = Repository::open(backend).unwrap();
+    repository::init(&*backend).unwrap();
+    let repository = repository::open(backend).unwrap();
     let mut options = BackupOptions::new(vec![at.join("source")]);
     options.as_path = Some(b"s".to_vec());
     let observer: Arc<dyn Observer> = Arc::new(Silent);
@@ -48,7 +49,8 @@ fn cut_5_each_extent_between_holes_is_cut_on_its_own() {
     let (repository, entries) = saved(&at);
     let Kind::File(found, content) = &entries[0].kind else { panic!("{entries:?}") };
     assert_eq!(*found, size);
-    let chunker = Chunker::new(repository.config().chunker).unwrap();
+    let chunker =
+        Chunker::new(repository.config().chunker, repository.keys().gear().map(|gear| &**gear)).unwrap();
     let (mut wanted, mut end) = (Vec::new(), 0);
     for (number, (start, len)) in (0..).zip(extents) {
         wanted.extend((start > end).then(|| Piece::Hole(start - end)));
@@ -57,7 +59,7 @@ fn cut_5_each_extent_between_holes_is_cut_on_its_own() {
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             let (chunk, behind) = rest.split_at(chunker.cut(rest));
-            let id = repository.keys().chunk_id(ChunkKind::Data, chunk);
+            let id = repository.keys().ids().chunk_id(ChunkKind::Data, chunk);
             wanted.push(Piece::Data(id, u32::try_from(chunk.len()).unwrap()));
             rest = behind;
         }

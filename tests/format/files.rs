@@ -9,24 +9,27 @@ use vault::chunk::{ChunkerParams, GetChunk, PutChunk as _};
 use vault::codec;
 use vault::error::{Error, Result};
 use vault::event::Silent;
-use vault::header::{Header, Magic, decode_object, encode_object};
+use vault::header::{Header, Magic, Seal, decode_object, encode_object, seal_object};
 use vault::id::{ChunkId, ChunkKind, CopyId, IdKeys, PackId, RepositoryId, SnapshotId};
 use vault::repository::{Config, Record, RecordBody, RecordOuter, Scope, WriteOptions, record_kind};
+use vault::seal::Keys;
 use vault::snapshot::list::Pieces;
 use vault::snapshot::tree::{Entries, TreeWriter};
 use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, State, Time};
 
-use super::crafted::{Place, seal_header, seal_object};
+use super::crafted::{Place, finish_header, finish_object};
 use super::{broken, rule};
+use crate::support::repository::{self, is_encrypted};
 
 const HERE: RepositoryId = RepositoryId::from_bytes([3; 16]);
 
 /// The rule that the header of a snapshot breaks after a change to it.
 fn header(magic: Magic, change: impl FnOnce(&mut [u8; 192])) -> &'static str {
     let kind = u8::from(magic == Magic::Pack);
-    let mut bytes = Header { kind, outer_len: 0, body_len: 0, repository: HERE }.encode(magic);
+    let mut bytes =
+        Header { kind, outer_len: 0, body_len: 0, repository: HERE, seal: Seal::Plain }.encode(magic);
     change(&mut bytes);
-    seal_header(&mut bytes);
+    finish_header(&mut bytes);
     rule(&Header::decode(&bytes, magic, Some(HERE)).unwrap_err())
 }
 
@@ -50,7 +53,8 @@ fn head_2_the_version_is_1() {
 
 #[test]
 fn head_3_no_byte_of_the_header_changes_without_its_checksum() {
-    let bytes = Header { kind: 0, outer_len: 1, body_len: 2, repository: HERE }.encode(Magic::Record);
+    let bytes = Header { kind: 0, outer_len: 1, body_len: 2, repository: HERE, seal: Seal::Plain }
+        .encode(Magic::Record);
     assert!(Header::decode(&bytes, Magic::Record, Some(HERE)).is_ok());
     for at in 8..192 {
         let mut bytes = bytes;
@@ -68,16 +72,41 @@ fn head_4_the_file_belongs_to_the_repository() {
     assert_eq!(header(Magic::Snapshot, |bytes| bytes[39] ^= 1), "HEAD-4");
     // A snapshot carried over from another repository.
     let (here, there) = (Place::new(), Place::new());
-    let bytes = encode_object(Magic::Snapshot, there.id, &[], b"whatever");
+    let bytes = seal_object(Magic::Snapshot, &there.keys, &[], b"whatever").unwrap();
     let id = SnapshotId::from_bytes(here.write_hashed("snapshots", &bytes));
     assert_eq!(broken(&here.open().snapshot(&id).unwrap_err(), "snapshots/"), "HEAD-4");
 }
 
 #[test]
-fn head_5_a_sealed_file_in_a_plain_repository_is_refused() {
-    for at in [11, 40, 167] {
-        assert_eq!(header(Magic::Snapshot, |bytes| bytes[at] = 1), "HEAD-5", "byte {at}");
-        assert_eq!(header(Magic::Pack, |bytes| bytes[at] = 1), "HEAD-5", "byte {at}");
+fn head_5_what_is_not_sealed_has_no_key_box_and_what_is_sealed_may_be() {
+    use Magic::{Config, Copy, Key, Pack, Record, Segment, Snapshot};
+    for magic in [Config, Copy, Pack, Segment, Snapshot, Record] {
+        for (at, value) in [(40, 1), (167, 1), (11, 2), (11, 255)] {
+            assert_eq!(header(magic, |bytes| bytes[at] = value), "HEAD-5", "byte {at} of {magic:?}");
+        }
+    }
+    for magic in [Config, Copy] {
+        assert_eq!(header(magic, |bytes| bytes[11] = 1), "HEAD-5", "{magic:?}");
+    }
+    // A key file is sealed with a passphrase, and has no key box for that.
+    assert_eq!(header(Key, |bytes| bytes[11] = 0), "HEAD-5");
+    assert_eq!(header(Key, |bytes| (bytes[11], bytes[40]) = (1, 1)), "HEAD-5");
+}
+
+#[test]
+fn head_5_a_file_is_sealed_exactly_if_the_repository_is_encrypted() {
+    let (plain, sealed) = (Keys::plain(HERE), Keys::locked(HERE));
+    for magic in [Magic::Pack, Magic::Segment, Magic::Snapshot, Magic::Record] {
+        let kind = u8::from(magic == Magic::Pack);
+        for (seal, keys) in [(Seal::Plain, &sealed), (Seal::Sealed([7; 128]), &plain)] {
+            let header = Header { kind, outer_len: 0, body_len: 0, repository: HERE, seal };
+            let header = Header::decode(&header.encode(magic), magic, Some(HERE)).unwrap();
+            assert_eq!(rule(&header.fits(keys).unwrap_err()), "HEAD-5", "{magic:?} {seal:?}");
+            assert_eq!(header.fits(if keys.is_sealed() { &plain } else { &sealed }), Ok(()));
+        }
+        // Only a key file is sealed with a passphrase.
+        let header = Header { kind, outer_len: 0, body_len: 0, repository: HERE, seal: Seal::Passphrase };
+        assert!(header.fits(&plain).is_err() && header.fits(&sealed).is_err());
     }
 }
 
@@ -98,14 +127,14 @@ fn object(bytes: &[u8]) -> &'static str {
 
 #[test]
 fn obj_1_the_length_is_what_the_header_gives() {
-    let whole = encode_object(Magic::Copy, HERE, b"outer", b"body");
+    let whole = encode_object(Magic::Copy, HERE, Seal::Plain, b"outer", b"body");
     let mut longer = whole.clone();
     longer.insert(200, 0);
-    seal_object(&mut longer);
+    finish_object(&mut longer);
     assert_eq!(object(&longer), "a length");
     let mut shorter = whole.clone();
     shorter.remove(196);
-    seal_object(&mut shorter);
+    finish_object(&mut shorter);
     assert_eq!(object(&shorter), "a length");
     for len in 0..whole.len() {
         assert_eq!(object(&whole[..len]), "a length", "cut at {len}");
@@ -114,7 +143,7 @@ fn obj_1_the_length_is_what_the_header_gives() {
 
 #[test]
 fn obj_2_the_hash_at_the_end_is_right() {
-    let whole = encode_object(Magic::Copy, HERE, b"outer", b"body");
+    let whole = encode_object(Magic::Copy, HERE, Seal::Plain, b"outer", b"body");
     for at in 192..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 1;
@@ -126,12 +155,17 @@ fn obj_2_the_hash_at_the_end_is_right() {
 fn obj_3_outer_and_body_have_at_most_16_mib_together() {
     let most = vec![0; (16 << 20) - 5];
     assert!(
-        decode_object(&encode_object(Magic::Copy, HERE, b"outer", &most), Magic::Copy, Some(HERE)).is_ok()
+        decode_object(
+            &encode_object(Magic::Copy, HERE, Seal::Plain, b"outer", &most),
+            Magic::Copy,
+            Some(HERE)
+        )
+        .is_ok()
     );
-    assert_eq!(object(&encode_object(Magic::Copy, HERE, b"outer!", &most)), "OBJ-3");
-    let mut huge = encode_object(Magic::Copy, HERE, b"", b"");
+    assert_eq!(object(&encode_object(Magic::Copy, HERE, Seal::Plain, b"outer!", &most)), "OBJ-3");
+    let mut huge = encode_object(Magic::Copy, HERE, Seal::Plain, b"", b"");
     huge[12..24].fill(255);
-    seal_object(&mut huge);
+    finish_object(&mut huge);
     assert_eq!(object(&huge), "OBJ-3");
 }
 
@@ -140,10 +174,10 @@ fn config(change: impl FnOnce(&mut Config)) -> &'static str {
     let place = Place::new();
     let mut config = place.open().config().clone();
     change(&mut config);
-    let bytes = encode_object(Magic::Config, place.id, &[], &codec::encode(&config));
+    let bytes = encode_object(Magic::Config, place.id, Seal::Plain, &[], &codec::encode(&config));
     place.write("config", &bytes);
     place.write("config.2", &bytes);
-    broken(&vault::repository::Repository::open(place.backend.clone()).err().unwrap(), "config")
+    broken(&repository::open(place.backend.clone()).err().unwrap(), "config")
 }
 
 #[test]
@@ -165,8 +199,17 @@ fn conf_2_the_chunker_is_possible() {
 
 #[test]
 fn conf_3_an_encryption_that_is_not_known_is_refused() {
-    for encryption in [1, 2, u32::MAX] {
+    for encryption in [2, 3, u32::MAX] {
         assert_eq!(config(|config| config.encryption = encryption), "CONF-3");
+    }
+}
+
+#[test]
+fn conf_4_a_config_has_a_check_of_the_keys_exactly_if_there_are_any() {
+    assert_eq!(config(|config| config.encryption = 1 - config.encryption), "CONF-4");
+    if is_encrypted() {
+        // It is over all else that the config says; with a passphrase the key file says so first.
+        assert_eq!(config(|config| config.created.secs -= 1), "KEY-4");
     }
 }
 
@@ -174,7 +217,7 @@ fn conf_3_an_encryption_that_is_not_known_is_refused() {
 fn repo_1_a_snapshot_or_record_under_another_name_is_refused() {
     let place = Place::new();
     for (folder, magic) in [("snapshots", Magic::Snapshot), ("records", Magic::Record)] {
-        let hash = place.write_hashed(folder, &encode_object(magic, place.id, &[], b""));
+        let hash = place.write_hashed(folder, &seal_object(magic, &place.keys, &[], b"").unwrap());
         let name = SnapshotId::from_bytes(hash).to_string();
         let other = format!("{}{}", if name.starts_with('0') { '1' } else { '0' }, &name[1..]);
         fs::rename(place.path(&format!("{folder}/{name}")), place.path(&format!("{folder}/{other}")))
@@ -201,7 +244,7 @@ fn repo_2_unknown_features_forbid_to_read_or_to_write() {
     }
     assert!(place.open().reader().is_ok());
     place.write("features/read-runes", b"");
-    let error = vault::repository::Repository::open(place.backend.clone()).err().unwrap();
+    let error = repository::open(place.backend.clone()).err().unwrap();
     assert!(matches!(&error, Error::UnknownFeature { name } if name == "read-runes"), "{error:?}");
 }
 
@@ -246,7 +289,10 @@ fn repo_4_either_config_will_do_and_the_damage_is_reported() {
     let place = Place::new();
     let mut config = place.open().config().clone();
     config.created = Time { secs: 1, nanos: 0 };
-    place.write("config.2", &encode_object(Magic::Config, place.id, &[], &codec::encode(&config)));
+    place.write(
+        "config.2",
+        &encode_object(Magic::Config, place.id, Seal::Plain, &[], &codec::encode(&config)),
+    );
     let repository = place.open();
     assert_eq!(broken(&repository.problems()[0], "config.2"), "REPO-4");
 }
@@ -275,7 +321,7 @@ fn record(place: &Place, kind: u32, must_understand: bool, scope: Scope, ids: Ve
     let outer = RecordOuter { kind, must_understand, scope, ids };
     let created = Time { secs: 0, nanos: 0 };
     let body = RecordBody { created, host: String::new(), reason: String::new(), fields: Vec::new() };
-    place.write_hashed("records", &Record { outer, body }.encode(place.id))
+    place.write_hashed("records", &Record { outer, body }.encode(&place.keys).unwrap())
 }
 
 /// Whether a chunk would be stored again, and whether it can be read.

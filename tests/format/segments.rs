@@ -5,12 +5,15 @@ use std::sync::atomic::AtomicBool;
 use vault::check::{CheckOptions, check};
 use vault::codec;
 use vault::event::Silent;
-use vault::header::{Header, Magic};
+use vault::field::Field;
+use vault::header::{Header, Magic, Seal};
 use vault::id::{ChunkId, PackId, SegmentId, checksum_128};
 use vault::index::{PackRow, Segment, SegmentHeader};
+use vault::seal::{BoxKey, Keys, pad_body, padded_len};
 
 use super::broken;
 use super::crafted::{Pack, Place};
+use crate::support::repository::is_encrypted;
 
 /// A fact, as the table FACT has it: the first two bytes of the id; kind; pack, frame offset, stored length, offset, length.
 type Fact = (u16, u8, [u32; 5]);
@@ -19,8 +22,10 @@ type Fact = (u16, u8, [u32; 5]);
 struct Crafted {
     header: SegmentHeader,
     facts: Vec<Fact>,
-    /// Behind the body; changes the number of the byte given.
-    flip: Option<usize>,
+    /// Changes this byte of body and blocks, or this one before the end.
+    flip: Option<isize>,
+    /// What sealed blocks are padded with.
+    padding: u8,
     /// Bytes too many at the end.
     more: usize,
     outer_len: u32,
@@ -38,16 +43,33 @@ impl Crafted {
             first_ids: facts.iter().step_by(1236).map(|fact| id(fact.0)).collect(),
             fields: Vec::new(),
         };
-        Self { header, facts, flip: None, more: 0, outer_len: 0 }
+        Self { header, facts, flip: None, padding: 0, more: 0, outer_len: 0 }
     }
 
-    fn bytes(&self, place: &Place) -> Vec<u8> {
+    fn body(&self, keys: &Keys) -> Vec<u8> {
         let body = codec::encode(&self.header);
-        let head =
-            Header { kind: 0, outer_len: self.outer_len, body_len: body.len() as u64, repository: place.id };
-        let mut bytes = head.encode(Magic::Segment).to_vec();
-        bytes.extend_from_slice(&body);
-        bytes.extend(checksum_128(&[&body]));
+        if keys.is_sealed() { pad_body(&body) } else { body }
+    }
+
+    fn bytes(&self, keys: &Keys) -> Vec<u8> {
+        let body = self.body(keys);
+        let mut head = Header {
+            kind: 0,
+            outer_len: self.outer_len,
+            body_len: body.len() as u64,
+            repository: keys.repository(),
+            seal: if keys.is_sealed() { Seal::Sealed([0; 128]) } else { Seal::Plain },
+        };
+        let beside = head.sealed_part(Magic::Segment);
+        let mut seal = keys.new_file(BoxKey::Index, &beside).unwrap();
+        if let Some(seal) = &seal {
+            head.seal = Seal::Sealed(seal.key_box);
+        }
+        let mut part = |bytes: &[u8]| match &mut seal {
+            Some(seal) => seal.sealer.seal(&beside, bytes).unwrap(),
+            None => [bytes, &checksum_128(&[bytes])].concat(),
+        };
+        let mut bytes = [head.encode(Magic::Segment).to_vec(), part(&body)].concat();
         for block in self.facts.chunks(1236) {
             let mut rows = Vec::new();
             for (first, kind, numbers) in block {
@@ -57,11 +79,15 @@ impl Crafted {
                     rows.extend(number.to_le_bytes());
                 }
             }
-            bytes.extend_from_slice(&rows);
-            bytes.extend(checksum_128(&[&rows]));
+            if keys.is_sealed() {
+                let padded = usize::try_from(padded_len(rows.len() as u64)).unwrap();
+                rows.resize(padded.min(1236 * 53), self.padding);
+            }
+            bytes.extend(part(&rows));
         }
         if let Some(at) = self.flip {
-            bytes[192 + at] ^= 1;
+            let at = if at < 0 { bytes.len().wrapping_add_signed(at) } else { 192 + at.unsigned_abs() };
+            bytes[at] ^= 1;
         }
         bytes.resize(bytes.len() + self.more, 0);
         bytes
@@ -79,8 +105,8 @@ fn read(change: impl FnOnce(&mut Crafted)) -> Option<&'static str> {
     let place = Place::new();
     let mut crafted = Crafted::new(3000);
     change(&mut crafted);
-    let id = SegmentId::from_bytes(place.write_hashed("index", &crafted.bytes(&place)));
-    let read = Segment::open(&place.backend, id, place.id).and_then(|segment| {
+    let id = SegmentId::from_bytes(place.write_hashed("index", &crafted.bytes(&place.keys)));
+    let read = Segment::open(&place.backend, id, &place.keys).and_then(|segment| {
         let mut count = 0;
         segment.for_each(|_| count += 1)?;
         assert_eq!(count, crafted.facts.len());
@@ -97,7 +123,10 @@ fn a_crafted_segment_that_breaks_no_rule_is_read() {
 #[test]
 fn seg_1_the_length_is_what_the_header_gives() {
     assert_eq!(read(|segment| segment.more = 1), Some("a length"));
-    assert_eq!(read(|segment| segment.facts.truncate(2999)), Some("a length"));
+    assert_eq!(read(|segment| segment.facts.truncate(2500)), Some("a length"));
+    // One fact less does not show in the length of a padded block: what stands in its place is none.
+    let one_less = if is_encrypted() { "SEG-3" } else { "a length" };
+    assert_eq!(read(|segment| segment.facts.truncate(2999)), Some(one_less));
     assert_eq!(read(|segment| segment.header.fact_count = u64::MAX), Some("SEG-1"));
     assert_eq!(read(|segment| segment.header.fact_count = 1), Some("SEG-1"));
     assert_eq!(read(|segment| segment.outer_len = 1), Some("HEAD-6"));
@@ -105,15 +134,18 @@ fn seg_1_the_length_is_what_the_header_gives() {
 
 #[test]
 fn seg_2_the_checksums_of_body_and_blocks_are_right() {
-    let body = codec::encode(&Crafted::new(3000).header).len();
-    assert_eq!(read(|segment| segment.flip = Some(body)), Some("SEG-2"), "the checksum of the body");
-    assert_eq!(
-        read(|segment| segment.flip = Some(body + 16 + 5)),
-        Some("SEG-2"),
-        "a fact of the first block"
-    );
-    let last = body + 16 + 3000 * 53 + 3 * 16 - 1;
-    assert_eq!(read(|segment| segment.flip = Some(last)), Some("SEG-2"), "the checksum of the last block");
+    let body = Crafted::new(3000).body(&Place::new().keys).len();
+    let body = isize::try_from(body).unwrap();
+    // A sealed part has a tag in the place of its checksum.
+    let broken = Some(if is_encrypted() { "SEAL-2" } else { "SEG-2" });
+    assert_eq!(read(|segment| segment.flip = Some(body)), broken, "the checksum of the body");
+    assert_eq!(read(|segment| segment.flip = Some(body + 16 + 5)), broken, "a fact of the first block");
+    assert_eq!(read(|segment| segment.flip = Some(-1)), broken, "the checksum of the last block");
+}
+
+#[test]
+fn seal_4_the_padding_of_a_sealed_block_is_zero() {
+    assert_eq!(read(|segment| segment.padding = 1), is_encrypted().then_some("SEAL-4"));
 }
 
 #[test]
@@ -145,8 +177,8 @@ fn seg_4_first_ids_are_those_of_the_blocks() {
 #[test]
 fn seg_5_a_segment_that_lacks_a_chunk_of_a_pack_is_named() {
     let place = Place::new();
-    let pack = Pack::new();
-    let bytes = pack.bytes(place.id);
+    let pack = Pack::new(&place.keys);
+    let bytes = pack.bytes(&place.keys);
     let row = PackRow {
         pack: PackId::from_bytes(place.write_hashed("packs", &bytes)),
         stored_len: u32::try_from(bytes.len()).unwrap(),
@@ -155,7 +187,7 @@ fn seg_5_a_segment_that_lacks_a_chunk_of_a_pack_is_named() {
     // The facts that the pack itself gives, as the reader would find them without a segment.
     let repository = place.open();
     let directory =
-        vault::pack::PackFile::open(&*place.backend, row.pack, place.id).unwrap().directory().unwrap();
+        vault::pack::PackFile::open(&*place.backend, row.pack, &place.keys).unwrap().directory().unwrap();
     let whole: Vec<_> = directory.placed(row.pack).collect();
     for lacking in [false, true] {
         let mut facts = vault::index::Facts::default();
@@ -166,11 +198,22 @@ fn seg_5_a_segment_that_lacks_a_chunk_of_a_pack_is_named() {
             whole.iter().skip(usize::from(lacking)).copied(),
         );
         facts.sort();
-        let name = place.write_hashed("index", &facts.encode_segment(place.id));
+        let name = place.write_hashed("index", &facts.encode_segment(&place.keys, &[]).unwrap());
         let options = CheckOptions { read_data: true, ..CheckOptions::default() };
         let report = check(&repository, &options, &Silent, &AtomicBool::new(false)).unwrap();
         let rules: Vec<_> = report.damages.iter().map(|damage| broken(&damage.error, "index/")).collect();
         assert_eq!(rules, if lacking { vec!["SEG-5"] } else { Vec::new() });
         std::fs::remove_file(place.path(&format!("index/{}", SegmentId::from_bytes(name)))).unwrap();
     }
+}
+
+#[test]
+fn seg_6_the_segments_that_it_was_made_from_are_whole_ids() {
+    let named = |len: usize| {
+        read(|segment| {
+            segment.header.fields = vec![Field { tag: 1, critical: false, value: vec![7; len].into() }];
+        })
+    };
+    assert_eq!([0, 32, 64].map(named), [None; 3]);
+    assert_eq!([1, 31, 33].map(named), [Some("SEG-6"); 3]);
 }

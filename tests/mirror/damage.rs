@@ -10,10 +10,11 @@ use vault::error::Result;
 use vault::event::Silent;
 use vault::id::PackId;
 use vault::mirror::{DamagedFile, MirrorOptions, MirrorSummary, Side, mirror};
-use vault::repository::{RecordOuter, Repository, Scope, record_kind};
+use vault::repository::{RecordOuter, Scope, record_kind};
 
 use super::medium::{Op, Watched};
 use super::world::{World, assert_snapshots_complete, files, flip, names, open, publish_record};
+use crate::support::repository;
 use crate::support::scratch::Scratch;
 
 #[test]
@@ -95,7 +96,7 @@ fn mirror_from(
         _ => Ok(()),
     });
     let to: Arc<dyn Backend> = Arc::new(LocalFolder::new(to.join("mirror")));
-    let repository = Repository::open(from).unwrap();
+    let repository = repository::open(from).unwrap();
     mirror(&repository, &to, &world.options(true), &Silent, &AtomicBool::new(false))
 }
 

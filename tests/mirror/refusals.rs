@@ -7,12 +7,13 @@ use std::process::Command;
 
 use vault::backend::LocalFolder;
 use vault::error::Error;
-use vault::repository::{InitOptions, RecordOuter, Repository, Scope};
+use vault::repository::{RecordOuter, Scope};
 
 use super::world::{World, flip, names, open, publish_record};
 use crate::support::manifest::Manifest;
 use crate::support::mount::{FileSystem, Mount, run, unmount};
 use crate::support::needs::needs;
+use crate::support::repository;
 use crate::support::scratch::Scratch;
 
 /// Mirrors to a place that is refused, and shows that nothing changed there.
@@ -80,7 +81,7 @@ fn an_unplugged_drive_is_a_missing_medium() {
 fn a_copy_of_another_repository_is_refused() {
     let (world, scratch) = (World::new(10), Scratch::new());
     let at = scratch.join("other");
-    let other = Repository::init(&LocalFolder::new(&at), &InitOptions::default()).unwrap();
+    let other = repository::init(&LocalFolder::new(&at)).unwrap();
     match refused(&world, &at, false) {
         Error::OtherRepository { expected, found } => {
             assert_eq!((expected, found), (world.repository().id(), other));

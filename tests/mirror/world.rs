@@ -9,15 +9,16 @@ use std::sync::{Arc, Mutex};
 use vault::backend::{Backend, LocalFolder};
 use vault::backup::{BackupOptions, backup};
 use vault::chunk::GetChunk;
-use vault::error::Result;
+use vault::error::{Error, Result};
 use vault::event::{Event, Observer, Silent};
 use vault::id::{ChunkKind, RecordId, SnapshotId};
 use vault::mirror::{MirrorOptions, MirrorSummary, mirror};
-use vault::repository::{InitOptions, Record, RecordBody, RecordOuter, Repository};
+use vault::repository::{Record, RecordBody, RecordOuter, Repository};
 use vault::snapshot::list::Pieces;
 use vault::snapshot::tree::Entries;
 use vault::snapshot::{Content, Kind, Piece, Time};
 
+use crate::support::repository;
 use crate::support::scratch::Scratch;
 use crate::support::torture::Random;
 
@@ -32,7 +33,7 @@ impl World {
     pub fn new(kib: usize) -> Self {
         let world = Self { scratch: Scratch::new(), random: Mutex::new(Random(kib as u64)) };
         world.scratch.dir("source");
-        Repository::init(&LocalFolder::new(world.repository_path()), &InitOptions::default()).unwrap();
+        repository::init(&LocalFolder::new(world.repository_path())).unwrap();
         world.snapshot_more(kib);
         world
     }
@@ -104,7 +105,7 @@ impl World {
 /// Opens a copy.
 #[track_caller]
 pub fn open(path: &Path) -> Repository {
-    Repository::open(Arc::new(LocalFolder::new(path))).unwrap()
+    repository::open(Arc::new(LocalFolder::new(path))).unwrap()
 }
 
 /// All files of a copy but those that may differ, and hashes of their bytes.
@@ -125,6 +126,19 @@ pub fn count(root: &Path) -> u64 {
 /// The names of the files in a folder of a copy, with that folder.
 pub fn names(root: &Path, folder: &str) -> Vec<String> {
     files(root).into_keys().filter(|name| name.starts_with(folder)).collect()
+}
+
+/// Asserts that what there is of a mirror that was cut off is whole, and lists its snapshots.
+#[track_caller]
+pub fn assert_begun_is_whole(at: &Path) {
+    match repository::open(Arc::new(LocalFolder::new(at))) {
+        // It is copied before all else, and without it there is nothing that could be missed.
+        Err(Error::NoKeys) => assert!(count(at) <= 2, "there are files, and no key"),
+        found => {
+            let found = found.unwrap();
+            assert_snapshots_complete(&found, found.snapshot_ids().unwrap().len());
+        }
+    }
 }
 
 /// Asserts that there are so many snapshots, and that every chunk of every one can be read. The reader verifies each.
@@ -177,7 +191,7 @@ pub fn flip(path: &Path) {
 pub fn publish_record(copy: &Repository, outer: RecordOuter) {
     let body =
         RecordBody { created: Time::now(), host: String::new(), reason: String::new(), fields: Vec::new() };
-    let bytes = Record { outer, body }.encode(copy.id());
+    let bytes = Record { outer, body }.encode(copy.keys()).unwrap();
     let id = RecordId::from_bytes(vault::id::hash(&bytes));
     fs::write(copy.backend().place().join(format!("records/{id}")), bytes).unwrap();
 }

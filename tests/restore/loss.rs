@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use vault::backend::LocalFolder;
 use vault::error::Error;
-use vault::id::{ChunkKind, IdKeys, LinkGroup};
-use vault::repository::{InitOptions, Repository};
+use vault::id::{ChunkKind, LinkGroup};
 use vault::restore::RestoreOptions;
 
 use super::store::{Lossy, MTIME, Mount, Store, directory, file, names, noise, restore_with};
 use crate::support::mount::{self, FileSystem};
 use crate::support::needs::needs;
+use crate::support::repository;
 use crate::support::vault::Vault;
 
 fn deleting() -> RestoreOptions {
@@ -23,7 +23,7 @@ fn deleting() -> RestoreOptions {
 }
 
 fn init(place: &Path) {
-    Repository::init(&LocalFolder::new(place), &InitOptions::default()).unwrap();
+    repository::init(&LocalFolder::new(place)).unwrap();
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn what_a_damaged_file_lacks_is_zero_though_the_old_one_was_cloned() {
     // The last piece is as it was, so that a clone pays.
     let new = [&new[..900_000], &old[900_000..]].concat();
     let store = Store::new(|writer| vec![file(writer, "f", &new)]);
-    let lost = IdKeys::plain().chunk_id(ChunkKind::Data, &new[300_000..400_000]);
+    let lost = store.reader.keys().ids().chunk_id(ChunkKind::Data, &new[300_000..400_000]);
     fs::write(place.join("f"), &old).unwrap();
     let options = RestoreOptions { keep_damaged: true, ..RestoreOptions::default() };
     let reader = Lossy(&store.reader, HashSet::from([lost]));

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::sync::Arc;
 
 use vault::error::Error;
-use vault::id::{ChunkKind, IdKeys, LinkGroup};
+use vault::id::{ChunkKind, LinkGroup};
 use vault::restore::{RestoreOptions, Select};
 use vault::snapshot::{Kind, Meta, Why};
 
@@ -157,7 +157,7 @@ fn damage_costs_exactly_the_files_that_need_it() {
             bad,
         ]
     });
-    let keys = IdKeys::plain();
+    let keys = store.reader.keys().ids();
     let mut lost = HashSet::from([keys.chunk_id(ChunkKind::Data, &broken[300_000..400_000])]);
     let entries: Vec<_> =
         vault::snapshot::tree::Entries::new(&store.reader, store.snapshot.root.kind.directory().unwrap())
@@ -200,7 +200,7 @@ fn a_flipped_bit_in_a_pack_never_reaches_the_target() {
     let store = Store::new(|writer| {
         contents.iter().enumerate().map(|(index, bytes)| file(writer, format!("{index}"), bytes)).collect()
     });
-    let id = IdKeys::plain().chunk_id(ChunkKind::Data, &contents[5][..100_000]);
+    let id = store.reader.keys().ids().chunk_id(ChunkKind::Data, &contents[5][..100_000]);
     let location = store.reader.locate(ChunkKind::Data, &id).unwrap();
     let name = vault::pack::pack_file_name(&location.pack);
     let pack = fs::OpenOptions::new()

@@ -14,11 +14,13 @@ use vault::error::{Error, Result};
 use vault::event::{Event, Silent};
 use vault::id::{ChunkId, ChunkKind, IdKeys, LinkGroup};
 use vault::pack::Location;
-use vault::repository::{InitOptions, Reader, Repository, WriteOptions, Writer};
+use vault::repository::{Reader, WriteOptions, Writer};
 use vault::restore::{Frames, RestoreOptions, RestoreSummary, restore};
 use vault::snapshot::list::ListWriter;
 use vault::snapshot::tree::TreeWriter;
 use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, State, Time, Why, Xattr};
+
+use crate::support::repository;
 
 pub(super) const MTIME: Time = Time { secs: 1_000_000_000, nanos: 123_456_789 };
 
@@ -37,13 +39,13 @@ impl Store {
     pub(super) fn with_root(fill: impl FnOnce(&Writer) -> Entry) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let backend = Arc::new(LocalFolder::new(folder.path().join("repository")));
-        Repository::init(&*backend, &InitOptions::default()).unwrap();
+        repository::init(&*backend).unwrap();
         let mut writer =
-            Repository::open(backend.clone()).unwrap().writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
+            repository::open(backend.clone()).unwrap().writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
         let root = fill(&writer);
         writer.finish().unwrap();
         drop(writer);
-        let reader = Repository::open(backend).unwrap().reader().unwrap();
+        let reader = repository::open(backend).unwrap().reader().unwrap();
         let snapshot = Snapshot {
             state: State::Complete,
             root,

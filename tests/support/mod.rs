@@ -5,6 +5,7 @@
 pub mod manifest;
 pub mod mount;
 pub mod needs;
+pub mod repository;
 pub mod scratch;
 mod selftest;
 pub mod torture;

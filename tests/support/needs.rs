@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 /// All there is to need: programs of the PATH, paths, and what [`is_there`] knows by name.
-const ALL: [&str; 32] = [
+const ALL: [&str; 33] = [
     "root",
     "/dev/fuse",
     "/dev/loop-control",
@@ -35,6 +35,7 @@ const ALL: [&str; 32] = [
     "setpriv",
     "sh",
     "strace",
+    "stty",
     "tar",
     "touch",
     "umount",
@@ -44,7 +45,7 @@ const ALL: [&str; 32] = [
 ];
 
 /// What `spec/reader.py` imports.
-const PACKAGES: &str = "python3 with blake3 and zstandard";
+const PACKAGES: &str = "python3 with the packages of spec/reader.py";
 
 /// What stands for several: a mounted file system of that kind.
 const GROUPS: [(&str, &[&str]); 6] = [
@@ -101,7 +102,7 @@ fn is_there(what: &str) -> bool {
     match what {
         "root" => is_root(),
         PACKAGES => Command::new("python3")
-            .args(["-c", "import blake3, zstandard"])
+            .args(["-c", "import argon2, blake3, cryptography, zstandard"])
             .output()
             .is_ok_and(|output| output.status.success()),
         path if path.starts_with('/') => Path::new(path).exists(),

@@ -12,10 +12,15 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
+use super::repository::{self, PASSPHRASE};
 use super::scratch::Scratch;
 
 /// How long a run may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What `init` is told of encryption in a run over plain repositories, and in one over encrypted ones; there, passphrases need not be hard
+/// to guess.
+const INIT_FLAGS: [&[&str]; 2] = [&["--unencrypted"], &["--kdf-memory", "8M", "--kdf-passes", "1"]];
 
 /// The program and its home: config, cache, state and data folders that no other test sees.
 #[derive(Debug)]
@@ -75,7 +80,7 @@ impl Vault {
         self.start(self.command(args))
     }
 
-    /// The program, ready to be changed further and given to [`Vault::start`].
+    /// The program, ready to be changed further and given to [`Vault::start`]. It is told the passphrase where repositories are encrypted.
     pub fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         self.command_under::<&str, S>(&[], args)
     }
@@ -84,7 +89,16 @@ impl Vault {
     pub fn command_under<W: AsRef<OsStr>, S: AsRef<OsStr>>(&self, wrapper: &[W], args: &[S]) -> Command {
         let mut words = wrapper.iter().map(AsRef::as_ref).chain([OsStr::new(env!("CARGO_BIN_EXE_vault"))]);
         let mut command = Command::new(words.next().unwrap());
-        command.args(words).args(args).stdin(Stdio::null()).current_dir(self.join("cwd")).env_clear();
+        command.args(words).stdin(Stdio::null()).current_dir(self.join("cwd")).env_clear();
+        for word in args {
+            command.arg(word);
+            if word.as_ref() == "init" {
+                command.args(INIT_FLAGS[usize::from(repository::is_encrypted())]);
+            }
+        }
+        if repository::is_encrypted() {
+            command.env("VAULT_PASSPHRASE", PASSPHRASE);
+        }
         command.env("HOME", self.join("home")).env("TZ", "UTC").env("RUST_BACKTRACE", "1");
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         for name in ["cache", "state", "data", "config"] {

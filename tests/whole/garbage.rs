@@ -7,15 +7,15 @@ use std::sync::Arc;
 use redb::{Database, TableDefinition};
 use vault::backend::LocalFolder;
 use vault::id::SnapshotId;
-use vault::repository::Repository;
 use vault::snapshot::Entry;
 
 use crate::support::needs::needs;
+use crate::support::repository;
 use crate::support::torture::{self, Random};
 use crate::whole::world::{NEVER_SETTLED, World, settle, small_torture};
 
 fn root(world: &World, id: &str) -> Entry {
-    let repository = Repository::open(Arc::new(LocalFolder::new(&world.repository))).unwrap();
+    let repository = repository::open(Arc::new(LocalFolder::new(&world.repository))).unwrap();
     let found: SnapshotId =
         repository.snapshot_ids().unwrap().into_iter().find(|found| found.to_string() == id).unwrap();
     repository.snapshot(&found).unwrap().root

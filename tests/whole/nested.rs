@@ -52,6 +52,18 @@ fn a_home_that_holds_the_repository_and_the_caches_is_saved_without_trouble() {
     settle();
     world.snapshot(&arguments);
     assert_eq!(world.snapshot(&arguments).read(), 0);
+    settle();
+    let skipped = world
+        .vault
+        .run(&[
+            OsStr::new("snapshot"),
+            world.source.as_os_str(),
+            "--exclude".as_ref(),
+            "runs".as_ref(),
+            "--skip-if-unchanged".as_ref(),
+        ])
+        .ok();
+    skipped.says("nothing differs");
     let target = tempfile::tempdir().unwrap();
     let into = target.path().join("target");
     let args = [OsString::from("restore"), world.selector("latest"), "--target".into(), into.clone().into()];

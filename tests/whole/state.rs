@@ -10,10 +10,10 @@ use std::sync::atomic::AtomicBool;
 use vault::backend::{Backend, LocalFolder};
 use vault::event::Silent;
 use vault::mirror::MirrorOptions;
-use vault::repository::Repository;
 
 use crate::support::mount;
 use crate::support::needs::needs;
+use crate::support::repository;
 use crate::support::vault::Vault;
 use crate::whole::world::{World, age, damages, settle};
 
@@ -159,15 +159,21 @@ fn an_older_copy_in_the_place_of_the_repository_is_not_vouched_for() {
     world.snapshot(&[]);
     fs::rename(&world.repository, world.vault.join("newer")).unwrap();
     fs::rename(&old, &world.repository).unwrap();
-    let after = world.snapshot(&[]);
+    // It is said that snapshots are gone.
+    let after = world.snapshot_with(&[], DAMAGE);
+    assert_eq!(after.output.stderr.matches("was here and is gone").count(), 2, "{}", after.output.stderr);
     assert!(after.added() >= 400_000, "{}", after.added());
     world.is_sound();
+    let accept = ["check", "--accept-loss"];
+    world.vault.run(&accept).ok();
     world.comes_back();
     // And back again: that one does not know of the last snapshot.
     world.write_random("newest", 11, 300_000);
     fs::rename(&world.repository, &old).unwrap();
     fs::rename(world.vault.join("newer"), &world.repository).unwrap();
-    world.snapshot(&[]);
+    let back = world.snapshot_with(&[], DAMAGE);
+    assert!(back.output.stderr.contains(&after.id()), "{}", back.output.stderr);
+    world.vault.run(&accept).ok();
     world.is_sound();
     world.comes_back();
 }
@@ -176,7 +182,7 @@ fn an_older_copy_in_the_place_of_the_repository_is_not_vouched_for() {
 fn a_mirror_that_is_written_to_gets_everything_itself() {
     let world = remembered();
     let mirror = world.vault.join("mirror");
-    let repository = Repository::open(Arc::new(LocalFolder::new(&world.repository))).unwrap();
+    let repository = repository::open(Arc::new(LocalFolder::new(&world.repository))).unwrap();
     let to: Arc<dyn Backend> = Arc::new(LocalFolder::new(&mirror));
     let options = MirrorOptions { new: true, ..MirrorOptions::default() };
     vault::mirror::mirror(&repository, &to, &options, &Silent, &AtomicBool::new(false)).unwrap();

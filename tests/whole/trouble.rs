@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use vault::backend::LocalFolder;
 use vault::browse::lookup;
-use vault::repository::Repository;
 use vault::snapshot::{ENTRY_CHANGED_WHILE_READ, Entry, Kind, Why};
 
 use crate::support::manifest::{Aspect, Manifest};
 use crate::support::needs::needs;
+use crate::support::repository;
 use crate::whole::world::{Summary, World};
 
 const MIB: usize = 1 << 20;
 
 /// The entry of a file of the source in the newest snapshot.
 fn entry(world: &World, name: &str) -> Entry {
-    let repository = Repository::open(Arc::new(LocalFolder::new(&world.repository))).unwrap();
+    let repository = repository::open(Arc::new(LocalFolder::new(&world.repository))).unwrap();
     let (_, snapshot) = repository.snapshots().unwrap().pop().unwrap();
     let path = world.source.join(name);
     let path = path.to_str().unwrap().trim_start_matches('/').as_bytes();

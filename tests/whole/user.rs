@@ -20,7 +20,7 @@ fn as_user(vault: &Vault, args: &[OsString]) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", USER, "--regid", USER, "--clear-groups", "--no-new-privs"]);
     // The one that was built may lie where only root can go.
-    command.arg(vault.join("program")).args(args).env_clear();
+    command.arg(vault.join("program")).args(inner.get_args()).env_clear();
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.current_dir(vault.join("cwd"));
     command

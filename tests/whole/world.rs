@@ -12,10 +12,10 @@ use serde_json::Value;
 use vault::backend::LocalFolder;
 use vault::check::{CheckOptions, check};
 use vault::event::Silent;
-use vault::repository::Repository;
 
 use crate::support::manifest::Manifest;
 use crate::support::mount;
+use crate::support::repository;
 use crate::support::scratch;
 use crate::support::torture::{self, Random};
 use crate::support::vault::{Output, Vault};
@@ -137,7 +137,7 @@ impl World {
 
 /// What is wrong with a repository, down to each byte.
 pub fn damages(repository: &Path) -> Vec<String> {
-    let repository = Repository::open(Arc::new(LocalFolder::new(repository))).unwrap();
+    let repository = repository::open(Arc::new(LocalFolder::new(repository))).unwrap();
     let options = CheckOptions { read_data: true, ..CheckOptions::default() };
     let report = check(&repository, &options, &Silent, &AtomicBool::new(false)).unwrap();
     report.damages.iter().map(|damage| format!("{}: {}", damage.object, damage.error)).collect()
