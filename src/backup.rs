@@ -391,7 +391,7 @@ fn run(
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (groups, waiting_groups) = bounded::<read::Group>(GROUPS_UNDER_WAY);
     let (ordered, in_order) = bounded::<read::Answer>(GROUPS_UNDER_WAY);
-    let walk_ended = &AtomicBool::new(false);
+    let is_saved = &AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let groups = waiting_groups.clone();
@@ -401,13 +401,13 @@ fn run(
         let assembling = scope.spawn(move || assemble::run(shared, state, sources, &in_order));
         if options.count_ahead && !shared.has_predecessor {
             let walk_options = options.walk_options(&shared.repository);
-            scope.spawn(move || count::run(shared, walk_options, sources, walk_ended));
+            scope.spawn(move || count::run(shared, walk_options, sources, is_saved));
         }
         let mut conductor = Conductor::new(shared, groups, ordered);
         let walked = conductor.walk(options, sources, stream).and_then(|()| conductor.send());
         drop(conductor);
-        walk_ended.store(true, Ordering::Relaxed);
         let assembled = assembling.join().unwrap_or(Err(Error::Thread("building the trees")));
+        is_saved.store(true, Ordering::Relaxed);
         // The assembler's error is the cause where both have one: the walk only notices that nobody takes its groups.
         match (assembled, walked) {
             // A walk that broke off leaves the assembler with half a tree, which says only that much.

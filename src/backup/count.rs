@@ -1,7 +1,7 @@
 //! How much there is to save: a second walk beside the first one, for those who watch. It counts, and reads nothing.
 //!
-//! Only where no earlier snapshot tells it. It ends with the walk that saves, and what it says is an estimate: errors are met by the other
-//! one, and a source inside of another that would be left out there is not seen.
+//! Only where no earlier snapshot tells it. It ends when all is saved, not with the walk that saves: that may be over at once where files are
+//! few and long. What it says is an estimate: errors are met by the other walk, and a source inside of another that would be left out there is not seen.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
