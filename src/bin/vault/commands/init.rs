@@ -80,10 +80,6 @@ pub fn print(context: &Context, id: RepositoryId, place: &Path, is_encrypted: bo
     let encrypted = if is_encrypted { "encrypted" } else { "it is not encrypted" };
     let text = format!("made the repository {id} in {}; {encrypted}", place.display());
     context.screen.summary(&text, &value)?;
-    if !is_encrypted && context.global.quiet && !context.screen.is_json() {
-        // Not asked for, it may be a surprise.
-        context.screen.warn(&text);
-    }
     if is_encrypted {
         context.screen.note(
             "without its passphrase nothing in it can be read, by nobody: `vault key export` prints a recovery key, \

@@ -125,6 +125,10 @@ fn open_or_make(context: &Context, dry_run: bool) -> Result<(Repository, Option<
             let options = InitOptions { key, ..InitOptions::default() };
             let id = super::init::make(&*context.backend()?, &options)?;
             super::init::print(context, id, &folder, options.key.is_some())?;
+            if options.key.is_none() && context.global.quiet {
+                // Nobody said that it should not be.
+                context.screen.warn(&format!("the new repository {} is not encrypted", folder.display()));
+            }
             Ok((context.open_with(options.key.map(|key| key.passphrase))?, None))
         }
         other => Ok((other?, None)),
