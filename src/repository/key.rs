@@ -4,10 +4,11 @@
 //! whether the passphrase is the right one `[KEY-3]`; so a wrong passphrase, a file that was altered and a config that was exchanged
 //! are three different errors.
 
-use argon2::{Algorithm, Argon2, Params};
+use argon2::{Algorithm, Argon2, Block, Params};
 use data_encoding::BASE32_NOPAD;
+use rustix::mm::{Advice, madvise};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
@@ -61,11 +62,34 @@ impl Kdf {
         let params =
             Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(|_| IMPOSSIBLE)?;
         let mut root = Secret::default();
-        Argon2::new(Algorithm::Argon2id, argon2::Version::V0x13, params)
-            .hash_password_into(passphrase, salt, &mut root[..])
-            .map_err(|_| IMPOSSIBLE)?;
-        Ok(root)
+        let mut memory = working_memory(self.memory_kib as usize)?;
+        let done = Argon2::new(Algorithm::Argon2id, argon2::Version::V0x13, params)
+            .hash_password_into_with_memory(passphrase, salt, &mut root[..], &mut memory[..]);
+        memory.iter_mut().for_each(Zeroize::zeroize);
+        done.map_err(|_| IMPOSSIBLE).map(|()| root)
     }
+}
+
+/// Memory for Argon2id, by the KiB, in large pages where the system has some: it is read at random, and with small ones a quarter of the
+/// time goes into making and finding pages (128 MiB and 4 passes: 0.33 s instead of 0.26).
+fn working_memory(blocks: usize) -> Result<Vec<Block>, Corruption> {
+    /// The large pages of x86-64 and, mostly, of aarch64.
+    const LARGE_PAGE: usize = 2 << 20;
+    const TOO_LITTLE: Corruption =
+        Corruption::rule("KEY-2", "there is not enough memory for what it asks for");
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(blocks).map_err(|_| TOO_LITTLE)?;
+    let room = memory.spare_capacity_mut();
+    let (start, len) = (room.as_mut_ptr().cast::<u8>(), size_of_val(room));
+    let before = start.align_offset(LARGE_PAGE);
+    if let Some(len) = len.checked_sub(before) {
+        #[expect(unsafe_code, reason = "there is no safe way to ask for large pages")]
+        // SAFETY: the range lies in memory that was just reserved and that nobody else knows, and the advice changes nothing that is in it.
+        // If the system does not take it, all goes on as before.
+        let _ = unsafe { madvise(start.wrapping_add(before).cast(), len, Advice::LinuxHugepage) };
+    }
+    memory.resize(blocks, Block::new());
+    Ok(memory)
 }
 
 /// What a key file says to everybody.
