@@ -45,6 +45,7 @@ run() {
     if ((status)); then cat "$work/stderr" >&2; exit 1; fi
     if ((memory > 300)); then echo "more than 300 MiB" >&2; exit 1; fi
 }
+median() { printf '%s\n' "$@" | sort -n | sed -n "$((($# + 1) / 2))p"; }
 size() { find "$1" -type f -printf '%s\n' | awk -v name="$2" -v most="$3" '{ sum += $1 } END { printf "%s: %.1f MiB in %d files\n", name, sum / 1048576, NR; exit sum / 1048576 > most }'; }
 same() { # snapshot, source
     rm -rf "$work/out"
@@ -77,7 +78,6 @@ if [[ -n $restic ]]; then
         theirs+=("$seconds")
     done
     rm -rf "$work/restic"
-    median() { printf '%s\n' "$@" | sort -n | sed -n 2p; }
     printf 'medians: vault %.2f s, restic %.2f s\n' "$(median "${ours[@]}")" "$(median "${theirs[@]}")"
     (($(echo "$(median "${ours[@]}") < $(median "${theirs[@]}")" | bc))) || { echo "slower than restic" >&2; exit 1; }
 fi
@@ -132,11 +132,11 @@ for pair in latest:6.12 latest~1:6.1; do
     echo "             the reader's tree of ${pair#*:} is the same"
 done
 echo "== what encryption costs, in turn"
-# On the disk, as backups are: in memory a first snapshot takes 4 s, and trying the passphrase alone 0.33 s of it.
+# On the disk, as backups are: in memory a first snapshot takes 4 s, and trying the passphrase alone 0.26 s of it. Medians, as the
+# least of five is whichever pair met an idle disk; the first pair is not counted.
 place=$work
-least() { printf '%s\n' "$@" | sort -n | head -n 1; }
 plain_saved=() plain_restored=() sealed_saved=() sealed_restored=()
-for _ in 1 2 3 4 5; do
+for pair in 0 1 2 3 4 5 6 7; do
     for mode in plain sealed; do
         rm -rf "$work/cache" "$place"/{repository,out}
         sync
@@ -150,9 +150,9 @@ for _ in 1 2 3 4 5; do
         fi
         run -r "$place/repository" snapshot --as-path /source "$work/6.1"
         declare -n saved=${mode}_saved restored=${mode}_restored
-        saved+=("$wall")
+        if ((pair)); then saved+=("$wall"); fi
         run -r "$place/repository" restore latest:source --target "$place/out"
-        restored+=("$wall")
+        if ((pair)); then restored+=("$wall"); fi
     done
 done
 differs=$(rsync -naiHAXSc --delete --modify-window=-1 "$work/6.1/" "$place/out/" | head -n 20)
@@ -160,8 +160,8 @@ if [[ -n $differs ]]; then echo "$differs" >&2; exit 1; fi
 size "$place/repository" "encrypted" 210
 for what in saved restored; do
     declare -n plain=plain_$what sealed=sealed_$what
-    printf '%s: plain %.2f s, encrypted %.2f s at least\n' $what "$(least "${plain[@]}")" "$(least "${sealed[@]}")"
-    (($(echo "$(least "${sealed[@]}") <= 1.1 * $(least "${plain[@]}")" | bc))) || { echo "more than 10 % slower" >&2; exit 1; }
+    printf '%s: plain %.2f s, encrypted %.2f s\n' $what "$(median "${plain[@]}")" "$(median "${sealed[@]}")"
+    (($(echo "$(median "${sealed[@]}") <= 1.1 * $(median "${plain[@]}")" | bc))) || { echo "more than 10 % slower" >&2; exit 1; }
 done
 start=$EPOCHREALTIME status=0
 VAULT_PASSPHRASE=wrong "$vault" -r "$place/repository" snapshots 2>/dev/null || status=$?
