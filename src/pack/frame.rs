@@ -13,6 +13,8 @@ use crate::pack::{
 use crate::seal::{Opener, TAG_LEN};
 
 const TABLE_ROW_LEN: usize = 5;
+/// The longest table of chunks.
+const MAX_TABLE_LEN: usize = 4 + TABLE_ROW_LEN * MAX_FRAME_CHUNKS;
 const RAW: u8 = 0;
 const ZSTD: u8 = 1;
 
@@ -46,27 +48,43 @@ pub struct FrameChunk {
 #[derive(Default)]
 pub struct FrameBuilder {
     ids: Vec<(ChunkId, ChunkKind, u32)>,
-    bytes: Vec<u8>,
+    /// Room for the longest table, so that the plain bytes are put together in place; then the chunks.
+    buffer: Vec<u8>,
 }
 
 impl FrameBuilder {
+    /// A builder that uses the memory of an earlier one.
+    #[must_use]
+    pub fn with_buffer(buffer: Vec<u8>) -> Self {
+        Self { ids: Vec::new(), buffer }
+    }
+
+    /// Its memory, for another one.
+    #[must_use]
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
+
     /// Adds a chunk. The caller keeps the limits: see [`FrameBuilder::has_room_for`].
     pub fn push(&mut self, kind: ChunkKind, id: ChunkId, plain: &[u8]) {
         let len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
+        if self.ids.is_empty() {
+            self.buffer.resize(MAX_TABLE_LEN, 0);
+        }
         self.ids.push((id, kind, len));
-        self.bytes.extend_from_slice(plain);
+        self.buffer.extend_from_slice(plain);
     }
 
     /// Whether a chunk of this length can be added without breaking a limit.
     #[must_use]
     pub fn has_room_for(&self, len: usize) -> bool {
-        self.ids.len() < MAX_FRAME_CHUNKS && self.bytes.len() + len <= 2 * MAX_CHUNK_LEN
+        self.ids.len() < MAX_FRAME_CHUNKS && self.chunk_bytes() + len <= 2 * MAX_CHUNK_LEN
     }
 
     /// The bytes of the chunks gathered so far.
     #[must_use]
     pub fn chunk_bytes(&self) -> usize {
-        self.bytes.len()
+        if self.ids.is_empty() { 0 } else { self.buffer.len() - MAX_TABLE_LEN }
     }
 
     /// Whether there is no chunk yet.
@@ -75,15 +93,16 @@ impl FrameBuilder {
         self.ids.is_empty()
     }
 
-    fn plain(&self) -> Vec<u8> {
-        let mut plain = Vec::with_capacity(4 + TABLE_ROW_LEN * self.ids.len() + self.bytes.len());
-        plain.extend_from_slice(&u32::try_from(self.ids.len()).unwrap_or(u32::MAX).to_le_bytes());
-        for (_, kind, len) in &self.ids {
-            plain.push(kind.number());
-            plain.extend_from_slice(&len.to_le_bytes());
+    /// Lays the table right before the chunks, and returns where in the buffer the plain bytes begin.
+    fn lay_table(&mut self) -> usize {
+        let start = MAX_TABLE_LEN - (4 + TABLE_ROW_LEN * self.ids.len());
+        let (count, rows) = self.buffer[start..MAX_TABLE_LEN].split_at_mut(4);
+        count.copy_from_slice(&u32::try_from(self.ids.len()).unwrap_or(u32::MAX).to_le_bytes());
+        for (row, (_, kind, len)) in rows.chunks_exact_mut(TABLE_ROW_LEN).zip(&self.ids) {
+            row[0] = kind.number();
+            row[1..].copy_from_slice(&len.to_le_bytes());
         }
-        plain.extend_from_slice(&self.bytes);
-        plain
+        start
     }
 }
 
@@ -91,15 +110,28 @@ impl FrameBuilder {
 pub struct ReadyFrame {
     pub(super) codec: u8,
     pub(super) plain_len: u32,
-    pub(super) stored: Vec<u8>,
     pub(super) chunks: Vec<(ChunkId, FrameChunk)>,
+    buffer: Vec<u8>,
+    /// Where in the buffer the stored bytes begin.
+    start: usize,
 }
 
 impl ReadyFrame {
+    /// Its bytes as stored in a plain pack.
+    pub(super) fn stored(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
+    /// Its memory, for another frame.
+    #[must_use]
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
+
     /// How many bytes it takes in a plain pack.
     #[must_use]
     pub fn len_in_pack(&self) -> u64 {
-        aligned((FRAME_HEADER_LEN + self.stored.len()) as u64)
+        aligned((FRAME_HEADER_LEN + self.stored().len()) as u64)
     }
 
     /// How many chunks it has.
@@ -125,6 +157,9 @@ pub struct Compressor {
     keys: IdKeys,
     encoder: Option<zstd::bulk::Compressor<'static>>,
     probe: Option<zstd::bulk::Compressor<'static>>,
+    decoder: Decoder,
+    /// Memory for what is encoded.
+    encoded: Vec<u8>,
 }
 
 impl Compressor {
@@ -141,60 +176,72 @@ impl Compressor {
                 (Some(at(level)?), if level > 3 { Some(at(1)?) } else { None })
             }
         };
-        Ok(Self { keys, encoder, probe })
+        let decoder = Decoder::new().map_err(FrameError::Compression)?;
+        Ok(Self { keys, encoder, probe, decoder, encoded: Vec::new() })
     }
 
-    /// Compresses the gathered chunks, decodes the result, and computes all ids again.
+    /// Compresses the gathered chunks, decodes the result, and computes all ids again. The builder is empty then, and has its memory
+    /// still unless that is in the frame.
     ///
     /// # Errors
     /// See [`FrameError`].
-    pub fn compress(&mut self, builder: &FrameBuilder) -> Result<ReadyFrame, FrameError> {
-        let plain = builder.plain();
-        let compressed = self.encode(&plain)?;
-        let (codec, stored) = match compressed {
-            Some(stored) => (ZSTD, stored),
-            None => (RAW, plain.clone()),
-        };
+    pub fn compress(&mut self, builder: &mut FrameBuilder) -> Result<ReadyFrame, FrameError> {
+        let start = builder.lay_table();
+        let plain = &builder.buffer[start..];
         let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
-        let chunks = self.verify(builder, codec, plain_len, &stored).map_err(FrameError::NotReproduced)?;
-        Ok(ReadyFrame { codec, plain_len, stored, chunks })
+        let saves = self.encode(plain)?;
+        let (codec, stored) = if saves { (ZSTD, &self.encoded[..]) } else { (RAW, plain) };
+        let chunks = verify(&self.keys, &builder.ids, (codec, plain_len, stored), &mut self.decoder)
+            .map_err(FrameError::NotReproduced)?;
+        builder.ids.clear();
+        let (buffer, start) =
+            if saves { (self.encoded.clone(), 0) } else { (std::mem::take(&mut builder.buffer), start) };
+        builder.buffer.clear();
+        Ok(ReadyFrame { codec, plain_len, chunks, buffer, start })
     }
 
-    /// The compressed bytes, if they save at least 1/16.
-    fn encode(&mut self, plain: &[u8]) -> Result<Option<Vec<u8>>, FrameError> {
-        let saves = |stored: &Vec<u8>| stored.len() <= plain.len() - plain.len() / 16;
-        if let Some(probe) = &mut self.probe {
-            let stored = probe.compress(plain).map_err(FrameError::Compression)?;
-            if !saves(&stored) {
-                return Ok(None);
+    /// Compresses; whether that saves at least 1/16.
+    fn encode(&mut self, plain: &[u8]) -> Result<bool, FrameError> {
+        let (most, encoded) = (plain.len() - plain.len() / 16, &mut self.encoded);
+        encoded.clear();
+        encoded.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        for encoder in self.probe.iter_mut().chain(&mut self.encoder) {
+            encoder.compress_to_buffer(plain, encoded).map_err(FrameError::Compression)?;
+            if encoded.len() > most {
+                return Ok(false);
             }
         }
-        let Some(encoder) = &mut self.encoder else { return Ok(None) };
-        let stored = encoder.compress(plain).map_err(FrameError::Compression)?;
-        Ok(saves(&stored).then_some(stored))
+        Ok(self.encoder.is_some())
     }
+}
 
-    fn verify(
-        &self,
-        builder: &FrameBuilder,
-        codec: u8,
-        plain_len: u32,
-        stored: &[u8],
-    ) -> Result<Vec<(ChunkId, FrameChunk)>, Corruption> {
-        let frame = Frame::from_stored(codec, plain_len, stored.to_vec(), None)?;
-        if frame.chunks.len() != builder.ids.len() {
-            return Err(Corruption::rule("FRAME-5", "the number of chunks differs"));
-        }
-        let mut chunks = Vec::with_capacity(builder.ids.len());
-        for (chunk, (id, kind, _)) in frame.chunks.iter().zip(&builder.ids) {
-            let plain = frame.bytes(chunk).ok_or(Corruption::rule("FRAME-5", "a chunk is out of bounds"))?;
-            if chunk.kind != *kind || self.keys.chunk_id(*kind, plain) != *id {
-                return Err(Corruption::WrongChunk { kind: *kind, id: *id });
-            }
-            chunks.push((*id, *chunk));
-        }
-        Ok(chunks)
+/// Decodes a frame, and computes its ids again.
+fn verify(
+    keys: &IdKeys,
+    ids: &[(ChunkId, ChunkKind, u32)],
+    (codec, plain_len, stored): (u8, u32, &[u8]),
+    decoder: &mut Decoder,
+) -> Result<Vec<(ChunkId, FrameChunk)>, Corruption> {
+    let plain = if codec == RAW { stored } else { decoder.decode(plain_len, stored)? };
+    let found = parse_table(plain, None)?;
+    if found.len() != ids.len() {
+        return Err(Corruption::rule("FRAME-5", "the number of chunks differs"));
     }
+    let mut chunks = Vec::with_capacity(ids.len());
+    for (chunk, (id, kind, _)) in found.iter().zip(ids) {
+        let plain =
+            chunk_bytes(plain, chunk).ok_or(Corruption::rule("FRAME-5", "a chunk is out of bounds"))?;
+        if chunk.kind != *kind || keys.chunk_id(*kind, plain) != *id {
+            return Err(Corruption::WrongChunk { kind: *kind, id: *id });
+        }
+        chunks.push((*id, *chunk));
+    }
+    Ok(chunks)
+}
+
+fn chunk_bytes<'p>(plain: &'p [u8], chunk: &FrameChunk) -> Option<&'p [u8]> {
+    let start = chunk.offset as usize;
+    plain.get(start..start.checked_add(chunk.len as usize)?)
 }
 
 /// A frame decoded: its plain bytes, and where its chunks stand in them.
@@ -214,8 +261,7 @@ impl Frame {
     /// The bytes of one of its chunks.
     #[must_use]
     pub fn bytes(&self, chunk: &FrameChunk) -> Option<&[u8]> {
-        let start = chunk.offset as usize;
-        self.plain.get(start..start.checked_add(chunk.len as usize)?)
+        chunk_bytes(&self.plain, chunk)
     }
 
     /// The length of its plain bytes.
@@ -235,18 +281,10 @@ impl Frame {
         let plain = match codec {
             RAW => stored,
             ZSTD => {
-                let stated = zstd::zstd_safe::get_frame_content_size(&stored);
-                if !matches!(stated, Ok(Some(stated)) if stated == u64::from(plain_len)) {
-                    return Err(Corruption::rule(
-                        "FRAME-4",
-                        "a zstd frame states another size than its header",
-                    ));
-                }
-                if zstd::zstd_safe::find_frame_compressed_size(&stored) != Ok(stored.len()) {
-                    return Err(Corruption::rule("FRAME-4", "the stored bytes are not one zstd frame"));
-                }
-                zstd::bulk::decompress(&stored, len)
-                    .map_err(|_| Corruption::rule("FRAME-4", "a zstd frame cannot be decompressed"))?
+                let undecoded = |_| Corruption::rule("FRAME-4", "a zstd frame cannot be decompressed");
+                let mut decoder = Decoder::new().map_err(undecoded)?;
+                decoder.decode(plain_len, &stored)?;
+                decoder.plain
             }
             _ => return Err(Corruption::rule("FRAME-4", "its codec is unknown")),
         };
@@ -255,6 +293,35 @@ impl Frame {
         }
         let chunks = parse_table(&plain, pack)?;
         Ok(Self { plain, chunks })
+    }
+}
+
+/// Decodes zstd frames, and keeps the memory for it.
+struct Decoder {
+    context: zstd::bulk::Decompressor<'static>,
+    plain: Vec<u8>,
+}
+
+impl Decoder {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { context: zstd::bulk::Decompressor::new()?, plain: Vec::new() })
+    }
+
+    /// The so many plain bytes of a frame.
+    fn decode(&mut self, plain_len: u32, stored: &[u8]) -> Result<&[u8], Corruption> {
+        let stated = zstd::zstd_safe::get_frame_content_size(stored);
+        if !matches!(stated, Ok(Some(stated)) if stated == u64::from(plain_len)) {
+            return Err(Corruption::rule("FRAME-4", "a zstd frame states another size than its header"));
+        }
+        if zstd::zstd_safe::find_frame_compressed_size(stored) != Ok(stored.len()) {
+            return Err(Corruption::rule("FRAME-4", "the stored bytes are not one zstd frame"));
+        }
+        self.plain.clear();
+        self.plain.reserve_exact(plain_len as usize);
+        match self.context.decompress_to_buffer(stored, &mut self.plain) {
+            Ok(len) if len == plain_len as usize => Ok(&self.plain),
+            _ => Err(Corruption::rule("FRAME-4", "a zstd frame cannot be decompressed")),
+        }
     }
 }
 

@@ -121,13 +121,13 @@ impl PackWriter {
         let number = u32::try_from(self.frames.len()).unwrap_or(u32::MAX);
         let offset = u32::try_from(self.len).unwrap_or(u32::MAX);
         let tag_len = if self.seal.is_some() { TAG_LEN } else { 0 };
-        let stored_len = frame.stored.len() + tag_len;
+        let stored_len = frame.stored().len() + tag_len;
         let mut header = frame.header(number, stored_len);
         let sealed = match &mut self.seal {
-            Some(seal) => Some(seal.sealer.seal(&header[..24], &frame.stored).map_err(unsealed)?),
+            Some(seal) => Some(seal.sealer.seal(&header[..24], frame.stored()).map_err(unsealed)?),
             None => None,
         };
-        let stored = sealed.as_ref().unwrap_or(&frame.stored);
+        let stored = sealed.as_deref().unwrap_or_else(|| frame.stored());
         let checksum = id::checksum_64(&[&header[..24], stored]);
         header[24..32].copy_from_slice(&checksum);
         let mut padding = [0; ALIGNMENT_LEN];

@@ -1,12 +1,13 @@
 //! From chunks to published packs, segments and snapshots.
 //!
 //! Threads: any number of callers `put`; a few compress and verify frames; one lays them into packs and publishes packs and
-//! segments. Channels are short, so memory is bounded by a few frames per thread. `adopt` takes over packs that no segment names,
+//! segments. Channels are short, so memory is bounded by a few frames per thread. `compress` has the threads that compress, `adopt` takes over packs that no segment names,
 //! `dedup` decides what is new, `packer` is the publishing thread, `segments` publishes and merges segments, `damage` says what is damaged.
 //!
 //! Nothing is acknowledged before [`Writer::finish`] and the publishing of a snapshot have returned `[DUR-6]`.
 
 mod adopt;
+mod compress;
 mod damage;
 mod dedup;
 mod dry;
@@ -21,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 
 use crate::backend::Backend;
 use crate::chunk::PutChunk;
@@ -31,12 +32,13 @@ use crate::event::{Event, Observer};
 use crate::header::{Magic, seal_object};
 use crate::id::{self, ChunkId, ChunkKind, PackId, SnapshotId};
 use crate::index::{ChunkCache, Facts, Index, Problems, is_vanished};
-use crate::pack::{Compression, Compressor, FrameBuilder, MAX_CHUNK_LEN, MAX_PACK_LEN, PackKind, ReadyFrame};
+use crate::pack::{Compression, FrameBuilder, MAX_CHUNK_LEN, MAX_PACK_LEN, PackKind, ReadyFrame};
 use crate::repository::{Repository, decode_snapshot, object};
 use crate::seal::Keys;
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 
+use compress::Spare;
 use damage::Said;
 use dedup::Claims;
 
@@ -118,6 +120,7 @@ struct Shared {
     claims: Claims,
     used_packs: Mutex<HashSet<PackId>>,
     failure: Mutex<Option<Error>>,
+    spare: Spare,
     chunks: AtomicU64,
     plain_bytes: AtomicU64,
     stored_bytes: AtomicU64,
@@ -192,6 +195,7 @@ impl Writer {
             claims: Claims::default(),
             used_packs: Mutex::default(),
             failure: Mutex::new(None),
+            spare: Spare::default(),
             chunks: AtomicU64::new(0),
             plain_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
@@ -206,7 +210,7 @@ impl Writer {
         let compressors = (0..threads)
             .map(|_| {
                 let (shared, jobs, frames) = (shared.clone(), waiting_jobs.clone(), frames.clone());
-                std::thread::spawn(move || compress(&shared, compression, &jobs, &frames))
+                std::thread::spawn(move || compress::run(&shared, compression, &jobs, &frames))
             })
             .collect();
         let packer = {
@@ -367,7 +371,7 @@ impl Writer {
         if open.is_empty() {
             return Ok(());
         }
-        let job = (kind, std::mem::take(open));
+        let job = (kind, std::mem::replace(open, self.shared.spare.builder()));
         match self.jobs.as_ref().map(|jobs| jobs.send(job)) {
             Some(Ok(())) => Ok(()),
             _ => Err(Error::Stopped),
@@ -453,30 +457,6 @@ fn open_cache(options: &WriteOptions, index: &mut Index) -> Result<Option<ChunkC
     }
     index.verify_segments()?;
     Ok(None)
-}
-
-/// A compressing thread.
-fn compress(
-    shared: &Shared,
-    compression: Compression,
-    jobs: &Receiver<Job>,
-    frames: &Sender<(PackKind, ReadyFrame)>,
-) {
-    let failed = |error| Error::Frame { source: error };
-    let mut compressor = match Compressor::new(compression, shared.keys.ids().clone()) {
-        Ok(compressor) => compressor,
-        Err(error) => return shared.fail(failed(error)),
-    };
-    for (kind, builder) in jobs {
-        match compressor.compress(&builder) {
-            Ok(frame) => {
-                if frames.send((kind, frame)).is_err() {
-                    return;
-                }
-            }
-            Err(error) => return shared.fail(failed(error)),
-        }
-    }
 }
 
 /// A plain repository that holds something sealed was an encrypted one: what was written to it now could be read by whoever did that

@@ -213,7 +213,7 @@ fn dur_4_a_frame_is_decoded_and_its_ids_are_computed_again_before_it_is_written(
     let mut frame = FrameBuilder::default();
     // As if a bit had flipped between naming the chunk and compressing it.
     frame.push(ChunkKind::Data, IdKeys::plain().chunk_id(ChunkKind::Data, b"as it was"), b"as it is");
-    let error = compressor.compress(&frame).err().unwrap();
+    let error = compressor.compress(&mut frame).err().unwrap();
     assert!(
         matches!(error, vault::error::FrameError::NotReproduced(source) if super::rule(&source) == "FRAME-6")
     );

@@ -49,7 +49,7 @@ impl Place {
             let plain = noise(number, CHUNK_LEN);
             let id = self.keys.ids().chunk_id(ChunkKind::Data, &plain);
             builder.push(ChunkKind::Data, id, &plain);
-            let frame = compressor.compress(&builder).unwrap();
+            let frame = compressor.compress(&mut builder).unwrap();
             assert!(writer.has_room_for(&frame));
             writer.add(&frame).unwrap();
             ids.push(id);
@@ -128,7 +128,7 @@ fn seal_4_frames_are_laid_into_a_pack_until_the_next_would_make_it_longer_than_a
         let mut builder = FrameBuilder::default();
         let plain = noise(1, CHUNK_LEN);
         builder.push(ChunkKind::Data, place.keys.ids().chunk_id(ChunkKind::Data, &plain), &plain);
-        let frame = compressor.compress(&builder).unwrap();
+        let frame = compressor.compress(&mut builder).unwrap();
         while writer.has_room_for(&frame) {
             writer.add(&frame).unwrap();
         }

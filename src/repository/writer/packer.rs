@@ -17,6 +17,7 @@ pub(super) fn run(shared: &Shared, frames: &Receiver<(PackKind, ReadyFrame)>) ->
     let mut outcome = Ok(());
     for (kind, frame) in frames {
         outcome = packer.add(kind, &frame);
+        shared.spare.take_back(frame.into_buffer());
         if outcome.is_err() {
             break;
         }
