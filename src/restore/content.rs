@@ -186,14 +186,17 @@ impl Run<'_> {
         };
         // On a clone only what differs is written, and the rest goes on sharing its blocks.
         let mut cloned = false;
-        writing.attempt(self, |file| {
-            cloned = self.options.sparse == Sparse::AsSaved
-                && old.as_ref().is_some_and(|old| target::clone_blocks(file, old));
-            if cloned {
-                old = Some(file.try_clone()?);
-            }
-            file.set_len(job.size)
-        })?;
+        // A file of one piece is made when that arrives, which gives it its length, and need not be opened twice.
+        if self.options.sparse != Sparse::AsSaved || old.is_some() || !is_one_piece(job) {
+            writing.attempt(self, |file| {
+                cloned = self.options.sparse == Sparse::AsSaved
+                    && old.as_ref().is_some_and(|old| target::clone_blocks(file, old));
+                if cloned {
+                    old = Some(file.try_clone()?);
+                }
+                file.set_len(job.size)
+            })?;
+        }
         let (mut at, mut buffer) = (0, Vec::new());
         for piece in Pieces::new(self.reader, &job.content, job.size) {
             self.check()?;
@@ -432,6 +435,12 @@ impl Job {
     pub(super) fn wanted(&self) -> Wanted<'_> {
         Wanted { meta: &self.entry.meta, owner: self.owner }
     }
+}
+
+/// Whether one chunk is all that a file holds.
+fn is_one_piece(job: &Job) -> bool {
+    matches!(&job.content, Content::Pieces(pieces)
+        if matches!(pieces[..], [Piece::Data(_, len)] if u64::from(len) == job.size))
 }
 
 /// The bytes of a range of a file, if it has them.

@@ -105,42 +105,48 @@ impl Run<'_> {
 
     /// Sets all metadata that differ.
     pub(super) fn set_metadata(&self, handle: &Handle<'_>, wanted: &Wanted<'_>) -> Result<(), Fault> {
-        let before = handle.stat()?;
-        self.set_owner(handle, &before, wanted);
-        self.set_xattrs(handle, wanted.meta)?;
-        let after = handle.stat()?;
-        let mode = possible_mode(&after, wanted);
-        if type_of(&after) != FileType::Symlink {
-            if mode != wanted.meta.mode {
-                self.not_set(NotSet::SetId);
-            }
-            if after.st_mode & 0o7777 != mode {
-                // An ordinary user's setgid bit may vanish silently, and a FAT has no modes to set.
-                let set = handle.chmod(mode).is_ok() && handle.stat()?.st_mode & 0o7777 == mode;
-                self.count_unless(set, NotSet::Mode);
-            }
+        let mut stat = handle.stat()?;
+        let owner_moved = self.set_owner(handle, &stat, wanted);
+        if self.set_xattrs(handle, wanted.meta)? || owner_moved {
+            stat = handle.stat()?;
         }
-        if mtime_of(&after) != wanted.meta.mtime {
-            let set =
-                handle.set_mtime(wanted.meta.mtime).is_ok() && mtime_of(&handle.stat()?) == wanted.meta.mtime;
-            self.count_unless(set, NotSet::Time);
+        let mode = possible_mode(&stat, wanted);
+        let is_symlink = type_of(&stat) == FileType::Symlink;
+        if mode != wanted.meta.mode && !is_symlink {
+            self.not_set(NotSet::SetId);
         }
+        let (mode_differs, time_differs) =
+            (stat.st_mode & 0o7777 != mode && !is_symlink, mtime_of(&stat) != wanted.meta.mtime);
+        let mode_set = !mode_differs || handle.chmod(mode).is_ok();
+        let time_set = !time_differs || handle.set_mtime(wanted.meta.mtime).is_ok();
+        if mode_differs || time_differs {
+            stat = handle.stat()?;
+        }
+        // An ordinary user's setgid bit may vanish silently, and a FAT has no modes to set.
+        self.count_unless(mode_set && (stat.st_mode & 0o7777 == mode || is_symlink), NotSet::Mode);
+        self.count_unless(time_set && mtime_of(&stat) == wanted.meta.mtime, NotSet::Time);
         Ok(())
     }
 
-    fn set_owner(&self, handle: &Handle<'_>, stat: &Stat, wanted: &Wanted<'_>) {
-        let Some((uid, gid)) = wanted.owner else { return };
-        if (uid, gid) == (stat.st_uid, stat.st_gid) || handle.chown(Some(uid), Some(gid)).is_ok() {
-            return;
+    /// Sets owner and group; whether that was tried.
+    fn set_owner(&self, handle: &Handle<'_>, stat: &Stat, wanted: &Wanted<'_>) -> bool {
+        let Some((uid, gid)) = wanted.owner else { return false };
+        if (uid, gid) == (stat.st_uid, stat.st_gid) {
+            return false;
         }
-        // An ordinary user may still give a file to another of the own groups.
-        let group = gid == stat.st_gid || handle.chown(None, Some(gid)).is_ok();
-        self.count_unless(group && uid == stat.st_uid, NotSet::Owner);
+        if handle.chown(Some(uid), Some(gid)).is_err() {
+            // An ordinary user may still give a file to another of the own groups.
+            let group = gid == stat.st_gid || handle.chown(None, Some(gid)).is_ok();
+            self.count_unless(group && uid == stat.st_uid, NotSet::Owner);
+        }
+        true
     }
 
-    fn set_xattrs(&self, handle: &Handle<'_>, meta: &Meta) -> Result<(), Fault> {
-        for name in superfluous(handle, meta)? {
-            self.count_unless(handle.remove_xattr(&name).is_ok(), kind_of(&name));
+    /// Removes and sets attributes; whether there were any.
+    fn set_xattrs(&self, handle: &Handle<'_>, meta: &Meta) -> Result<bool, Fault> {
+        let superfluous = superfluous(handle, meta)?;
+        for name in &superfluous {
+            self.count_unless(handle.remove_xattr(name).is_ok(), kind_of(name));
         }
         for xattr in &meta.xattrs {
             let value = self.xattr_value(xattr)?;
@@ -149,7 +155,7 @@ impl Run<'_> {
             let set = right() || handle.set_xattr(&xattr.name, &value).is_ok();
             self.count_unless(set, kind_of(&xattr.name));
         }
-        Ok(())
+        Ok(!superfluous.is_empty() || !meta.xattrs.is_empty())
     }
 
     fn xattr_value(&self, xattr: &Xattr) -> Result<Vec<u8>, Fault> {

@@ -276,6 +276,9 @@ impl Run<'_> {
 
     /// Fetches pieces, each frame once, in the order in which they lie in the packs.
     fn fetch(&self, mut needs: Vec<Need>) -> Result<()> {
+        if needs.is_empty() {
+            return Ok(());
+        }
         needs.sort_by_key(|need| (need.location.pack, need.location.frame_offset, need.location.offset));
         let mut frames: Vec<&[Need]> = needs
             .chunk_by(|a, b| {

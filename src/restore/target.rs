@@ -326,24 +326,30 @@ fn lookups(names: &[&[u8]]) -> Vec<Vec<u8>> {
 pub(super) struct Temp {
     pub(super) dir: Arc<Dir>,
     name: Vec<u8>,
+    /// It is a further name of something that may have the final name already.
+    is_link: bool,
     done: bool,
 }
 
 impl Temp {
+    fn new(dir: &Arc<Dir>, name: Vec<u8>, is_link: bool) -> Self {
+        Self { dir: dir.clone(), name, is_link, done: false }
+    }
+
     /// A new regular file, open for writing and reading.
     pub(super) fn file(dir: &Arc<Dir>) -> io::Result<(Self, File)> {
         let name = temporary_name();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let mode = Mode::RUSR | Mode::WUSR;
         let fd = open_beneath(dir.fd.as_fd(), &name, flags, mode, ResolveFlags::empty())?;
-        Ok((Self { dir: dir.clone(), name, done: false }, File::from(fd)))
+        Ok((Self::new(dir, name, false), File::from(fd)))
     }
 
     /// A new symlink.
     pub(super) fn symlink(dir: &Arc<Dir>, target: &[u8]) -> io::Result<Self> {
         let name = temporary_name();
         rustix::fs::symlinkat(target, &dir.fd, &name)?;
-        Ok(Self { dir: dir.clone(), name, done: false })
+        Ok(Self::new(dir, name, false))
     }
 
     /// A new FIFO, socket or device.
@@ -351,14 +357,14 @@ impl Temp {
         let name = temporary_name();
         let device = rustix::fs::makedev(major, minor);
         rustix::fs::mknodat(&dir.fd, &name, kind, Mode::RUSR | Mode::WUSR, device)?;
-        Ok(Self { dir: dir.clone(), name, done: false })
+        Ok(Self::new(dir, name, false))
     }
 
     /// A further name of a thing.
     pub(super) fn link(dir: &Arc<Dir>, from_dir: &Dir, from: &[u8]) -> io::Result<Self> {
         let name = temporary_name();
         dir.link(&name, from_dir, from)?;
-        Ok(Self { dir: dir.clone(), name, done: false })
+        Ok(Self::new(dir, name, true))
     }
 
     /// Opens the file again.
@@ -381,7 +387,7 @@ impl Temp {
     pub(super) fn rename(&mut self, name: &[u8]) -> io::Result<()> {
         self.dir.rename(&self.name, name)?;
         // Two names of one inode: the rename did nothing, and the temporary one goes.
-        self.done = self.dir.stat(&self.name)?.is_none();
+        self.done = !self.is_link || self.dir.stat(&self.name)?.is_none();
         Ok(())
     }
 
