@@ -94,12 +94,12 @@ rm -rf "$XDG_CACHE_HOME/vault"
 run snapshot --as-path /source "$work/6.1"
 same latest "$work/6.1"
 (
-    for cache in "$XDG_CACHE_HOME"/vault/*/*.redb; do exec {held}<>"$cache"; flock -x "$held"; done
+    for cache in "$XDG_CACHE_HOME"/vault/*/*; do exec {held}<>"$cache"; flock -x "$held"; done
     run snapshot --as-path /source "$work/6.1"
     grep -q 'another process' "$work/stderr" || { echo "the lock was not noticed" >&2; exit 1; }
     same latest "$work/6.1"
 )
-for cache in "$XDG_CACHE_HOME"/vault/*/*.redb; do head -c 3000000 /dev/urandom >"$cache"; done
+for cache in "$XDG_CACHE_HOME"/vault/*/*; do head -c 3000000 /dev/urandom >"$cache"; done
 run snapshot --as-path /source "$work/6.1"
 same latest "$work/6.1"
 echo "== the second tree under the same path"

@@ -71,7 +71,7 @@ pub(super) fn run(
         root: None,
         numbers: sources.iter().map(|_| Numbers::default()).collect(),
         source: 0,
-        recorder: state.recorder(),
+        recorder: state.recorder(shared.stop),
     };
     if !source_is_root {
         assembler.open.push((implied(Vec::new()), TreeWriter::new(put)));
@@ -108,8 +108,9 @@ impl Assembler<'_> {
     fn take(&mut self, made: Made) -> Result<()> {
         match made {
             Made::Source(number) => self.source = number,
-            Made::Enter(entry) => {
+            Made::Enter(entry, key) => {
                 self.note_numbers(&entry);
+                self.recorder.enter(key);
                 self.open.push((entry, TreeWriter::new(self.put)));
             }
             Made::Incomplete => {
@@ -121,7 +122,10 @@ impl Assembler<'_> {
                     });
                 }
             }
-            Made::Leave => self.leave()?,
+            Made::Leave => {
+                self.recorder.leave();
+                self.leave()?;
+            }
             Made::Entry(entry, remembered) => {
                 self.note_numbers(&entry);
                 if let Some(remembered) = remembered {

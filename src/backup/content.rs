@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::repository::DataBatch;
 use crate::snapshot::list::ListWriter;
 use crate::snapshot::{Content, Piece};
-use crate::source::{SourceFile, Stat};
+use crate::source::SourceFile;
 
 /// Files up to this length are kept in their entry `[ENTRY-4]`.
 pub(super) const INLINE_LEN: u64 = 1024;
@@ -33,6 +33,14 @@ impl From<crate::error::Error> for Failure {
     fn from(error: crate::error::Error) -> Self {
         Self::Repository(error)
     }
+}
+
+/// What was stored of a stream.
+#[derive(Default)]
+struct Stored {
+    len: u64,
+    /// Whether it has more bytes than were wanted, if that is known.
+    goes_on: Option<bool>,
 }
 
 /// A thread's buffer and gatherer.
@@ -58,17 +66,17 @@ impl<'a> ContentWriter<'a> {
         self.batch.flush()
     }
 
-    /// Stores the content of a file that looked like `before` when it was opened. Returns how many bytes it turned out to
-    /// have. Files that the kernel or a program makes up as they are read have more than they say; one that grows has not.
-    pub(super) fn store_file(&mut self, file: &SourceFile, before: &Stat) -> Result<(u64, Content), Failure> {
-        let size = before.size;
+    /// Stores the content of a file. Returns how many bytes it turned out to have. Files that the kernel or a program makes up
+    /// as they are read have more than they say; one that grows has not.
+    pub(super) fn store_file(&mut self, file: &SourceFile) -> Result<(u64, Content), Failure> {
+        let size = file.opened().size;
         if size <= INLINE_LEN {
-            return self.store_small(file, before);
+            return self.store_small(file);
         }
         let mut list = ListWriter::new(self.shared.writer);
-        let mut end = 0;
+        let (mut end, mut goes_on) = (0, None);
         // [CUT-5]
-        for extent in file.extents(size).map_err(Failure::Source)? {
+        for extent in file.extents(size) {
             let extent = extent.map_err(Failure::Source)?;
             list.push(Piece::Hole(extent.start.saturating_sub(end)))?;
             let mut at = extent.start;
@@ -77,28 +85,29 @@ impl<'a> ContentWriter<'a> {
                 at += len as u64;
                 Ok(len)
             })?;
-            end = extent.start + stored;
-            if stored < extent.end - extent.start {
+            end = extent.start + stored.len;
+            goes_on = stored.goes_on;
+            if stored.len < extent.end - extent.start {
                 // The file became shorter; its length says so.
                 return Ok((end, list.finish()?));
             }
         }
         list.push(Piece::Hole(size.saturating_sub(end)))?;
-        let has_more = file.read_at(&mut [0], size).map_err(Failure::Source)? > 0;
-        let more = if has_more && !has_changed(file, before)? {
-            self.store_from(&mut list, file, &[], size)?
-        } else {
-            0
+        let goes_on = match goes_on.filter(|_| end == size) {
+            Some(goes_on) => goes_on,
+            None => file.read_at(&mut [0], size).map_err(Failure::Source)? > 0,
         };
+        let more =
+            if goes_on && !has_changed(file)? { self.store_from(&mut list, file, &[], size)? } else { 0 };
         Ok((size.saturating_add(more), list.finish()?))
     }
 
     /// Stores a file that says it is small.
-    fn store_small(&mut self, file: &SourceFile, before: &Stat) -> Result<(u64, Content), Failure> {
+    fn store_small(&mut self, file: &SourceFile) -> Result<(u64, Content), Failure> {
         let room = FIRST_READ_LEN.min(self.buffer.len());
         let mut len = file.read_at(&mut self.buffer[..room], 0).map_err(Failure::Source)?;
-        let size = usize::try_from(before.size).unwrap_or(room);
-        if len > size && has_changed(file, before)? {
+        let size = usize::try_from(file.opened().size).unwrap_or(room);
+        if len > size && has_changed(file)? {
             len = size;
         }
         let head = self.buffer[..len].to_vec();
@@ -121,50 +130,51 @@ impl<'a> ContentWriter<'a> {
         start: u64,
     ) -> Result<u64, Failure> {
         let mut done = 0;
-        self.store_stream(list, u64::MAX, &mut |buffer| {
-            let len = match head.get(done..).filter(|rest| !rest.is_empty()) {
-                Some(mut rest) => io::Read::read(&mut rest, buffer)?,
-                None => file.read_at(buffer, start + done as u64)?,
-            };
+        let stored = self.store_stream(list, u64::MAX, &mut |buffer| {
+            // The first buffer has room for all of the head.
+            let head = if done == 0 { head } else { &[] };
+            buffer[..head.len()].copy_from_slice(head);
+            done += head.len();
+            let len = file.read_at(&mut buffer[head.len()..], start + done as u64)?;
             done += len;
-            Ok(len)
-        })
+            Ok(head.len() + len)
+        })?;
+        Ok(stored.len)
     }
 
     /// Stores a stream to its end.
     pub(super) fn store_reader(&mut self, reader: &mut dyn io::Read) -> Result<(u64, Content), Failure> {
         let mut list = ListWriter::new(self.shared.writer);
-        let len = self.store_stream(&mut list, u64::MAX, &mut |buffer| loop {
-            match reader.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
-        })?;
-        Ok((len, list.finish()?))
+        let stored = self.store_stream(&mut list, u64::MAX, &mut |buffer| fill(buffer, &mut *reader))?;
+        Ok((stored.len, list.finish()?))
     }
 
-    /// Cuts and stores up to `len` bytes of a stream of its own; less if it ends before. Returns how many.
+    /// Cuts and stores up to `len` bytes of a stream of its own; less if it ends before. `read` fills what it is given, unless the
+    /// stream ends.
     fn store_stream(
         &mut self,
         list: &mut ListWriter<'_>,
         len: u64,
         read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>,
-    ) -> Result<u64, Failure> {
+    ) -> Result<Stored, Failure> {
         let max = self.shared.chunker.params().max_len as usize;
         let chunker: Chunker = self.shared.chunker.clone();
         let (mut start, mut end) = (0, 0);
-        let (mut read_total, mut stored, mut ended) = (0u64, 0u64, false);
+        let (mut read_total, mut stored, mut ended) = (0u64, Stored::default(), false);
         loop {
             if end - start < max && !ended {
                 self.buffer.copy_within(start..end, 0);
                 (start, end) = (0, end - start);
-                let room = usize::try_from(len - read_total).map_or(usize::MAX, |rest| rest);
-                let limit = self.buffer.len().min(end.saturating_add(room));
-                let got = fill(&mut self.buffer[end..limit], &mut *read).map_err(Failure::Source)?;
+                let wanted = usize::try_from(len - read_total).unwrap_or(usize::MAX);
+                // One byte more than wanted tells whether the stream goes on, and costs no call of its own.
+                let limit = self.buffer.len().min(end.saturating_add(wanted).saturating_add(1));
+                let read = read(&mut self.buffer[end..limit]).map_err(Failure::Source)?;
+                let got = read.min(wanted);
                 if let Some(rate) = &self.shared.rate {
                     rate.pass_or_stop(got as u64, self.shared.stop);
                 }
-                ended = got < limit - end || read_total + got as u64 == len;
+                ended = read < limit - end || got == wanted;
+                stored.goes_on = (limit - end > wanted).then_some(read > wanted);
                 end += got;
                 read_total += got as u64;
             }
@@ -179,7 +189,7 @@ impl<'a> ContentWriter<'a> {
             list.push(Piece::Data(id, u32::try_from(cut).unwrap_or(u32::MAX)))?;
             self.advance(cut as u64);
             start += cut;
-            stored += cut as u64;
+            stored.len += cut as u64;
         }
     }
 
@@ -190,17 +200,19 @@ impl<'a> ContentWriter<'a> {
 }
 
 /// Whether a file is no longer what it was: its bytes behind the end are new ones then.
-fn has_changed(file: &SourceFile, before: &Stat) -> Result<bool, Failure> {
-    Ok(!file.stat().map_err(Failure::Source)?.has_stamps_of(before))
+fn has_changed(file: &SourceFile) -> Result<bool, Failure> {
+    Ok(!file.stat().map_err(Failure::Source)?.has_stamps_of(file.opened()))
 }
 
-/// Reads until the buffer is full or the source ends.
-fn fill(buffer: &mut [u8], read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
+/// Reads until the buffer is full or the stream ends.
+fn fill(buffer: &mut [u8], reader: &mut dyn io::Read) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
-        match read(&mut buffer[done..])? {
-            0 => break,
-            len => done += len,
+        match reader.read(&mut buffer[done..]) {
+            Ok(0) => break,
+            Ok(len) => done += len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(done)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::backup::content::{ContentWriter, Failure, INLINE_LEN};
-use crate::backup::state::{Key, LocalState, Lookup, Remembered, Stamp};
+use crate::backup::state::{FolderKey, LocalState, Lookup, Remembered, Stamp};
 use crate::backup::{Node, Shared, StreamSource, Tally, left_out_entry};
 use crate::chunk::PutChunk;
 use crate::codec::Bytes;
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item};
 use crate::id::{ChunkId, ChunkKind, LinkGroup};
 use crate::snapshot::{Content, ENTRY_CHANGED_WHILE_READ, Entry, Field, Kind, Meta, Piece, Why, Xattr};
-use crate::source::{FileKind, FileSystem, Found, SourceFile, Stat};
+use crate::source::{FileKind, FileSystem, Found, SourceFile, Stat, Xattrs};
 
 /// Values of extended attributes up to this length are kept in the entry `[ENTRY-4]`.
 const INLINE_XATTR_LEN: usize = 4096;
@@ -38,10 +38,9 @@ pub(super) struct Group {
 pub(super) type Answer = Receiver<Result<Vec<Made>>>;
 
 /// A node made whole.
-#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
 pub(super) enum Made {
-    /// A directory begins; its content is not known yet.
-    Enter(Entry),
+    /// A directory begins; its content is not known yet. And by what its files are remembered.
+    Enter(Entry, Option<FolderKey>),
     /// Any other entry, and what to remember of it.
     Entry(Entry, Option<Remembered>),
     /// The directory has more entries, whose names are not known.
@@ -54,7 +53,7 @@ pub(super) enum Made {
 
 /// A reading thread. Ends when no more groups come, or with the first error of the repository.
 pub(super) fn run<'a>(shared: &'a Shared<'a>, state: &'a LocalState, groups: &Receiver<Group>) {
-    let mut reader = Reader { shared, state, lookup: state.lookup(), contents: ContentWriter::new(shared) };
+    let mut reader = Reader { shared, lookup: state.lookup(), contents: ContentWriter::new(shared) };
     for group in groups {
         let made = group.nodes.into_iter().map(|node| reader.make(node)).collect::<Result<Vec<_>>>();
         let failed = made.is_err();
@@ -71,15 +70,15 @@ pub(super) fn run<'a>(shared: &'a Shared<'a>, state: &'a LocalState, groups: &Re
 
 struct Reader<'a> {
     shared: &'a Shared<'a>,
-    state: &'a LocalState,
     lookup: Lookup<'a>,
     contents: ContentWriter<'a>,
 }
 
-/// A file read once: its length, its content, and whether it changed meanwhile.
+/// A file read once: its length, content and attributes, and whether it changed meanwhile.
 struct ReadOnce {
     len: u64,
     content: Content,
+    xattrs: io::Result<Xattrs>,
     stat: Stat,
     raced: bool,
 }
@@ -87,11 +86,11 @@ struct ReadOnce {
 impl Reader<'_> {
     fn make(&mut self, node: Node) -> Result<Made> {
         Ok(match node {
-            Node::Implied(name) => Made::Enter(implied(name)),
+            Node::Implied(name) => Made::Enter(implied(name), None),
             Node::Enter(found, name) => {
                 Tally::add(&self.shared.tally.directories, 1);
-                let (meta, _) = self.meta_of(&found, &found.path(), &found.stat)?;
-                Made::Enter(Entry { name: Bytes(name), ..directory(meta) })
+                let (meta, _) = self.meta_of(&found.path(), &found.stat, found.xattrs())?;
+                Made::Enter(Entry { name: Bytes(name), ..directory(meta) }, Some(found.folder_hash()))
             }
             Node::Entry(found, name, file_system) => {
                 let (entry, remembered) = if found.stat.kind == FileKind::Regular {
@@ -124,12 +123,11 @@ impl Reader<'_> {
     ) -> Result<(Entry, Option<Remembered>)> {
         let path = found.path();
         let stamp = Stamp::of(&found.stat, file_system);
-        let key = Key::of(&path);
-        let known = self.lookup.get(&key).map(|known| known.entry(&stamp, self.shared));
+        let known = self.lookup.get(found, &stamp).map(|known| known.entry(self.shared));
         let old = match known {
             Some((entry, true)) => {
                 let entry = Entry { name: Bytes(name), ..entry };
-                return self.unchanged(found, entry, file_system, (key, stamp));
+                return self.unchanged(found, entry, file_system, &stamp);
             }
             other => other.map(|(old, _)| old),
         };
@@ -141,7 +139,7 @@ impl Reader<'_> {
             Err(Failure::Source(error)) => return Ok((self.unreadable(name, &path, error), None)),
         };
         Tally::add(&self.shared.tally.files_read, 1);
-        let (mut meta, is_whole) = self.meta_of(found, &path, &read.stat)?;
+        let (mut meta, is_whole) = self.meta_of(&path, &read.stat, read.xattrs)?;
         if read.stat.nlink > 1 {
             meta.link_group = Some(self.link_group(&read.stat, file_system));
         }
@@ -173,7 +171,7 @@ impl Reader<'_> {
             && file_system.is_synced
             && stamp.is_settled(self.shared.start);
         let stamp = if settled { stamp } else { Stamp::void() };
-        let remembered = Remembered { key, found: (stamp, entry.clone()) };
+        let remembered = Remembered::new(found, &stamp, &entry);
         Ok((entry, Some(remembered)))
     }
 
@@ -183,21 +181,23 @@ impl Reader<'_> {
         found: &Found,
         mut entry: Entry,
         file_system: &FileSystem,
-        (key, stamp): (Key, Stamp),
+        stamp: &Stamp,
     ) -> Result<(Entry, Option<Remembered>)> {
         let path = found.path();
         let mut is_whole = true;
         if !file_system.ctime_is_meaningful {
             // Such a stamp says nothing of owner, mode and attributes; asking for them costs no reading of the file.
-            (entry.meta, is_whole) = self.meta_of(found, &path, &found.stat)?;
+            (entry.meta, is_whole) = self.meta_of(&path, &found.stat, found.xattrs())?;
             entry.meta.link_group = (found.stat.nlink > 1).then(|| self.link_group(&found.stat, file_system));
         }
         self.done_file(&path, &entry, Change::Unchanged);
         self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
-        let stamp = if is_whole { stamp } else { Stamp::void() };
-        let remembered = (self.state.begins_anew() || !is_whole)
-            .then(|| Remembered { key, found: (stamp, entry.clone()) });
-        Ok((entry, remembered))
+        let remembered = if is_whole {
+            Remembered::new(found, stamp, &entry)
+        } else {
+            Remembered::new(found, &Stamp::void(), &entry)
+        };
+        Ok((entry, Some(remembered)))
     }
 
     /// Reads a file, and once more if it changed meanwhile.
@@ -215,11 +215,11 @@ impl Reader<'_> {
     }
 
     fn read_once(&mut self, file: &SourceFile) -> Result<ReadOnce, Failure> {
-        let before = file.stat().map_err(Failure::Source)?;
-        let (len, content) = self.contents.store_file(file, &before)?;
+        let (len, content) = self.contents.store_file(file)?;
+        let xattrs = file.xattrs();
         let stat = file.stat().map_err(Failure::Source)?;
-        let raced = len < before.size || !stat.has_stamps_of(&before);
-        Ok(ReadOnce { len, content, stat, raced })
+        let raced = len < file.opened().size || !stat.has_stamps_of(file.opened());
+        Ok(ReadOnce { len, content, xattrs, stat, raced })
     }
 
     fn done_file(&self, path: &Path, entry: &Entry, change: Change) {
@@ -260,7 +260,7 @@ impl Reader<'_> {
                 return Ok(left_out_entry(name, Why::Unsupported, 0));
             }
         };
-        let (mut meta, _) = self.meta_of(found, &path, &found.stat)?;
+        let (mut meta, _) = self.meta_of(&path, &found.stat, found.xattrs())?;
         if found.stat.nlink > 1 {
             meta.link_group = Some(self.link_group(&found.stat, file_system));
         }
@@ -315,8 +315,8 @@ impl Reader<'_> {
 
     /// The metadata of an entry, and whether it is whole. Attributes that cannot be read are a problem of their own; the
     /// entry is saved all the same, but a file is not to be taken over from the local state without them.
-    fn meta_of(&self, found: &Found, path: &Path, stat: &Stat) -> Result<(Meta, bool)> {
-        let (xattrs, is_whole) = match found.xattrs() {
+    fn meta_of(&self, path: &Path, stat: &Stat, xattrs: io::Result<Xattrs>) -> Result<(Meta, bool)> {
+        let (xattrs, is_whole) = match xattrs {
             Ok(xattrs) => (xattrs, true),
             Err(source) => {
                 let action = "read the extended attributes of";

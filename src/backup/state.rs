@@ -1,49 +1,47 @@
-//! What need not be read again: a redb file per set of sources that remembers the stamps of files and what they held.
+//! What need not be read again: a file per set of sources that remembers the stamps of files and what they held.
 //!
 //! It is believed only while its snapshot is listed in this copy, and wholly only while every pack it relies on is present; where
-//! packs are missing, chunk by chunk. Each value carries a checksum over key and value. An entry is believed only
+//! packs are missing, chunk by chunk. Whatever is not what was written ends the belief in all of it. An entry is believed only
 //! if its times are older than the start of the run that read it, less 2 s for coarse clocks and servers: whatever changes later gets
 //! later times. Others are kept with a stamp that no file has, so that the next run can tell a changed file from a new one. Without it everything is read again: slower, never wrong.
+//!
+//! Each run writes the file anew, [`file`] says how. An interrupted run takes over from the old one what it did not come to.
+
+mod file;
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, Table, TableDefinition,
-    WriteTransaction,
-};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::place::Placed;
 use crate::backup::{BackupOptions, Shared};
-use crate::codec;
+use crate::codec::{self, Bytes};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::guard::{self, Guarded};
 use crate::id::{self, ChunkKind, PackId, SnapshotId};
-use crate::index::open_private;
 use crate::repository::{Repository, Writer};
 use crate::snapshot::{Content, Entry, Kind, Piece, Time};
-use crate::source::{FileSystem, Stat};
+use crate::source::{FileSystem, Found, Stat};
 
-const FILES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("files");
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
-const HEADER: &str = "header";
-const CHECKSUM_LEN: usize = 8;
-const MEMORY_BYTES: usize = 24 << 20;
+pub(super) use file::FolderKey;
+use file::{Cursor, NewStateFile, OpenFolder, StateFile};
+
+const STAMP_LEN: usize = 56;
 /// Clocks of file systems may be this coarse, and those of servers this far off.
 const SETTLING_SECS: i64 = 2;
 /// Raised whenever what is remembered changes its meaning.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// More packs than this are not listed: then entries are believed chunk by chunk.
 const MAX_PACKS: usize = 400_000;
 
 /// What tells that a file is still what it was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stamp {
     size: u64,
     mtime: Time,
@@ -69,38 +67,52 @@ impl Stamp {
         let latest = self.mtime.max(self.ctime);
         latest.secs < start.secs - SETTLING_SECS
     }
-}
 
-/// The key of a file: a hash of its folder's path, then its name, so that a folder's files lie together.
-pub(super) struct Key(Vec<u8>);
+    fn encode(&self) -> [u8; STAMP_LEN] {
+        let mut bytes = [0; STAMP_LEN];
+        bytes[..8].copy_from_slice(&self.size.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.mtime.secs.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.mtime.nanos.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.ctime.secs.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.ctime.nanos.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.inode.to_le_bytes());
+        bytes[40..].copy_from_slice(&self.file_system);
+        bytes
+    }
 
-impl Key {
-    pub(super) fn of(path: &Path) -> Self {
-        let folder = path.parent().map_or(&b""[..], |folder| folder.as_os_str().as_bytes());
-        let name = path.file_name().map_or(&b""[..], |name| name.as_bytes());
-        Self([&id::checksum_128(&[folder])[..], name].concat())
+    fn is_void(&self) -> bool {
+        self.inode == 0
     }
 }
 
-/// What to keep of a file.
+/// What to keep of a file: its folder, its name there, its stamp and its entry as they are stored.
 pub(super) struct Remembered {
-    pub key: Key,
-    pub found: (Stamp, Entry),
+    folder: FolderKey,
+    name: Vec<u8>,
+    value: Vec<u8>,
 }
 
-/// What was kept of a file.
+impl Remembered {
+    pub(super) fn new(found: &Found, stamp: &Stamp, entry: &Entry) -> Self {
+        // The name is that of the record.
+        let nameless = Entry { name: Bytes::default(), ..entry.clone() };
+        let value = [&stamp.encode()[..], &codec::encode(&nameless)].concat();
+        Self { folder: found.folder_hash(), name: found.name.clone(), value }
+    }
+}
+
+/// What was kept of a file: its entry, without its name.
 pub(super) struct Known {
-    stamp: Stamp,
+    stamp_is_same: bool,
     entry: Entry,
     all_packs_present: bool,
 }
 
 impl Known {
     /// The entry; and whether the file is still what it was and all of its chunks are present.
-    pub(super) fn entry(self, stamp: &Stamp, shared: &Shared<'_>) -> (Entry, bool) {
+    pub(super) fn entry(self, shared: &Shared<'_>) -> (Entry, bool) {
         let usable = !shared.force
-            && self.stamp.inode != 0
-            && self.stamp == *stamp
+            && self.stamp_is_same
             && (self.all_packs_present || has_all_chunks(&self.entry, shared.writer));
         (self.entry, usable)
     }
@@ -132,25 +144,14 @@ struct StateHeader {
 }
 
 /// The local state of one set of sources.
+#[derive(Default)]
 pub(super) struct LocalState {
-    open: Option<Open>,
-}
-
-struct Open {
-    database: Guarded<Database>,
-    path: PathBuf,
-    /// What is in it may be believed.
-    usable: bool,
+    /// What the last run kept, if it may be believed.
+    old: Option<StateFile>,
     all_packs_present: bool,
-    write: Mutex<Option<Guarded<WriteTransaction>>>,
-}
-
-impl Open {
-    /// Whether only what this run has seen is kept. Otherwise an entry that it did not come to would be vouched for by
-    /// the packs of this run, though its own are missing.
-    fn begins_anew(&self) -> bool {
-        !self.usable || !self.all_packs_present
-    }
+    /// What this run keeps, until it is done or cannot be written.
+    new: Mutex<Option<NewStateFile>>,
+    path: PathBuf,
 }
 
 impl LocalState {
@@ -164,37 +165,17 @@ impl LocalState {
         observer: &dyn Observer,
     ) -> Self {
         let Some(folder) = options.cache_folder.as_deref() else {
-            return Self { open: None };
+            return Self::default();
         };
         let path = state_path(folder, repository, sources);
         let notice = |text: String| observer.event(&Event::Notice { path: Path::new(""), text: &text });
         if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder) {
             notice(format!("cannot create {}: {error}: every file is read", folder.display()));
-            return Self { open: None };
+            return Self::default();
         }
-        let database = match open_database(&path) {
-            Ok(database) => database,
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
-                notice("another process is saving the same sources: every file is read".into());
-                return Self { open: None };
-            }
-            Err(error) => {
-                notice(format!("the local state {} is begun anew: {error}", path.display()));
-                let begun = fs::remove_file(&path).ok().and_then(|()| open_database(&path).ok());
-                let Some(database) = begun else { return Self { open: None } };
-                database
-            }
-        };
-        let mut database = Guarded::new(database);
-        let header = read_header(&database).filter(|header| listed.contains(&header.snapshot));
-        if header.is_none() {
-            // What cannot be believed must not survive beside what is written now, nor be built upon.
-            drop(database);
-            let begun = fs::remove_file(&path).ok().and_then(|()| open_database(&path).ok());
-            let Some(begun) = begun else { return Self { open: None } };
-            database = Guarded::new(begun);
-        }
-        let usable = header.is_some();
+        let old = StateFile::open(&path);
+        let header = old.as_ref().and_then(read_header).filter(|header| listed.contains(&header.snapshot));
+        let old = old.filter(|_| header.is_some());
         let mut all_packs_present = false;
         if let Some(header) = header.filter(|header| header.packs_are_listed) {
             all_packs_present = writer.has_packs(header.packs.iter());
@@ -202,121 +183,150 @@ impl LocalState {
                 writer.use_packs(header.packs.into_iter());
             }
         }
-        Self { open: Some(Open { database, path, usable, all_packs_present, write: Mutex::new(None) }) }
+        let created = (!options.dry_run).then(|| NewStateFile::create(&path)).transpose();
+        let new = match created {
+            Ok(new) => new,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                notice(
+                    "another process is saving the same sources: what this one reads is not remembered"
+                        .into(),
+                );
+                None
+            }
+            Err(error) => {
+                notice(format!("cannot write {}: {error}: the next run reads all files", path.display()));
+                None
+            }
+        };
+        Self { old, all_packs_present, new: Mutex::new(new), path }
     }
 
     /// A way to ask, for one thread.
     pub(super) fn lookup(&self) -> Lookup<'_> {
-        let open = self.open.as_ref().filter(|open| open.usable);
-        let table =
-            open.and_then(|open| guarded(|| open.database.get()?.begin_read().ok()?.open_table(FILES).ok()));
-        Lookup { table, all_packs_present: open.is_some_and(|open| open.all_packs_present), state: self }
+        Lookup { cursor: self.old.as_ref().map(Cursor::new), all_packs_present: self.all_packs_present }
     }
 
     /// A way to remember, for one thread.
-    pub(super) fn recorder(&self) -> Recorder<'_> {
-        let begun = self.open.as_ref().and_then(|open| {
-            let write = guarded(|| open.database.get()?.begin_write().ok().map(Guarded::new))?;
-            if open.begins_anew() {
-                // What cannot be believed must not survive beside what is written now.
-                guarded(|| write.get()?.delete_table(FILES).ok())?;
-            }
-            Some(write)
-        });
-        Recorder { state: self, write: begun }
-    }
-
-    /// Whether what was found unchanged is to be recorded again.
-    pub(super) fn begins_anew(&self) -> bool {
-        self.open.as_ref().is_some_and(Open::begins_anew)
+    pub(super) fn recorder<'a>(&'a self, stop: &'a AtomicBool) -> Recorder<'a> {
+        let new = self.new.lock().ok().and_then(|mut new| new.take());
+        // Without all packs, what this run did not come to would be vouched for by its packs, though its own are missing.
+        let old = self.old.as_ref().filter(|_| self.all_packs_present);
+        Recorder { state: self, new, old, stop, folders: Vec::new() }
     }
 
     /// Keeps what was recorded, now that the snapshot is acknowledged.
     pub(super) fn commit(&self, snapshot: SnapshotId, packs: Vec<PackId>) -> Result<()> {
-        let Some(open) = &self.open else { return Ok(()) };
-        let Some(write) = open.write.lock().ok().and_then(|mut write| write.take()) else { return Ok(()) };
+        let Some(new) = self.new.lock().ok().and_then(|mut new| new.take()) else { return Ok(()) };
         let packs_are_listed = packs.len() <= MAX_PACKS;
         let packs = if packs_are_listed { packs } else { Vec::new() };
         let header = codec::encode(&StateHeader { version: VERSION, snapshot, packs, packs_are_listed });
-        let failed = |reason: String| Error::Cache { path: open.path.clone(), reason };
-        guarded(|| {
-            let write = write.take()?;
-            let kept = || -> Result<(), redb::Error> {
-                {
-                    let mut meta = write.open_table(META)?;
-                    meta.insert(HEADER, seal(HEADER.as_bytes(), &header).as_slice())?;
-                }
-                write.commit()?;
-                Ok(())
-            };
-            Some(kept().map_err(|error| failed(error.to_string())))
-        })
-        .unwrap_or_else(|| Err(failed("redb cannot make sense of it".into())))
+        new.keep(&header).map_err(|error| Error::Cache { path: self.path.clone(), reason: error.to_string() })
     }
+}
+
+fn read_header(file: &StateFile) -> Option<StateHeader> {
+    codec::decode::<StateHeader>(file.header()).ok().filter(|header| header.version == VERSION)
 }
 
 /// One thread's way to ask.
 pub(super) struct Lookup<'a> {
-    table: Option<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    cursor: Option<Cursor<'a>>,
     all_packs_present: bool,
-    state: &'a LocalState,
 }
 
 impl Lookup<'_> {
-    /// What was kept of a file. At the first value that is not what was written, nothing more is believed.
-    pub(super) fn get(&mut self, key: &Key) -> Option<Known> {
-        let table = self.table.as_ref()?;
-        let answer = guarded(|| {
-            Some(table.get(key.0.as_slice()).map(|value| value.map(|value| value.value().to_vec())))
-        });
-        let value = if let Some(Ok(value)) = answer {
-            value?
-        } else {
-            self.table = None;
-            return None;
+    /// What was kept of a file with this stamp. At the first value that is not what was written, nothing more is believed.
+    pub(super) fn get(&mut self, found: &Found, stamp: &Stamp) -> Option<Known> {
+        let cursor = self.cursor.as_mut()?;
+        let known = match cursor.get(&found.folder_hash(), &found.name) {
+            Ok(value) => parse(value?, stamp, self.all_packs_present),
+            Err(file::Spoilt) => None,
         };
-        debug_assert!(self.state.open.is_some());
-        match unseal(&key.0, &value).and_then(|bytes| codec::decode::<(Stamp, Entry)>(bytes).ok()) {
-            Some((stamp, entry)) if entry.validate().is_ok() => {
-                Some(Known { stamp, entry, all_packs_present: self.all_packs_present })
-            }
-            _ => {
-                self.table = None;
-                None
-            }
+        if known.is_none() {
+            self.cursor = None;
         }
+        known
     }
 }
 
-/// One thread's way to remember.
+fn parse(value: &[u8], stamp: &Stamp, all_packs_present: bool) -> Option<Known> {
+    let (kept, entry) = value.split_at_checked(STAMP_LEN)?;
+    let entry: Entry = codec::decode(entry).ok()?;
+    entry.validate_but_name().ok()?;
+    // What is kept without a stamp is never believed, only compared with.
+    let stamp_is_same = kept == stamp.encode() && !stamp.is_void();
+    Some(Known { stamp_is_same, entry, all_packs_present })
+}
+
+/// The way to remember, for the thread that takes the entries in the order of the walk.
 pub(super) struct Recorder<'a> {
     state: &'a LocalState,
-    write: Option<Guarded<WriteTransaction>>,
+    new: Option<NewStateFile>,
+    old: Option<&'a StateFile>,
+    stop: &'a AtomicBool,
+    folders: Vec<OpenFolder>,
 }
 
 impl Recorder<'_> {
+    /// A folder begins; one above a source has no key.
+    pub(super) fn enter(&mut self, key: Option<FolderKey>) {
+        self.folders.push(OpenFolder::new(key));
+    }
+
     /// Keeps what a file holds.
     pub(super) fn record(&mut self, remembered: &Remembered) {
-        let Some(write) = &self.write else { return };
-        let done = guarded(|| {
-            let mut table: Table<'_, &[u8], &[u8]> = write.get()?.open_table(FILES).ok()?;
-            let value = seal(&remembered.key.0, &codec::encode(&remembered.found));
-            table.insert(remembered.key.0.as_slice(), value.as_slice()).ok()?;
-            Some(())
-        });
-        if done.is_none() {
-            self.write = None;
-        }
+        let Some(new) = &mut self.new else { return };
+        let Remembered { folder, name, value } = remembered;
+        let open = self.folders.last_mut().filter(|open| open.key == Some(*folder));
+        let written = if let Some(open) = open {
+            new.add(open, name, value)
+        } else {
+            // A source that is a file.
+            let mut alone = OpenFolder::new(Some(*folder));
+            new.add(&mut alone, name, value).and_then(|()| new.close_block(&mut alone))
+        };
+        self.done(&written);
+    }
+
+    /// The folder that was entered last ends.
+    pub(super) fn leave(&mut self) {
+        let Some(mut folder) = self.folders.pop() else { return };
+        let Some(new) = &mut self.new else { return };
+        let rest = match self.old {
+            Some(old) if self.stop.load(Ordering::Relaxed) => take_over_rest(old, new, &mut folder),
+            _ => Ok(()),
+        };
+        let written = rest.and_then(|()| new.close_block(&mut folder));
+        self.done(&written);
     }
 
     /// Hands what was recorded over, to be kept once the snapshot is acknowledged.
-    pub(super) fn finish(self) {
-        if let Some(open) = &self.state.open
-            && let Ok(mut write) = open.write.lock()
-        {
-            *write = self.write;
+    pub(super) fn finish(mut self) {
+        if let (Some(old), Some(new), true) = (self.old, &mut self.new, self.stop.load(Ordering::Relaxed)) {
+            let written = new.take_over(old);
+            self.done(&written);
+        }
+        if let Ok(mut new) = self.state.new.lock() {
+            *new = self.new;
         }
     }
+
+    fn done(&mut self, written: &io::Result<()>) {
+        if written.is_err() {
+            self.new = None;
+        }
+    }
+}
+
+/// Takes over what an interrupted run did not come to of a folder.
+fn take_over_rest(old: &StateFile, new: &mut NewStateFile, folder: &mut OpenFolder) -> io::Result<()> {
+    let Some(key) = folder.key else { return Ok(()) };
+    let (mut cursor, mut after) = (Cursor::new(old), folder.last.clone());
+    while let Ok(Some((name, value))) = cursor.next_after(&key, &after) {
+        after = name.to_vec();
+        new.add(folder, name, value)?;
+    }
+    Ok(())
 }
 
 /// One file per set of sources and places.
@@ -327,42 +337,5 @@ fn state_path(folder: &Path, repository: &Repository, sources: &[Placed]) -> Pat
     }
     let parts: Vec<&[u8]> = named.iter().map(Vec::as_slice).collect();
     let name = u128::from_be_bytes(id::checksum_128(&parts));
-    folder.join(format!("state-{name:032x}.redb"))
-}
-
-fn open_database(path: &Path) -> Result<Database, redb::DatabaseError> {
-    let open = || {
-        let file = open_private(path).map_err(redb::StorageError::Io)?;
-        redb::Builder::new().set_cache_size(MEMORY_BYTES).create_file(file)
-    };
-    guard::guarded(open).unwrap_or_else(|| {
-        Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted(
-            "redb cannot make sense of it".into(),
-        )))
-    })
-}
-
-fn read_header(database: &Guarded<Database>) -> Option<StateHeader> {
-    let bytes = guarded(|| {
-        let table = database.get()?.begin_read().ok()?.open_table(META).ok()?;
-        Some(table.get(HEADER).ok()??.value().to_vec())
-    })?;
-    let header: StateHeader = codec::decode(unseal(HEADER.as_bytes(), &bytes)?).ok()?;
-    // An empty table and a header belong together only in a state without files; a lost table shows as one.
-    let files = guarded(|| database.get()?.begin_read().ok()?.open_table(FILES).ok()?.len().ok());
-    (header.version == VERSION && files.is_some()).then_some(header)
-}
-
-/// Runs something of redb, which may panic on a damaged file.
-fn guarded<T>(run: impl FnOnce() -> Option<T>) -> Option<T> {
-    guard::guarded(run).flatten()
-}
-
-fn seal(key: &[u8], bytes: &[u8]) -> Vec<u8> {
-    [&id::checksum_64(&[key, bytes])[..], bytes].concat()
-}
-
-fn unseal<'v>(key: &[u8], value: &'v [u8]) -> Option<&'v [u8]> {
-    let (checksum, bytes) = value.split_at_checked(CHECKSUM_LEN)?;
-    (id::checksum_64(&[key, bytes]) == checksum).then_some(bytes)
+    folder.join(format!("state-{name:032x}"))
 }

@@ -9,15 +9,16 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::stat::{self, Device, Stat};
+use crate::id;
 
 /// The most directories of a walk that are open at a time, but for its root and the ones in use by other threads.
 pub const MAX_OPEN: usize = 64;
@@ -71,6 +72,7 @@ pub(super) struct Directory {
     pool: Arc<Pool>,
     /// The descriptor of the topmost one, which is never closed.
     pinned: Option<Arc<OwnedFd>>,
+    path_hash: OnceLock<[u8; 16]>,
 }
 
 impl Directory {
@@ -84,6 +86,7 @@ impl Directory {
             serial: 0,
             pool: Arc::default(),
             pinned: Some(Arc::new(fd)),
+            path_hash: OnceLock::new(),
         }))
     }
 
@@ -98,6 +101,7 @@ impl Directory {
             serial: self.pool.next_serial.fetch_add(1, Ordering::Relaxed),
             pool: self.pool.clone(),
             pinned: None,
+            path_hash: OnceLock::new(),
         });
         directory.pool.hold(directory.serial, Arc::new(fd));
         Ok((directory, stat))
@@ -151,6 +155,11 @@ impl Directory {
     /// Its path. Costs as much as it is long.
     pub(super) fn path(&self) -> PathBuf {
         self.path_of(&[])
+    }
+
+    /// A hash of its path.
+    pub(super) fn path_hash(&self) -> [u8; 16] {
+        *self.path_hash.get_or_init(|| id::checksum_128(&[self.path().as_os_str().as_bytes()]))
     }
 
     /// The path of a name in it; of itself for an empty name.

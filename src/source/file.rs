@@ -49,6 +49,12 @@ impl Found {
         }
     }
 
+    /// A hash of the path of the directory it is in; of a directory, of its own path.
+    #[must_use]
+    pub fn folder_hash(&self) -> [u8; 16] {
+        self.itself.as_ref().unwrap_or(&self.parent).path_hash()
+    }
+
     /// Opens a regular file for reading, without moving its access time where that is permitted.
     ///
     /// # Errors
@@ -64,10 +70,9 @@ impl Found {
                 // It is a symlink now.
                 if error.raw_os_error() == Some(libc::ELOOP) { Errno::STALE.into() } else { error }
             })?;
-        let file = SourceFile { fd };
-        let now = file.stat()?;
-        if now.kind == FileKind::Regular && now.id() == self.stat.id() {
-            Ok(file)
+        let opened = stat::of_descriptor(&fd)?;
+        if opened.kind == FileKind::Regular && opened.id() == self.stat.id() {
+            Ok(SourceFile { fd, opened })
         } else {
             Err(Errno::STALE.into())
         }
@@ -123,9 +128,16 @@ impl Found {
 #[derive(Debug)]
 pub struct SourceFile {
     fd: OwnedFd,
+    opened: Stat,
 }
 
 impl SourceFile {
+    /// Its metadata when it was opened.
+    #[must_use]
+    pub fn opened(&self) -> &Stat {
+        &self.opened
+    }
+
     /// Its metadata now.
     ///
     /// # Errors
@@ -143,25 +155,31 @@ impl SourceFile {
     }
 
     /// Where its data are among its first `size` bytes; what is between is a hole.
-    ///
-    /// # Errors
-    /// Any error of the system.
-    pub fn extents(&self, size: u64) -> io::Result<Extents<'_>> {
+    #[must_use]
+    pub fn extents(&self, size: u64) -> Extents<'_> {
         // Most files have no holes, and need not be asked.
-        let dense = self.stat()?.allocated_bytes >= size;
-        Ok(Extents { file: self, position: 0, size, dense })
+        let dense = self.opened.allocated_bytes >= size;
+        Extents { file: self, position: 0, size, dense }
     }
 
     /// Reads bytes at an offset: as many as there are, fewer at the end, 0 behind it.
+    ///
+    /// The end is believed without asking once more where a read stops short just there where it was when the file was opened.
     ///
     /// # Errors
     /// Any error of the system.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let wanted = rest.len();
             match rustix::io::pread(&self.fd, rest, offset + filled as u64) {
                 Ok(0) => break,
-                Ok(read) => filled += read,
+                Ok(read) => {
+                    filled += read;
+                    if read < wanted && offset + filled as u64 == self.opened.size {
+                        break;
+                    }
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }

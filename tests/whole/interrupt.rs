@@ -73,6 +73,18 @@ fn one_ctrl_c_leaves_a_partial_snapshot_and_nothing_is_read_twice() {
 }
 
 #[test]
+fn an_interrupted_run_keeps_what_was_known_of_what_it_did_not_come_to() {
+    let world = files(60);
+    world.snapshot(&[]);
+    let mut running = start(&world, &["-v", "--force", "--limit-read", "20M"]);
+    running.wait_until("some files are saved", |running| lines_of_files(running) >= 12);
+    running.signal(Signal::INT);
+    let partial = Summary::of(running.wait(), 130);
+    assert!(partial.read() < 60, "{}", partial.read());
+    assert_eq!(world.snapshot(&[]).read(), 0);
+}
+
+#[test]
 fn one_ctrl_c_in_a_long_file_keeps_what_was_read_of_it() {
     needs!("rsync");
     let world = World::new();

@@ -127,11 +127,11 @@ impl World {
         files_below(&self.repository.join(folder))
     }
 
-    /// The redb files of the program.
+    /// The files that the program keeps for itself: the cache of the index and the local state.
     pub fn caches(&self) -> Vec<PathBuf> {
-        let mut caches = files_below(&self.vault.join("cache"));
-        caches.retain(|path| path.extension().is_some_and(|extension| extension == "redb"));
-        caches
+        let mut files = files_below(&self.vault.join("cache"));
+        files.retain(|path| path.file_name() != Some(OsStr::new("CACHEDIR.TAG")));
+        files
     }
 }
 
