@@ -356,7 +356,7 @@ impl Entry {
         self.validate_but_name()
     }
 
-    pub(crate) fn validate_but_name(&self) -> Result<(), Corruption> {
+    fn validate_but_name(&self) -> Result<(), Corruption> {
         validate_fields(&self.fields, &[ENTRY_CHANGED_WHILE_READ])?;
         self.meta.validate()?;
         match &self.kind {

@@ -40,7 +40,7 @@ impl Store {
         entries.sort_by(|one, other| one.name.cmp(&other.name));
         let mut writer = TreeWriter::new(self);
         for entry in entries {
-            writer.push(entry).unwrap();
+            writer.push(&entry).unwrap();
         }
         entry(name.as_bytes(), Kind::Directory(writer.finish().unwrap()))
     }

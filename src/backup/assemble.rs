@@ -126,11 +126,17 @@ impl Assembler<'_> {
                 self.recorder.leave();
                 self.leave()?;
             }
-            Made::Entry(entry, remembered) => {
-                self.note_numbers(&entry);
-                if let Some(remembered) = remembered {
-                    self.recorder.record(&remembered);
+            Made::File(entry, owner, remembered) => {
+                self.note_owner(owner);
+                self.recorder.record(&remembered, &entry);
+                match self.open.last_mut() {
+                    Some((_, tree)) => tree.push_encoded(entry)?,
+                    // Only a folder can be the root of a snapshot.
+                    None => return Err(Error::Stopped),
                 }
+            }
+            Made::Entry(entry) => {
+                self.note_numbers(&entry);
                 self.add(entry)?;
             }
         }
@@ -154,7 +160,7 @@ impl Assembler<'_> {
             return Ok(());
         };
         let name = entry.name.clone();
-        add_or_leave_out(tree, entry, |error| {
+        add_or_leave_out(tree, &entry, |error| {
             Tally::add(&self.shared.tally.left_out, 1);
             let names = above.iter().map(|(entry, _)| &entry.name.0[..]).chain([&name.0[..]]);
             let path = names.collect::<Vec<_>>().join(&b'/');
@@ -166,20 +172,23 @@ impl Assembler<'_> {
         if matches!(entry.kind, Kind::Implied(_) | Kind::LeftOut(..)) {
             return;
         }
+        self.note_owner((entry.meta.uid, entry.meta.gid));
+    }
+
+    fn note_owner(&mut self, (uid, gid): (u32, u32)) {
         if let Some(numbers) = self.numbers.get_mut(self.source) {
-            numbers.users.insert(entry.meta.uid);
-            numbers.groups.insert(entry.meta.gid);
+            numbers.users.insert(uid);
+            numbers.groups.insert(gid);
         }
     }
 }
 
 /// Adds an entry; or, where no node has room for it, what says that it was left out `[TREE-4]`.
-fn add_or_leave_out(tree: &mut TreeWriter<'_>, entry: Entry, lost: impl FnOnce(&Error)) -> Result<()> {
-    let name = entry.name.clone();
+fn add_or_leave_out(tree: &mut TreeWriter<'_>, entry: &Entry, lost: impl FnOnce(&Error)) -> Result<()> {
     match tree.push(entry) {
         Err(error @ Error::TooLong { .. }) => {
             lost(&error);
-            tree.push(left_out_entry(name.0, Why::Unsupported, 0))
+            tree.push(&left_out_entry(entry.name.0.clone(), Why::Unsupported, 0))
         }
         other => other,
     }
@@ -202,7 +211,7 @@ pub(super) fn write_notes(shared: &Shared<'_>, rules: &[String]) -> Result<Optio
             list.push(Piece::Data(id, u32::try_from(chunk.len()).unwrap_or(u32::MAX)))?;
         }
         let content: Content = list.finish()?;
-        tree.push(Entry {
+        tree.push(&Entry {
             name: Bytes(name.into()),
             kind: Kind::File(text.len() as u64, content),
             meta: Meta { mode: 0o600, ..Meta::default() },
@@ -246,7 +255,7 @@ mod tests {
         let mut tree = TreeWriter::new(&kept);
         let mut lost = Vec::new();
         for (name, xattrs) in [("a", 0), ("b", 300), ("c", 0)] {
-            add_or_leave_out(&mut tree, fifo(name, xattrs), |error| lost.push(error.to_string())).unwrap();
+            add_or_leave_out(&mut tree, &fifo(name, xattrs), |error| lost.push(error.to_string())).unwrap();
         }
         tree.finish().unwrap();
         let TreeNode::Leaf(entries) = decode_node(&kept.0.lock().unwrap()).unwrap() else {
@@ -262,9 +271,9 @@ mod tests {
         let kept = Last(Mutex::default());
         let mut tree = TreeWriter::new(&kept);
         for (name, xattrs) in [("a", 1), ("b", 1), ("c", 1), ("d", 251)] {
-            tree.push(fifo(name, xattrs)).unwrap();
+            tree.push(&fifo(name, xattrs)).unwrap();
         }
-        assert!(matches!(tree.push(fifo("e", 252)), Err(Error::TooLong { .. })));
+        assert!(matches!(tree.push(&fifo("e", 252)), Err(Error::TooLong { .. })));
         tree.finish().unwrap();
         assert!(kept.0.lock().unwrap().len() <= 16 << 20);
     }

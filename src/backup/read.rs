@@ -14,10 +14,11 @@ use crate::backup::content::{ContentWriter, Failure, INLINE_LEN};
 use crate::backup::state::{FolderKey, LocalState, Lookup, Remembered, Stamp};
 use crate::backup::{Node, Shared, StreamSource, Tally, left_out_entry};
 use crate::chunk::PutChunk;
-use crate::codec::Bytes;
+use crate::codec::{self, Bytes};
 use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item};
 use crate::id::{ChunkId, ChunkKind, LinkGroup};
+use crate::snapshot::tree::EncodedEntry;
 use crate::snapshot::{Content, ENTRY_CHANGED_WHILE_READ, Entry, Field, Kind, Meta, Piece, Why, Xattr};
 use crate::source::{FileKind, FileSystem, Found, SourceFile, Stat, Xattrs};
 
@@ -41,8 +42,10 @@ pub(super) type Answer = Receiver<Result<Vec<Made>>>;
 pub(super) enum Made {
     /// A directory begins; its content is not known yet. And by what its files are remembered.
     Enter(Entry, Option<FolderKey>),
-    /// Any other entry, and what to remember of it.
-    Entry(Entry, Option<Remembered>),
+    /// A regular file, its owner and group, and as what to remember it.
+    File(EncodedEntry, (u32, u32), Remembered),
+    /// Any other entry.
+    Entry(Entry),
     /// The directory has more entries, whose names are not known.
     Incomplete,
     /// The directory is done.
@@ -93,20 +96,20 @@ impl Reader<'_> {
                 Made::Enter(Entry { name: Bytes(name), ..directory(meta) }, Some(found.folder_hash()))
             }
             Node::Entry(found, name, file_system) => {
-                let (entry, remembered) = if found.stat.kind == FileKind::Regular {
+                let made = if found.stat.kind == FileKind::Regular {
                     self.file(&found, name, &file_system)?
                 } else {
-                    (self.other(&found, name, &file_system)?, None)
+                    Made::Entry(self.other(&found, name, &file_system)?)
                 };
-                if matches!(entry.kind, Kind::LeftOut(..)) {
+                if matches!(&made, Made::Entry(entry) if matches!(entry.kind, Kind::LeftOut(..))) {
                     Tally::add(&self.shared.tally.left_out, 1);
                 }
-                Made::Entry(entry, remembered)
+                made
             }
-            Node::Stream(name, stream) => Made::Entry(self.stream(name, stream)?, None),
+            Node::Stream(name, stream) => Made::Entry(self.stream(name, stream)?),
             Node::LeftOut(name, why, errno) => {
                 Tally::add(&self.shared.tally.left_out, 1);
-                Made::Entry(left_out_entry(name, why, errno), None)
+                Made::Entry(left_out_entry(name, why, errno))
             }
             Node::Incomplete => Made::Incomplete,
             Node::Leave => Made::Leave,
@@ -115,28 +118,22 @@ impl Reader<'_> {
     }
 
     /// A regular file: as remembered, or read.
-    fn file(
-        &mut self,
-        found: &Found,
-        name: Vec<u8>,
-        file_system: &Arc<FileSystem>,
-    ) -> Result<(Entry, Option<Remembered>)> {
+    fn file(&mut self, found: &Found, name: Vec<u8>, file_system: &Arc<FileSystem>) -> Result<Made> {
         let path = found.path();
         let stamp = Stamp::of(&found.stat, file_system);
-        let known = self.lookup.get(found, &stamp).map(|known| known.entry(self.shared));
-        let old = match known {
-            Some((entry, true)) => {
-                let entry = Entry { name: Bytes(name), ..entry };
+        let mut old = None;
+        if let Some(known) = self.lookup.get(found, &stamp) {
+            if let Some(entry) = known.unchanged(&name, self.shared) {
                 return self.unchanged(found, entry, file_system, &stamp);
             }
-            other => other.map(|(old, _)| old),
-        };
+            old = known.entry();
+        }
         let before = self.contents.added();
         let read = match self.read_file(found) {
             Ok(read) => read,
             Err(Failure::Repository(error)) => return Err(error),
-            Err(Failure::Stopped) => return Ok((left_out_entry(name, Why::Interrupted, 0), None)),
-            Err(Failure::Source(error)) => return Ok((self.unreadable(name, &path, error), None)),
+            Err(Failure::Stopped) => return Ok(Made::Entry(left_out_entry(name, Why::Interrupted, 0))),
+            Err(Failure::Source(error)) => return Ok(Made::Entry(self.unreadable(name, &path, error))),
         };
         Tally::add(&self.shared.tally.files_read, 1);
         let (mut meta, is_whole) = self.meta_of(&path, &read.stat, read.xattrs)?;
@@ -161,7 +158,7 @@ impl Reader<'_> {
             None if self.contents.added() > before || read.len <= INLINE_LEN => Change::New,
             None => Change::Unchanged,
         };
-        self.done_file(&path, &entry, change);
+        self.done_file(&path, entry.size(), change);
         let stamp = Stamp::of(&read.stat, file_system);
         // Unless the file system was synced, a later write through an old memory map may move no time; and the stamps of a
         // file that does not know its size know nothing else of its content either.
@@ -171,33 +168,30 @@ impl Reader<'_> {
             && file_system.is_synced
             && stamp.is_settled(self.shared.start);
         let stamp = if settled { stamp } else { Stamp::void() };
-        let remembered = Remembered::new(found, &stamp, &entry);
-        Ok((entry, Some(remembered)))
+        made_file(entry, Remembered::new(found, &stamp))
     }
 
     /// A regular file that is what it was, going by its stamp: it is not read.
     fn unchanged(
         &self,
         found: &Found,
-        mut entry: Entry,
+        known: EncodedEntry,
         file_system: &FileSystem,
         stamp: &Stamp,
-    ) -> Result<(Entry, Option<Remembered>)> {
+    ) -> Result<Made> {
         let path = found.path();
-        let mut is_whole = true;
-        if !file_system.ctime_is_meaningful {
-            // Such a stamp says nothing of owner, mode and attributes; asking for them costs no reading of the file.
-            (entry.meta, is_whole) = self.meta_of(&path, &found.stat, found.xattrs())?;
-            entry.meta.link_group = (found.stat.nlink > 1).then(|| self.link_group(&found.stat, file_system));
+        self.done_file(&path, found.stat.size, Change::Unchanged);
+        self.shared.observer.event(&Event::Advanced { bytes: found.stat.size });
+        if file_system.ctime_is_meaningful {
+            let owner = (found.stat.uid, found.stat.gid);
+            return Ok(Made::File(known, owner, Remembered::new(found, stamp)));
         }
-        self.done_file(&path, &entry, Change::Unchanged);
-        self.shared.observer.event(&Event::Advanced { bytes: entry.size() });
-        let remembered = if is_whole {
-            Remembered::new(found, stamp, &entry)
-        } else {
-            Remembered::new(found, &Stamp::void(), &entry)
-        };
-        Ok((entry, Some(remembered)))
+        // Such a stamp says nothing of owner, mode and attributes; asking for them costs no reading of the file.
+        let (mut meta, is_whole) = self.meta_of(&path, &found.stat, found.xattrs())?;
+        meta.link_group = (found.stat.nlink > 1).then(|| self.link_group(&found.stat, file_system));
+        let entry: Entry = codec::decode(known.bytes()).map_err(Error::damaged("the local state"))?;
+        let stamp = if is_whole { stamp } else { &Stamp::void() };
+        made_file(Entry { meta, ..entry }, Remembered::new(found, stamp))
     }
 
     /// Reads a file, and once more if it changed meanwhile.
@@ -222,12 +216,12 @@ impl Reader<'_> {
         Ok(ReadOnce { len, content, xattrs, stat, raced })
     }
 
-    fn done_file(&self, path: &Path, entry: &Entry, change: Change) {
+    fn done_file(&self, path: &Path, bytes: u64, change: Change) {
         let tally = &self.shared.tally;
         // What another series of snapshots knows of the file is no reason to call it old in this one.
         let change = if self.shared.has_predecessor { change } else { Change::New };
         Tally::add(&tally.files, 1);
-        Tally::add(&tally.bytes, entry.size());
+        Tally::add(&tally.bytes, bytes);
         Tally::add(
             match change {
                 Change::New => &tally.new,
@@ -236,7 +230,7 @@ impl Reader<'_> {
             },
             1,
         );
-        self.shared.observer.event(&Event::Done { path, item: Item::File, change, bytes: entry.size() });
+        self.shared.observer.event(&Event::Done { path, item: Item::File, change, bytes });
     }
 
     /// A symlink, FIFO, socket or device.
@@ -298,7 +292,7 @@ impl Reader<'_> {
             ..Meta::default()
         };
         let entry = Entry { name: Bytes(name), kind: Kind::File(len, content), meta, fields: Vec::new() };
-        self.done_file(Path::new(OsStr::from_bytes(&path)), &entry, Change::New);
+        self.done_file(Path::new(OsStr::from_bytes(&path)), entry.size(), Change::New);
         Ok(entry)
     }
 
@@ -352,6 +346,16 @@ impl Reader<'_> {
             Ok(Piece::Data(id, u32::try_from(chunk.len()).unwrap_or(u32::MAX)))
         };
         Ok(Content::Pieces(value.chunks(XATTR_CHUNK_LEN).map(put).collect::<Result<_>>()?))
+    }
+}
+
+/// A file, encoded while several threads do so. One that no node has room for is the assembler's to say.
+fn made_file(entry: Entry, remembered: Remembered) -> Result<Made> {
+    let owner = (entry.meta.uid, entry.meta.gid);
+    match EncodedEntry::new(&entry) {
+        Ok(encoded) => Ok(Made::File(encoded, owner, remembered)),
+        Err(Error::TooLong { .. }) => Ok(Made::Entry(entry)),
+        Err(error) => Err(error),
     }
 }
 

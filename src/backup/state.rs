@@ -21,11 +21,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup::place::Placed;
 use crate::backup::{BackupOptions, Shared};
-use crate::codec::{self, Bytes};
+use crate::codec;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::{self, ChunkKind, PackId, SnapshotId};
 use crate::repository::{Repository, Writer};
+use crate::snapshot::tree::EncodedEntry;
 use crate::snapshot::{Content, Entry, Kind, Piece, Time};
 use crate::source::{FileSystem, Found, Stat};
 
@@ -85,36 +86,39 @@ impl Stamp {
     }
 }
 
-/// What to keep of a file: its folder, its name there, its stamp and its entry as they are stored.
+/// As what to keep an entry: its folder, its name there and its stamp.
 pub(super) struct Remembered {
     folder: FolderKey,
     name: Vec<u8>,
-    value: Vec<u8>,
+    stamp: [u8; STAMP_LEN],
 }
 
 impl Remembered {
-    pub(super) fn new(found: &Found, stamp: &Stamp, entry: &Entry) -> Self {
-        // The name is that of the record.
-        let nameless = Entry { name: Bytes::default(), ..entry.clone() };
-        let value = [&stamp.encode()[..], &codec::encode(&nameless)].concat();
-        Self { folder: found.folder_hash(), name: found.name.clone(), value }
+    pub(super) fn new(found: &Found, stamp: &Stamp) -> Self {
+        Self { folder: found.folder_hash(), name: found.name.clone(), stamp: stamp.encode() }
     }
 }
 
-/// What was kept of a file: its entry, without its name.
-pub(super) struct Known {
+/// What was kept of a file: its entry, encoded.
+pub(super) struct Known<'k> {
     stamp_is_same: bool,
-    entry: Entry,
     all_packs_present: bool,
+    bytes: &'k [u8],
 }
 
-impl Known {
-    /// The entry; and whether the file is still what it was and all of its chunks are present.
-    pub(super) fn entry(self, shared: &Shared<'_>) -> (Entry, bool) {
-        let usable = !shared.force
+impl Known<'_> {
+    /// The entry, if it can be read.
+    pub(super) fn entry(&self) -> Option<Entry> {
+        codec::decode::<Entry>(self.bytes).ok().filter(|entry| entry.validate().is_ok())
+    }
+
+    /// The entry, if the file is still what it was and all of its chunks are present.
+    pub(super) fn unchanged(&self, name: &[u8], shared: &Shared<'_>) -> Option<EncodedEntry> {
+        let is_usable = !shared.force
             && self.stamp_is_same
-            && (self.all_packs_present || has_all_chunks(&self.entry, shared.writer));
-        (self.entry, usable)
+            && (self.all_packs_present
+                || self.entry().is_some_and(|entry| has_all_chunks(&entry, shared.writer)));
+        if is_usable { EncodedEntry::again(name, self.bytes) } else { None }
     }
 }
 
@@ -203,7 +207,8 @@ impl LocalState {
 
     /// A way to ask, for one thread.
     pub(super) fn lookup(&self) -> Lookup<'_> {
-        Lookup { cursor: self.old.as_ref().map(Cursor::new), all_packs_present: self.all_packs_present }
+        let cursor = self.old.as_ref().map(Cursor::new);
+        Lookup { cursor, is_spoilt: false, all_packs_present: self.all_packs_present }
     }
 
     /// A way to remember, for one thread.
@@ -231,31 +236,25 @@ fn read_header(file: &StateFile) -> Option<StateHeader> {
 /// One thread's way to ask.
 pub(super) struct Lookup<'a> {
     cursor: Option<Cursor<'a>>,
+    is_spoilt: bool,
     all_packs_present: bool,
 }
 
 impl Lookup<'_> {
     /// What was kept of a file with this stamp. At the first value that is not what was written, nothing more is believed.
-    pub(super) fn get(&mut self, found: &Found, stamp: &Stamp) -> Option<Known> {
-        let cursor = self.cursor.as_mut()?;
-        let known = match cursor.get(&found.folder_hash(), &found.name) {
-            Ok(value) => parse(value?, stamp, self.all_packs_present),
-            Err(file::Spoilt) => None,
-        };
-        if known.is_none() {
-            self.cursor = None;
+    pub(super) fn get(&mut self, found: &Found, stamp: &Stamp) -> Option<Known<'_>> {
+        if self.is_spoilt {
+            return None;
         }
-        known
+        let Ok(value) = self.cursor.as_mut()?.get(&found.folder_hash(), &found.name) else {
+            self.is_spoilt = true;
+            return None;
+        };
+        let (kept, bytes) = value?.split_at_checked(STAMP_LEN)?;
+        // What is kept without a stamp is never believed, only compared with.
+        let stamp_is_same = kept == stamp.encode() && !stamp.is_void();
+        Some(Known { stamp_is_same, all_packs_present: self.all_packs_present, bytes })
     }
-}
-
-fn parse(value: &[u8], stamp: &Stamp, all_packs_present: bool) -> Option<Known> {
-    let (kept, entry) = value.split_at_checked(STAMP_LEN)?;
-    let entry: Entry = codec::decode(entry).ok()?;
-    entry.validate_but_name().ok()?;
-    // What is kept without a stamp is never believed, only compared with.
-    let stamp_is_same = kept == stamp.encode() && !stamp.is_void();
-    Some(Known { stamp_is_same, entry, all_packs_present })
 }
 
 /// The way to remember, for the thread that takes the entries in the order of the walk.
@@ -274,16 +273,17 @@ impl Recorder<'_> {
     }
 
     /// Keeps what a file holds.
-    pub(super) fn record(&mut self, remembered: &Remembered) {
+    pub(super) fn record(&mut self, remembered: &Remembered, entry: &EncodedEntry) {
         let Some(new) = &mut self.new else { return };
-        let Remembered { folder, name, value } = remembered;
+        let Remembered { folder, name, stamp } = remembered;
+        let value = [stamp, entry.bytes()];
         let open = self.folders.last_mut().filter(|open| open.key == Some(*folder));
         let written = if let Some(open) = open {
-            new.add(open, name, value)
+            new.add(open, name, &value)
         } else {
             // A source that is a file.
             let mut alone = OpenFolder::new(Some(*folder));
-            new.add(&mut alone, name, value).and_then(|()| new.close_block(&mut alone))
+            new.add(&mut alone, name, &value).and_then(|()| new.close_block(&mut alone))
         };
         self.done(&written);
     }
@@ -323,8 +323,9 @@ fn take_over_rest(old: &StateFile, new: &mut NewStateFile, folder: &mut OpenFold
     let Some(key) = folder.key else { return Ok(()) };
     let (mut cursor, mut after) = (Cursor::new(old), folder.last.clone());
     while let Ok(Some((name, value))) = cursor.next_after(&key, &after) {
-        after = name.to_vec();
-        new.add(folder, name, value)?;
+        let name = name.to_vec();
+        after = name;
+        new.add(folder, &after, &[value])?;
     }
     Ok(())
 }

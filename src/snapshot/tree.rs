@@ -21,10 +21,62 @@ const NODE_ENDS_EVERY: u32 = 128;
 /// Writes one directory. Entries come in strictly ascending order of their names.
 pub struct TreeWriter<'a> {
     put: &'a dyn PutChunk,
-    leaf: Vec<Entry>,
-    leaf_len: usize,
+    leaf: Leaf,
     last_name: Option<Bytes>,
     branches: Vec<Branch>,
+}
+
+/// The open node of entries: how many they are, the first name, and their bytes.
+#[derive(Default)]
+struct Leaf {
+    count: u64,
+    first: Bytes,
+    bytes: Vec<u8>,
+}
+
+impl Leaf {
+    /// The node, as [`TreeNode::Leaf`] encodes: the number of that variant, the number of entries, the entries.
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = codec::encode(&(0u32, self.count));
+        bytes.extend_from_slice(&self.bytes);
+        bytes
+    }
+}
+
+/// An entry in the form that nodes have it in.
+pub struct EncodedEntry {
+    name: Bytes,
+    bytes: Vec<u8>,
+}
+
+impl EncodedEntry {
+    /// Encodes an entry.
+    ///
+    /// # Errors
+    /// `TooLong` for an entry that no node has room for; one that breaks a rule of the format.
+    pub fn new(entry: &Entry) -> Result<Self> {
+        entry.validate().map_err(Error::damaged("an entry to be written"))?;
+        let bytes = codec::encode(entry);
+        if bytes.len() > MAX_ENTRY_LEN {
+            let what = format!("the entry {}", entry.name.escape_ascii());
+            return Err(too_long(what, bytes.len(), MAX_ENTRY_LEN));
+        }
+        Ok(Self { name: entry.name.clone(), bytes })
+    }
+
+    /// The bytes that an earlier one of this name had; none if these are of another name.
+    #[must_use]
+    pub fn again(name: &[u8], bytes: &[u8]) -> Option<Self> {
+        let name = Bytes::from(name);
+        (bytes.len() <= MAX_ENTRY_LEN && bytes.starts_with(&codec::encode(&name)))
+            .then(|| Self { name, bytes: bytes.to_vec() })
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// An open node above the leaves.
@@ -38,7 +90,7 @@ impl<'a> TreeWriter<'a> {
     /// A directory without entries so far.
     #[must_use]
     pub fn new(put: &'a dyn PutChunk) -> Self {
-        Self { put, leaf: Vec::new(), leaf_len: 0, last_name: None, branches: Vec::new() }
+        Self { put, leaf: Leaf::default(), last_name: None, branches: Vec::new() }
     }
 
     /// Adds the next entry.
@@ -46,22 +98,29 @@ impl<'a> TreeWriter<'a> {
     /// # Errors
     /// `TooLong` for an entry that no node has room for, after which another one may be added in its place; an entry that breaks a rule
     /// of the format or is out of order; any error of the repository.
-    pub fn push(&mut self, entry: Entry) -> Result<()> {
-        entry.validate().map_err(Error::damaged("an entry to be written"))?;
+    pub fn push(&mut self, entry: &Entry) -> Result<()> {
+        self.push_encoded(EncodedEntry::new(entry)?)
+    }
+
+    /// The same of an entry that is encoded.
+    ///
+    /// # Errors
+    /// An entry that is out of order; any error of the repository.
+    pub fn push_encoded(&mut self, entry: EncodedEntry) -> Result<()> {
         if self.last_name.as_ref().is_some_and(|last| *last >= entry.name) {
             return Err(Error::damaged("an entry to be written")(Corruption::rule(
                 "TREE-1",
                 "it is out of order",
             )));
         }
-        let len = codec::encode(&entry).len();
-        if len > MAX_ENTRY_LEN {
-            return Err(too_long(format!("the entry {}", entry.name.escape_ascii()), len, MAX_ENTRY_LEN));
+        let EncodedEntry { name, bytes } = entry;
+        if self.leaf.count == 0 {
+            self.leaf.first = name.clone();
         }
-        self.last_name = Some(entry.name.clone());
-        self.leaf_len += len;
-        let ends = ends_node(self.leaf_len, &[&entry.name]);
-        self.leaf.push(entry);
+        self.leaf.count += 1;
+        self.leaf.bytes.extend_from_slice(&bytes);
+        let ends = ends_node(self.leaf.bytes.len(), &[&name]);
+        self.last_name = Some(name);
         if ends { self.close_leaf() } else { Ok(()) }
     }
 
@@ -71,9 +130,9 @@ impl<'a> TreeWriter<'a> {
     /// Any error of the repository.
     pub fn finish(mut self) -> Result<ChunkId> {
         if self.branches.is_empty() {
-            return put_node(self.put, &TreeNode::Leaf(self.leaf));
+            return put_node(self.put, &self.leaf.encode(), &self.leaf.first);
         }
-        if !self.leaf.is_empty() {
+        if self.leaf.count > 0 {
             self.close_leaf()?;
         }
         let mut level = 0;
@@ -92,13 +151,9 @@ impl<'a> TreeWriter<'a> {
     }
 
     fn close_leaf(&mut self) -> Result<()> {
-        let entries = std::mem::take(&mut self.leaf);
-        self.leaf_len = 0;
-        let Some(first) = entries.first() else { return Ok(()) };
-        let first = first.name.clone();
-        let count = entries.len() as u64;
-        let node = put_node(self.put, &TreeNode::Leaf(entries))?;
-        self.add_child(0, TreeChild { first, entries: count, node })
+        let leaf = std::mem::take(&mut self.leaf);
+        let node = put_node(self.put, &leaf.encode(), &leaf.first)?;
+        self.add_child(0, TreeChild { first: leaf.first, entries: leaf.count, node })
     }
 
     /// Adds a closed node to the branch above it; `index` 0 is the branch of level 1.
@@ -130,7 +185,8 @@ impl<'a> TreeWriter<'a> {
         let Branch { children, .. } = std::mem::take(&mut self.branches[index]);
         let first = children.first().map(|child| child.first.clone()).unwrap_or_default();
         let entries = children.iter().map(|child| child.entries).sum();
-        let node = put_node(self.put, &TreeNode::Branch(level_of(index)?, children))?;
+        let node = codec::encode(&TreeNode::Branch(level_of(index)?, children));
+        let node = put_node(self.put, &node, &first)?;
         Ok(TreeChild { first, entries, node })
     }
 }
@@ -153,21 +209,12 @@ fn ends_node(len: usize, name: &[&[u8]]) -> bool {
 }
 
 /// Writes a node, if a reader will take it `[TREE-4]`.
-fn put_node(put: &dyn PutChunk, node: &TreeNode) -> Result<ChunkId> {
-    let bytes = codec::encode(node);
+fn put_node(put: &dyn PutChunk, bytes: &[u8], first: &Bytes) -> Result<ChunkId> {
     if bytes.len() > MAX_STRUCT_LEN {
-        let first = match node {
-            TreeNode::Leaf(entries) => entries.first().map(|entry| &entry.name),
-            TreeNode::Branch(_, children) => children.first().map(|child| &child.first),
-        };
-        let first = first.map(|name| name.escape_ascii().to_string()).unwrap_or_default();
-        return Err(too_long(
-            format!("the part of a directory from {first} on"),
-            bytes.len(),
-            MAX_STRUCT_LEN,
-        ));
+        let what = format!("the part of a directory from {} on", first.escape_ascii());
+        return Err(too_long(what, bytes.len(), MAX_STRUCT_LEN));
     }
-    put.put(ChunkKind::Tree, &bytes)
+    put.put(ChunkKind::Tree, bytes)
 }
 
 fn too_long(what: String, len: usize, most: usize) -> Error {
@@ -290,4 +337,46 @@ pub fn decode_node(bytes: &[u8]) -> Result<TreeNode, Corruption> {
         }
     }
     Ok(node)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Kind, Meta};
+
+    #[test]
+    fn a_leaf_put_together_from_its_entries_is_what_the_structure_encodes_to() {
+        for count in [0, 1, 250, 251, 70_000] {
+            let name = |number: u32| Bytes(format!("{number:08}").into_bytes());
+            let entry = |number| Entry {
+                name: name(number),
+                kind: Kind::Fifo,
+                meta: Meta::default(),
+                fields: Vec::new(),
+            };
+            let entries: Vec<Entry> = (0..count).map(entry).collect();
+            let mut leaf = Leaf::default();
+            for entry in &entries {
+                leaf.count += 1;
+                leaf.bytes.extend_from_slice(EncodedEntry::new(entry).unwrap().bytes());
+            }
+            assert!(leaf.encode() == codec::encode(&TreeNode::Leaf(entries)), "{count}");
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_an_entry_are_not_those_of_another_name() {
+        let entry = Entry {
+            name: b"name".as_slice().into(),
+            kind: Kind::Fifo,
+            meta: Meta::default(),
+            fields: Vec::new(),
+        };
+        let encoded = EncodedEntry::new(&entry).unwrap();
+        assert!(EncodedEntry::again(b"name", encoded.bytes()).is_some());
+        for other in [&b"nam"[..], b"names", b"", b"Name"] {
+            assert!(EncodedEntry::again(other, encoded.bytes()).is_none());
+        }
+    }
 }

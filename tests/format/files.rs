@@ -436,7 +436,7 @@ fn list_2_a_chunk_of_another_length_than_its_piece_is_refused() {
             fields: Vec::new(),
         };
         let mut tree = TreeWriter::new(&writer);
-        tree.push(entry(b"file", kind)).unwrap();
+        tree.push(&entry(b"file", kind)).unwrap();
         let root = tree.finish().unwrap();
         writer.finish().unwrap();
         let snapshot = Snapshot { root: entry(b"", Kind::Directory(root)), ..empty_snapshot() };

@@ -140,7 +140,7 @@ pub(super) fn directory(put: &dyn PutChunk, name: impl AsRef<[u8]>, mut entries:
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     let mut tree = TreeWriter::new(put);
     for entry in entries {
-        tree.push(entry).unwrap();
+        tree.push(&entry).unwrap();
     }
     entry(name, 0o755, Kind::Directory(tree.finish().unwrap()))
 }

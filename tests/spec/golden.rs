@@ -67,7 +67,7 @@ fn directory(put: &dyn PutChunk, mut entries: Vec<Entry>) -> ChunkId {
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     let mut tree = TreeWriter::new(put);
     for entry in entries {
-        tree.push(entry).unwrap();
+        tree.push(&entry).unwrap();
     }
     tree.finish().unwrap()
 }

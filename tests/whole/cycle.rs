@@ -37,14 +37,17 @@ fn a_tree_with_everything_comes_back_with_and_without_local_state() {
     assert_eq!((without.read(), without.added()), (files, 0));
     world.comes_back();
 
-    // redb's lock belongs to the open file: another opener in any process keeps the program out.
+    // Locks belong to the open file: another opener in any process keeps the program out.
     let caches = world.caches();
-    assert_eq!(caches.len(), 2, "{caches:?}");
-    let held: Vec<_> = caches.iter().map(|path| redb::Database::open(path).unwrap()).collect();
+    let [cache, state] = &caches[..] else { panic!("{caches:?}") };
+    let cache = redb::Database::open(cache).unwrap();
+    let new_state = fs::File::create(state.with_extension("new")).unwrap();
+    rustix::fs::flock(&new_state, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let locked = world.snapshot(&[]);
-    assert_eq!((locked.read(), locked.added()), (files, 0));
+    assert_eq!((locked.read(), locked.added()), (NEVER_SETTLED, 0));
+    assert_eq!(locked.output.stderr.matches("another process").count(), 2, "{}", locked.output.stderr);
     world.comes_back();
-    drop(held);
+    drop((cache, new_state));
     assert_eq!(world.snapshot(&[]).read(), NEVER_SETTLED, "it is used again");
     world.is_sound();
     assert_eq!(before.diff(&Manifest::of(&world.source)), [""; 0], "the source was touched");

@@ -254,13 +254,15 @@ impl NewStateFile {
         Ok(Self { path: path.to_owned(), new_path, file, len: 0, rows: Vec::new(), is_kept: false })
     }
 
-    /// Adds a value to a folder. Names of a folder ascend.
-    pub(super) fn add(&mut self, folder: &mut OpenFolder, name: &[u8], value: &[u8]) -> io::Result<()> {
-        let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
-        folder.block.extend_from_slice(&len(name));
-        folder.block.extend_from_slice(&len(value));
+    /// Adds a value, in parts, to a folder. Names of a folder ascend.
+    pub(super) fn add(&mut self, folder: &mut OpenFolder, name: &[u8], value: &[&[u8]]) -> io::Result<()> {
+        let encode = |len: usize| u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
+        folder.block.extend_from_slice(&encode(name.len()));
+        folder.block.extend_from_slice(&encode(value.iter().map(|part| part.len()).sum()));
         folder.block.extend_from_slice(name);
-        folder.block.extend_from_slice(value);
+        for part in value {
+            folder.block.extend_from_slice(part);
+        }
         folder.last.clear();
         folder.last.extend_from_slice(name);
         if folder.block.len() >= BLOCK_LEN { self.close_block(folder) } else { Ok(()) }
@@ -350,7 +352,7 @@ mod tests {
         for folder in folders {
             let mut open = OpenFolder::new(Some(key(*folder)));
             for (name, value) in content(*folder) {
-                new.add(&mut open, &name, &value).unwrap();
+                new.add(&mut open, &name, &[&value]).unwrap();
             }
             new.close_block(&mut open).unwrap();
         }
@@ -403,7 +405,7 @@ mod tests {
         let old = StateFile::open(&path).unwrap();
         let mut new = NewStateFile::create(&path).unwrap();
         let mut open = OpenFolder::new(Some(key(2)));
-        new.add(&mut open, b"new", b"value").unwrap();
+        new.add(&mut open, b"new", &[b"val", b"ue"]).unwrap();
         new.close_block(&mut open).unwrap();
         new.take_over(&old).unwrap();
         new.keep(b"").unwrap();
