@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::num::NonZero;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use crate::codec;
@@ -22,11 +22,14 @@ use super::target::{Dir, Inode};
 use super::{Run, lock};
 
 /// A batch has at most so many files …
-const MAX_FILES: usize = 4096;
+const MAX_FILES: usize = 16_384;
 /// … of so many bytes together …
 const MAX_BYTES: u64 = 1 << 30;
-/// … in so many directories, each of which is held open.
-const MAX_DIRS: usize = 192;
+/// … in so many directories, each of which is held open, as far as the process may …
+const MAX_DIRS: u64 = 4096;
+const MIN_DIRS: u64 = 192;
+/// … beside so many descriptors for all else …
+const OTHER_DESCRIPTORS: u64 = 832;
 /// … with paths of so many bytes.
 const MAX_PATHS_LEN: usize = 16 << 20;
 /// A file of more bytes than this passes alone, in portions.
@@ -143,6 +146,16 @@ impl Links {
     }
 }
 
+/// The most directories of a batch.
+fn max_dirs() -> usize {
+    static MAX: LazyLock<usize> = LazyLock::new(|| {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let dirs = limit.map_or(MAX_DIRS, |limit| limit.saturating_sub(OTHER_DESCRIPTORS));
+        usize::try_from(dirs.clamp(MIN_DIRS, MAX_DIRS)).unwrap_or(usize::MAX)
+    });
+    *MAX
+}
+
 impl Batch {
     /// Adds a file. `first` says that it is the first one of its directory in this batch.
     pub(super) fn push(&mut self, run: &Run<'_>, job: Job, first: bool) {
@@ -162,7 +175,7 @@ impl Batch {
     pub(super) fn is_full(&self) -> bool {
         self.jobs.len() + self.linked.len() >= MAX_FILES
             || self.bytes >= MAX_BYTES
-            || self.dirs >= MAX_DIRS
+            || self.dirs >= max_dirs()
             || self.paths_len >= MAX_PATHS_LEN
     }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use vault::backup::current_host;
 use vault::error::{Error, Result};
@@ -26,7 +27,20 @@ use crate::render::text::{self, counted};
 
 use place::Job;
 
+/// So many files and folders may be open, if the system lets us: the more, the fewer times the medium is waited for.
+const DESCRIPTORS: u64 = 8192;
+
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    if limit.current.is_some_and(|current| current < most) {
+        // Without it restoring is slower.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit });
+    }
+}
+
 pub fn run(context: &Context, args: &RestoreArgs) -> Result<Outcome> {
+    raise_descriptor_limit();
     let repository = context.open()?;
     let snapshots = context.snapshots(&repository, &[&args.selector])?;
     let snapshot = snapshots.select(&args.selector, &context.zone)?;
