@@ -1,0 +1,88 @@
+//! How many system calls a file costs: what is asked for twice, or per file and need not be, shows here.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+
+use crate::support::needs::needs;
+use crate::whole::world::{World, settle};
+
+const FILES: u64 = 3000;
+/// So many calls of each kind are for the run as a whole, as for the 256 folders of packs.
+const FOR_THE_RUN: u64 = 800;
+
+/// Files of one chunk, in four folders.
+fn world() -> World {
+    let world = World::new();
+    for i in 0..FILES {
+        world.write_random(&format!("{}/{i:04}", i % 4), i, 5000);
+    }
+    settle();
+    world
+}
+
+/// The calls that the program makes, by name.
+fn calls(world: &World, args: &[OsString]) -> HashMap<String, u64> {
+    let trace = world.vault.join("trace");
+    let strace = ["strace", "-f", "-qq", "-c", "-U", "name,calls", "-o", trace.to_str().unwrap()];
+    world.vault.start(world.vault.command_under(&strace, args)).wait().ok();
+    let counted = fs::read_to_string(trace).unwrap();
+    let row = |line: &str| {
+        let (name, count) = line.split_once(' ')?;
+        Some((name.to_owned(), count.trim().parse().ok()?))
+    };
+    counted.lines().filter_map(row).collect()
+}
+
+/// Asserts that no call but those of threads waiting for each other, and of a debug build that closes a descriptor, is made more often for each file than `most` says.
+fn assert_at_most(calls: &HashMap<String, u64>, most: &[(&str, u64)]) {
+    for (name, count) in calls {
+        if ["futex", "sched_yield", "fcntl", "total"].contains(&name.as_str()) {
+            continue;
+        }
+        let for_each = most.iter().find(|(call, _)| call == name).map_or(0, |(_, for_each)| *for_each);
+        assert!(*count <= for_each * FILES + FOR_THE_RUN, "{name}: {count} for {FILES} files: {calls:?}");
+    }
+    for (name, _) in most {
+        assert!(calls.get(*name).is_some_and(|count| *count >= FILES), "{name} is to be counted: {calls:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_new_is_looked_at_three_times_and_read_once() {
+    needs!("strace");
+    let world = world();
+    // Quietly: who watches has all files counted beside.
+    let calls = calls(&world, &world.snapshot_args(&["--quiet"]));
+    assert_at_most(&calls, &[("statx", 3), ("openat", 1), ("pread64", 1), ("flistxattr", 1), ("close", 1)]);
+}
+
+#[test]
+fn a_file_that_is_known_is_looked_at_once() {
+    needs!("strace");
+    let world = world();
+    world.snapshot(&[]);
+    assert_at_most(&calls(&world, &world.snapshot_args(&[])), &[("statx", 1)]);
+}
+
+#[test]
+fn a_file_that_is_restored_is_opened_and_written_once() {
+    needs!("strace");
+    let world = world();
+    world.snapshot(&[]);
+    let target = world.vault.join("target");
+    let args = ["restore".into(), world.selector("latest"), "--target".into(), target.into()];
+    let calls = calls(&world, &args);
+    let most = [
+        ("newfstatat", 1),
+        ("openat2", 1),
+        ("pwrite64", 1),
+        ("fstat", 3),
+        ("flistxattr", 1),
+        ("fchmod", 1),
+        ("utimensat", 1),
+        ("close", 1),
+        ("renameat", 1),
+    ];
+    assert_at_most(&calls, &most);
+}
