@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Receiver;
 
@@ -85,7 +86,7 @@ pub(super) fn run(
         assembler.leave()?;
     }
     let Assembler { root, numbers, recorder, .. } = assembler;
-    recorder.finish();
+    recorder.finish(!shared.stopped() && shared.tally.errors.load(Ordering::Relaxed) == 0);
     let root = root.ok_or(Error::Stopped)?;
     let origin = origin();
     let sources = sources

@@ -5,7 +5,8 @@
 //! if its times are older than the start of the run that read it, less 2 s for coarse clocks and servers: whatever changes later gets
 //! later times. Others are kept with a stamp that no file has, so that the next run can tell a changed file from a new one. Without it everything is read again: slower, never wrong.
 //!
-//! Each run writes the file anew, [`file`] says how. An interrupted run takes over from the old one what it did not come to.
+//! Each run writes the file anew, [`file`] says how. One that was interrupted, or met something that it could not read, takes over from the
+//! old one the folders that it did not come to: a drive that is missing for once is not read again.
 
 mod file;
 
@@ -300,9 +301,10 @@ impl Recorder<'_> {
         self.done(&written);
     }
 
-    /// Hands what was recorded over, to be kept once the snapshot is acknowledged.
-    pub(super) fn finish(mut self) {
-        if let (Some(old), Some(new), true) = (self.old, &mut self.new, self.stop.load(Ordering::Relaxed)) {
+    /// Hands what was recorded over, to be kept once the snapshot is acknowledged; of a run that did not come to everything with what
+    /// was known before.
+    pub(super) fn finish(mut self, came_to_all: bool) {
+        if let (Some(old), Some(new), false) = (self.old, &mut self.new, came_to_all) {
             let written = new.take_over(old);
             self.done(&written);
         }

@@ -43,7 +43,7 @@ fn attributes_that_could_not_be_read_are_read_the_next_time() {
     settle();
     let src = world.path("src");
     let failing =
-        ["strace", "-f", "-o", "/dev/null", "-e", "trace=lgetxattr", "-e", "inject=lgetxattr:error=EIO"];
+        ["strace", "-f", "-o", "/dev/null", "-e", "trace=fgetxattr", "-e", "inject=fgetxattr:error=EIO"];
     let args = ["snapshot", src.as_str(), "-q"];
     let lamed = world.vault.start(world.vault.command_under(&failing, &args)).wait();
     lamed.code(3).says("cannot read the extended attributes of");
