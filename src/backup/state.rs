@@ -5,7 +5,7 @@
 //! if its times are older than the start of the run that read it, less 2 s for coarse clocks and servers: whatever changes later gets
 //! later times. Others are kept with a stamp that no file has, so that the next run can tell a changed file from a new one. Without it everything is read again: slower, never wrong.
 //!
-//! Each run writes the file anew, [`file`] says how. One that was interrupted, or met something that it could not read, takes over from the
+//! Each run writes the file anew, [`mod@file`] says how. One that was interrupted, or met something that it could not read, takes over from the
 //! old one the folders that it did not come to: a drive that is missing for once is not read again.
 
 mod file;
