@@ -3,7 +3,7 @@
 #
 #   tests/kernel.sh FOLDER [RESTIC]
 #
-# FOLDER needs 12 GB; the sources are downloaded into it once, or taken from FOLDER/6.1 and FOLDER/6.12. With RESTIC, a first
+# FOLDER needs 12 GB; tests/kernel-sources.sh downloads the sources into it once. With RESTIC, a first
 # snapshot of the same tree is taken by that program in turn. Ends with 1 at the first thing that is not as it should be.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -12,24 +12,7 @@ restic=${2:-}
 (cd "$root" && cargo build --release --locked --quiet)
 vault=$root/target/release/vault
 
-fetch() { # version, suite
-    [[ -d $work/$1 ]] && return
-    local apt=$work/apt
-    mkdir -p "$apt/lists/partial" "$work/$1.part"
-    # Another suite of the mirror that this machine uses.
-    local mirror
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m 1 '/debian/$')
-    echo "deb $mirror $2 main" >"$apt/sources.list"
-    local options=(-qq -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null -o "Dir::State::Lists=$apt/lists")
-    apt-get "${options[@]}" update
-    (cd "$work" && apt-get "${options[@]}" download "linux-source-$1")
-    dpkg-deb -x "$work/linux-source-$1"_*.deb "$work/$1.deb"
-    tar -C "$work/$1.part" --strip-components=1 -xf "$work/$1.deb/usr/src/linux-source-$1.tar.xz"
-    rm -rf "$work/$1.deb"
-    mv "$work/$1.part" "$work/$1"
-}
-fetch 6.1 bookworm
-fetch 6.12 trixie
+"$root/tests/kernel-sources.sh" "$work"
 
 export XDG_CACHE_HOME=$work/cache XDG_STATE_HOME=$work/state VAULT_REPOSITORY=$work/repository
 rm -rf "$work"/{cache,state,repository,source,out,mirror,restic}
