@@ -6,6 +6,7 @@ mod full;
 mod garbage;
 mod interrupt;
 mod nested;
+mod peers;
 mod scale;
 mod state;
 mod together;

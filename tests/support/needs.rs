@@ -8,13 +8,14 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 /// All there is to need: programs of the PATH, paths, and what [`is_there`] knows by name.
-const ALL: [&str; 33] = [
+const ALL: [&str; 34] = [
     "root",
     "/dev/fuse",
     "/dev/loop-control",
     "bash",
     "chown",
     "cp",
+    "debugfs",
     "echo",
     "fusefat",
     "losetup",
