@@ -141,13 +141,14 @@ ALL = types.MappingProxyType({
 })
 
 def build(name, work, scale):
-    """The corpus, with everything in it written out, so that no writing disturbs what is measured."""
+    """The corpus, made in a process of its own, whose memory no program that is measured inherits."""
     function, stages, about = ALL[name]
-    # In a process of its own, whose memory no program that is measured inherits; here only the paths are found.
     builder = multiprocessing.Process(target=function, args=(work, scale))
     builder.start()
     builder.join()
     if builder.exitcode:
         raise RuntimeError(f"the corpus {name} could not be built")
-    os.sync()
+    if scale == 1:
+        os.sync()  # so that no writing disturbs what is measured
+    # This time only the paths are found.
     return Corpus(name, about, stages, tuple(folder.resolve() for folder in function(work, scale)))

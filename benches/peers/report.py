@@ -69,8 +69,10 @@ def markdown(data):
              f"{data['date']}, {data['machine']}. Wall seconds of the whole process [peak memory of the largest process"
              f" in MiB], medians of {data['runs']} runs in turn; page cache warm, repository and restore target on"
              f" {data['medium']}. The last columns: vault divided by the best peer, below 1 is better."
-             + small * data["small"],
-             "", "; ".join(f"{name} is {version}" for name, version in data["versions"].items()) + ".", ""]
+             + (small if data["small"] else ""),
+             ""]
+    if data["versions"]:
+        lines += ["; ".join(f"{name} is {version}" for name, version in data["versions"].items()) + ".", ""]
     for name, results in by_corpus(data).items():
         ours = [program for program in results.programs if program.kind == "vault"]
         titles = [program.title or program.key for program in results.programs]
