@@ -139,6 +139,7 @@ impl BackupOptions {
             cache: self.cache_folder.clone(),
             // Pending writes through old memory maps move ctime now rather than after we looked.
             sync: true,
+            ahead: std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).min(3),
         }
     }
 }

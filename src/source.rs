@@ -11,10 +11,12 @@
 //! Next: `chunk.rs`.
 
 mod account;
+mod ahead;
 mod directory;
 mod file;
 mod filesystem;
 mod filter;
+mod names;
 mod stat;
 mod walk;
 

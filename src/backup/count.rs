@@ -13,7 +13,7 @@ use crate::source::{FileKind, Step, Walk, WalkOptions};
 /// Counts what the sources hold and says so at the end, unless `ended` is set before.
 pub(super) fn run(shared: &Shared<'_>, options: WalkOptions, sources: &[Placed], ended: &AtomicBool) {
     let (mut items, mut bytes) = (0, 0u64);
-    let options = WalkOptions { sync: false, ..options };
+    let options = WalkOptions { sync: false, ahead: 0, ..options };
     for root in place::apart(sources).filter_map(Placed::found) {
         let Ok(walk) = Walk::new(root, &options) else { continue };
         for step in walk {

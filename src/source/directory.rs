@@ -98,7 +98,7 @@ impl Directory {
             parent: Some(self.clone()),
             name: name.to_vec(),
             id: stat.id(),
-            serial: self.pool.next_serial.fetch_add(1, Ordering::Relaxed),
+            serial: self.pool.next_serial.fetch_add(1, Ordering::Relaxed) + 1,
             pool: self.pool.clone(),
             pinned: None,
             path_hash: OnceLock::new(),
@@ -150,6 +150,11 @@ impl Directory {
 
     fn verify(&self, fd: &OwnedFd) -> io::Result<()> {
         if stat::of_descriptor(fd)?.id() == self.id { Ok(()) } else { Err(Errno::STALE.into()) }
+    }
+
+    /// Its number in this walk; 0 for the topmost one.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// Its path. Costs as much as it is long.

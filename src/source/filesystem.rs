@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::linux::fs::MetadataExt;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -114,6 +114,21 @@ fn is_in_memory(folder: PathBuf) -> bool {
     // The system's word for it is a signed long on some machines.
     let magic = rustix::fs::statfs(folder).map(|found| found.f_type.cast_unsigned() & 0xffff_ffff);
     magic.is_ok_and(|magic| u32::try_from(magic).is_ok_and(|magic| IN_MEMORY_MAGIC.contains(&magic)))
+}
+
+/// Whether a device is known to be a disk that turns.
+pub(super) fn is_rotational(dev: Device) -> bool {
+    let link = format!("/sys/dev/block/{}:{}", dev.major, dev.minor);
+    let Ok(device) = std::fs::canonicalize(link) else { return false };
+    // The disk of a virtual machine says that it turns, whatever the host keeps it on.
+    if device.components().any(|part| part.as_os_str().as_bytes().starts_with(b"virtio")) {
+        return false;
+    }
+    // A partition has it in the folder of its disk.
+    ["queue/rotational", "../queue/rotational"]
+        .iter()
+        .find_map(|name| std::fs::read(device.join(name)).ok())
+        .is_some_and(|text| text.first() == Some(&b'1'))
 }
 
 /// The UUID of the file system on a device, by the links that udev keeps.

@@ -7,24 +7,27 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags, RawDir};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::ahead::{Ahead, Listing};
 use super::directory::{self, Directory};
 use super::file::Found;
 use super::filesystem::{FileSystem, sync_source};
 use super::filter::{Filter, GitRules};
+use super::names::Names;
 use super::stat::{Device, FileKind, Stat};
 use super::{SourceRoot, filesystem, stat};
 use crate::error::{Error, Result};
 use crate::snapshot::{Why, validate_name};
 
+/// Of each directory that the walk is in, so many of the next ones in it may be listed ahead.
+const OFFERED: usize = 24;
 /// How often an entry is looked at again that was something else when it was opened.
 const MAX_TRIES: usize = 3;
 
@@ -41,6 +44,8 @@ pub struct WalkOptions {
     pub cache: Option<PathBuf>,
     /// Write out each file system when the walk comes to it, so that the times of its files are right.
     pub sync: bool,
+    /// Threads that list directories ahead of the walk. None is started for a disk that turns: two readers would make its head jump.
+    pub ahead: usize,
 }
 
 /// One step of a walk.
@@ -89,12 +94,29 @@ pub struct Walk {
     cache: Option<(Device, u64)>,
     file_systems: HashMap<Device, Arc<FileSystem>>,
     git: GitRules,
+    ahead: Option<Ahead>,
     interrupted: bool,
 }
 
+/// What is known of a name when its turn comes.
+#[derive(Default)]
+struct Known {
+    is_source: bool,
+    stat: Option<Stat>,
+    listing: Option<Listing>,
+}
+
+/// The names in a directory, what stopped the listing, and what the first ones are as far as that is known.
+type Listed = (Names, Option<io::Error>, Vec<Option<Stat>>);
+
 struct Frame {
     directory: Arc<Directory>,
+    stat: Stat,
     names: Names,
+    /// What the first names are, where that was asked ahead.
+    stats: Vec<Option<Stat>>,
+    /// The names before this one were offered to those who list ahead.
+    offered: usize,
     /// How long the path was before this directory's name.
     path_len: usize,
     /// Listing failed here.
@@ -144,6 +166,8 @@ impl Walk {
             cache: options.cache.as_ref().and_then(id),
             file_systems: HashMap::new(),
             git: GitRules::default(),
+            ahead: (options.ahead > 0 && !filesystem::is_rotational(root.stat.dev))
+                .then(|| Ahead::new(options.ahead)),
             interrupted: false,
         })
     }
@@ -168,7 +192,8 @@ impl Walk {
     }
 
     /// The step for a name in a directory.
-    fn visit(&mut self, parent: &Arc<Directory>, name: Vec<u8>, is_source: bool) -> Step {
+    fn visit(&mut self, parent: &Arc<Directory>, name: Vec<u8>, mut known: Known) -> Step {
+        let is_source = known.is_source;
         let path = self.path_of(&name);
         if self.interrupted {
             return left_out(name, path, Why::Interrupted, None);
@@ -181,12 +206,15 @@ impl Walk {
         let mut tries = 0;
         let error = loop {
             tries += 1;
-            match self.look(parent, &name, &path, is_source) {
+            match self.look(parent, &name, &path, std::mem::take(&mut known)) {
                 Ok(step) => return step,
                 // It was a directory a moment ago.
                 Err(error)
                     if tries < MAX_TRIES
-                        && matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {}
+                        && matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) =>
+                {
+                    known.is_source = is_source;
+                }
                 Err(error) => break error,
             }
         };
@@ -197,17 +225,13 @@ impl Walk {
         left_out(name, path, why, Some(error))
     }
 
-    fn look(
-        &mut self,
-        parent: &Arc<Directory>,
-        name: &[u8],
-        path: &[u8],
-        is_source: bool,
-    ) -> io::Result<Step> {
-        let parent_fd = parent.descriptor()?;
-        let stat = directory::stat_in(&parent_fd, name)?;
+    fn look(&mut self, parent: &Arc<Directory>, name: &[u8], path: &[u8], known: Known) -> io::Result<Step> {
+        let stat = match known.stat {
+            Some(stat) => stat,
+            None => directory::stat_in(&*parent.descriptor()?, name)?,
+        };
         let leave_out = |why| Ok(left_out(name.to_vec(), path.to_vec(), why, None));
-        if is_source {
+        if known.is_source {
             self.source = stat;
         } else {
             let filter = &self.options.filter;
@@ -221,15 +245,23 @@ impl Walk {
             return leave_out(why);
         }
         if stat.is_dir() {
-            let (itself, stat) = parent.enter(name)?;
-            if is_source {
+            let (itself, stat, listed) = match known.listing {
+                Some(Listing { directory, opened, names, failure, stats, .. }) => {
+                    (directory, opened, Some((names, failure, stats)))
+                }
+                None => {
+                    let (itself, stat) = parent.enter(name)?;
+                    (itself, stat, None)
+                }
+            };
+            if known.is_source {
                 // Opening it may have mounted it.
                 self.source = stat;
             }
             // Something may have been mounted or renamed there since.
             return match self.barred(&stat) {
                 Some(why) => leave_out(why),
-                None => self.enter(parent, itself, name, stat),
+                None => self.enter(parent, itself, (name, stat), listed),
             };
         }
         if stat.kind == FileKind::Unknown {
@@ -238,7 +270,7 @@ impl Walk {
         }
         if !self.file_systems.contains_key(&stat.dev) {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = rustix::fs::openat(&*parent_fd, name, flags, Mode::empty())?;
+            let fd = rustix::fs::openat(&*parent.descriptor()?, name, flags, Mode::empty())?;
             let path = parent.path();
             let is_synced = self.options.sync && sync_source(&path).is_ok();
             self.meet(&fd, &stat, &path, is_synced);
@@ -264,15 +296,21 @@ impl Walk {
         &mut self,
         parent: &Arc<Directory>,
         itself: Arc<Directory>,
-        name: &[u8],
-        stat: Stat,
+        (name, stat): (&[u8], Stat),
+        listed: Option<Listed>,
     ) -> io::Result<Step> {
-        let fd = itself.descriptor()?;
         if !self.file_systems.contains_key(&stat.dev) {
+            let fd = itself.descriptor()?;
             let is_synced = self.options.sync && rustix::fs::syncfs(&*fd).is_ok();
             self.meet(&fd, &stat, &itself.path(), is_synced);
         }
-        let (names, failure) = Names::list(&fd);
+        let (names, failure, stats) = match listed {
+            Some(listed) => listed,
+            None => {
+                let (names, failure) = Names::list(&*itself.descriptor()?);
+                (names, failure, Vec::new())
+            }
+        };
         let failure = match failure {
             Some(failure) if names.is_empty() => return Err(failure),
             other => other,
@@ -286,12 +324,43 @@ impl Walk {
             self.git.enter(&itself, self.frames.len(), self.path.len() + 1, |name| names.contains(name));
         }
         let mark = self.options.filter.mark(&itself, |name| names.contains(name));
-        self.frames.push(Frame { directory: itself.clone(), names, path_len, failure, mark });
+        let directory = itself.clone();
+        self.frames.push(Frame { directory, stat, names, stats, offered: 0, path_len, failure, mark });
+        self.offer(OFFERED);
         Ok(Step::Enter(Found { name: name.to_vec(), stat, parent: parent.clone(), itself: Some(itself) }))
+    }
+
+    /// Says to those who list ahead which so many directories the walk may come to next in the innermost one.
+    fn offer(&mut self, most: usize) {
+        let (Some(ahead), Some(frame)) = (&self.ahead, self.frames.last()) else { return };
+        if frame.mark.is_some() || self.interrupted {
+            return;
+        }
+        let (mut names, mut from) = (Vec::new(), frame.offered);
+        while names.len() < most
+            && let Some((number, name)) = frame.names.next_dir(from)
+        {
+            from = number + 1;
+            let path = self.path_of(name);
+            let filter = &self.options.filter;
+            // What is left out is not even looked at: a server that does not answer may be mounted there.
+            let is_excluded = filter.excludes_path([&path, &self.called(&path)], true)
+                || (filter.git_ignore && self.git.excludes(&path, true));
+            if !is_excluded {
+                names.push(name.to_vec());
+            }
+        }
+        ahead.want(&frame.directory, &frame.stat, names);
+        if let Some(frame) = self.frames.last_mut() {
+            frame.offered = from;
+        }
     }
 
     fn leave(&mut self) -> Step {
         if let Some(frame) = self.frames.pop() {
+            if let Some(ahead) = &self.ahead {
+                ahead.forget(&frame.directory);
+            }
             self.path.truncate(frame.path_len);
             self.git.leave(self.frames.len());
             if self.frames.last().is_some_and(|above| !above.names.is_at_end()) && !self.interrupted {
@@ -324,13 +393,13 @@ impl Walk {
     /// The step for the source itself.
     fn begin(&mut self, top: &Arc<Directory>, name: Vec<u8>) -> Step {
         if !name.is_empty() {
-            return self.visit(top, name, true);
+            return self.visit(top, name, Known { is_source: true, ..Known::default() });
         }
         if self.interrupted {
             return left_out(name, b"/".to_vec(), Why::Interrupted, None);
         }
         let enter = top.descriptor().and_then(|fd| stat::of_descriptor(&fd));
-        match enter.and_then(|stat| self.enter(top, top.clone(), b"", stat)) {
+        match enter.and_then(|stat| self.enter(top, top.clone(), (b"", stat), None)) {
             Ok(step) => step,
             Err(error) => left_out(name, b"/".to_vec(), Why::Unreadable, Some(error)),
         }
@@ -345,7 +414,7 @@ impl Iterator for Walk {
             return Some(self.begin(&top, name));
         }
         let frame = self.frames.last_mut()?;
-        let Some(name) = frame.names.next() else {
+        let Some((number, name)) = frame.names.next() else {
             let Some(source) = frame.failure.take() else { return Some(self.leave()) };
             let path = PathBuf::from(OsString::from_vec(self.path.clone()));
             return Some(Step::Problem {
@@ -362,7 +431,15 @@ impl Iterator for Walk {
             });
         }
         let parent = frame.directory.clone();
-        Some(self.visit(&parent, name, false))
+        let mut known = Known { stat: frame.stats.get(number).copied().flatten(), ..Known::default() };
+        if frame.names.is_dir(number) {
+            known.listing = self.ahead.as_ref().and_then(|ahead| ahead.take(&parent, &name));
+            if let Some(listing) = &known.listing {
+                known.stat = Some(listing.found);
+            }
+            self.offer(1);
+        }
+        Some(self.visit(&parent, name, known))
     }
 }
 
@@ -371,76 +448,6 @@ fn left_out(name: Vec<u8>, path: Vec<u8>, why: Why, source: Option<io::Error>) -
     let errno = source.as_ref().and_then(io::Error::raw_os_error).and_then(|errno| u32::try_from(errno).ok());
     let error = source.map(|source| Error::Path { action: "read", path: path.clone(), source });
     Step::LeftOut { name, path, why, errno: errno.unwrap_or(0), error }
-}
-
-/// The names in a directory, sorted, in one piece of memory.
-#[derive(Default)]
-struct Names {
-    bytes: Vec<u8>,
-    /// Offset and length of each.
-    spans: Vec<(u32, u16)>,
-    next: usize,
-}
-
-impl Names {
-    /// Lists a directory that was just opened; with what stopped the listing.
-    fn list(fd: impl AsFd) -> (Self, Option<io::Error>) {
-        let mut names = Self::default();
-        let mut buffer = vec![MaybeUninit::uninit(); 64 << 10];
-        let mut listing = RawDir::new(fd, &mut buffer);
-        let failure = loop {
-            match listing.next() {
-                None => break None,
-                Some(Ok(entry)) => {
-                    let name = entry.file_name().to_bytes();
-                    if name != b"." && name != b".." && !names.add(name) {
-                        break Some(Errno::OVERFLOW.into());
-                    }
-                }
-                Some(Err(Errno::INTR)) => {}
-                Some(Err(error)) => break Some(error.into()),
-            }
-        };
-        let Self { bytes, spans, .. } = &mut names;
-        let name = |span: &(u32, u16)| name_at(bytes, *span);
-        spans.sort_unstable_by(|one, other| name(one).cmp(name(other)));
-        // A directory that changes while it is listed may give a name twice.
-        spans.dedup_by(|one, other| name(one) == name(other));
-        (names, failure)
-    }
-
-    /// Adds a name, if there is room for it.
-    fn add(&mut self, name: &[u8]) -> bool {
-        let (Ok(offset), Ok(len)) = (u32::try_from(self.bytes.len()), u16::try_from(name.len())) else {
-            return false;
-        };
-        self.bytes.extend_from_slice(name);
-        self.spans.push((offset, len));
-        true
-    }
-
-    fn is_empty(&self) -> bool {
-        self.spans.is_empty()
-    }
-
-    fn is_at_end(&self) -> bool {
-        self.next >= self.spans.len()
-    }
-
-    fn contains(&self, name: &[u8]) -> bool {
-        self.spans.binary_search_by(|span| name_at(&self.bytes, *span).cmp(name)).is_ok()
-    }
-
-    fn next(&mut self) -> Option<Vec<u8>> {
-        let span = *self.spans.get(self.next)?;
-        self.next += 1;
-        Some(name_at(&self.bytes, span).to_vec())
-    }
-}
-
-fn name_at(bytes: &[u8], (offset, len): (u32, u16)) -> &[u8] {
-    let offset = offset as usize;
-    bytes.get(offset..offset + usize::from(len)).unwrap_or_default()
 }
 
 impl FileSystem {
