@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
+mod ahead;
 mod filter;
 
 use std::ffi::{OsStr, OsString};
@@ -36,7 +37,13 @@ fn walk(path: &Path, options: &WalkOptions) -> Walk {
 
 /// The steps as lines: `+dir`, `file`, `-`, `left out: Why`, `problem`.
 fn lines(path: &Path, options: &WalkOptions) -> Vec<String> {
-    walk(path, options).map(|step| line(&step)).collect()
+    let lines = |options: &WalkOptions| walk(path, options).map(|step| line(&step)).collect::<Vec<_>>();
+    let alone = lines(options);
+    // Threads that list ahead change nothing.
+    for ahead in [1, 3] {
+        assert_eq!(lines(&WalkOptions { ahead, ..options.clone() }), alone, "{ahead} threads ahead");
+    }
+    alone
 }
 
 fn line(step: &Step) -> String {

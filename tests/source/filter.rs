@@ -9,7 +9,7 @@ use vault::source::{Filter, WalkOptions};
 
 use super::{folder, inner_lines, put};
 
-fn excluding(patterns: &[&str]) -> WalkOptions {
+pub(super) fn excluding(patterns: &[&str]) -> WalkOptions {
     let list = patterns.iter().map(|text| ((*text).to_owned(), CaseFold::Exact));
     let filter = Filter { excludes: Patterns::new(list).expect("patterns"), ..Filter::default() };
     WalkOptions { filter, ..WalkOptions::default() }
