@@ -10,14 +10,14 @@ use crossbeam_channel::Receiver;
 
 use crate::backup::place::{Placed, walker};
 use crate::backup::read::{Answer, Made, implied};
-use crate::backup::state::{LocalState, Recorder};
+use crate::backup::state::{FolderKey, LocalState, OpenFolder, Recorder, Summary};
 use crate::backup::{Shared, Tally, left_out_entry, source_record};
 use crate::chunk::PutChunk;
 use crate::codec::Bytes;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind};
 use crate::snapshot::list::ListWriter;
-use crate::snapshot::tree::TreeWriter;
+use crate::snapshot::tree::{EncodedEntry, TreeWriter};
 use crate::snapshot::{Content, ENTRY_INCOMPLETE, Entry, Field, Kind, Meta, Piece, Source, Why};
 
 /// The notes are cut into chunks of this length.
@@ -48,12 +48,85 @@ struct Assembler<'a> {
     shared: &'a Shared<'a>,
     put: &'a dyn PutChunk,
     /// The directories that are open, the root first.
-    open: Vec<(Entry, TreeWriter<'a>)>,
+    open: Vec<Folder<'a>>,
     /// The root, where a source is the root itself.
     root: Option<Entry>,
     numbers: Vec<Numbers>,
     source: usize,
     recorder: Recorder<'a>,
+}
+
+/// A directory that is open.
+struct Folder<'a> {
+    entry: Entry,
+    tree: TreeWriter<'a>,
+    recording: OpenFolder,
+    /// What it was, while all that came is what the last run saw, in the same order: then nothing of it is in `tree` and `recording`.
+    before: Option<Summary>,
+    /// So many entries came while that was so.
+    same: u32,
+}
+
+impl<'a> Folder<'a> {
+    fn new(put: &'a dyn PutChunk, entry: Entry, key: Option<FolderKey>, before: Option<Summary>) -> Self {
+        Self { entry, tree: TreeWriter::new(put), recording: OpenFolder::new(key), before, same: 0 }
+    }
+
+    /// It is not what it was: what came of it so far is written after all.
+    fn differs(&mut self, recorder: &mut Recorder<'_>) -> Result<()> {
+        if let (Some(_), Some(key)) = (self.before.take(), self.recording.key) {
+            for number in 0..self.same {
+                let entry = recorder.again(&mut self.recording, &key, number)?;
+                self.tree.push_encoded(entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a file that is what it was, by its record.
+    fn push_same(&mut self, recorder: &mut Recorder<'_>, key: &FolderKey, number: u32) -> Result<()> {
+        if self.before.is_some() && self.recording.key == Some(*key) && self.same == number {
+            self.same += 1;
+            return Ok(());
+        }
+        self.differs(recorder)?;
+        let entry = recorder.again(&mut self.recording, key, number)?;
+        self.tree.push_encoded(entry)
+    }
+
+    /// Adds what is no file.
+    fn push_other(&mut self, recorder: &mut Recorder<'_>, name: &[u8], entry: EncodedEntry) -> Result<()> {
+        if let (Some(_), Some(key)) = (self.before, self.recording.key)
+            && recorder.has_other(&key, self.same, &entry)
+        {
+            self.same += 1;
+            return Ok(());
+        }
+        self.differs(recorder)?;
+        recorder.record_other(&mut self.recording, name, &entry);
+        self.tree.push_encoded(entry)
+    }
+
+    /// Its entry, now that all of it came.
+    fn finish(mut self, recorder: &mut Recorder<'_>) -> Result<Entry> {
+        let node = match (self.before, self.recording.key) {
+            (Some(before), Some(key)) if before.count == self.same && !self.entry.is_incomplete() => {
+                recorder.leave_same(key);
+                before.node
+            }
+            _ => {
+                self.differs(recorder)?;
+                let node = self.tree.finish()?;
+                recorder.leave(self.recording, (!self.entry.is_incomplete()).then_some(node));
+                node
+            }
+        };
+        self.entry.kind = match self.entry.kind {
+            Kind::Implied(_) => Kind::Implied(node),
+            _ => Kind::Directory(node),
+        };
+        Ok(self.entry)
+    }
 }
 
 /// Assembles all groups, in order.
@@ -75,7 +148,7 @@ pub(super) fn run(
         recorder: state.recorder(shared.stop),
     };
     if !source_is_root {
-        assembler.open.push((implied(Vec::new()), TreeWriter::new(put)));
+        assembler.open.push(Folder::new(put, implied(Vec::new()), None, None));
     }
     for answer in answers {
         // A reading thread that failed has said why to the writer.
@@ -109,32 +182,32 @@ impl Assembler<'_> {
     fn take(&mut self, made: Made) -> Result<()> {
         match made {
             Made::Source(number) => self.source = number,
-            Made::Enter(entry, key) => {
+            Made::Enter(entry, key, before) => {
                 self.note_numbers(&entry);
-                self.recorder.enter(key);
-                self.open.push((entry, TreeWriter::new(self.put)));
+                self.open.push(Folder::new(self.put, entry, key, before));
             }
             Made::Incomplete => {
-                if let Some((directory, _)) = self.open.last_mut().filter(|(open, _)| !open.is_incomplete()) {
-                    directory.fields.push(Field {
+                if let Some(folder) = self.open.last_mut().filter(|folder| !folder.entry.is_incomplete()) {
+                    folder.entry.fields.push(Field {
                         tag: ENTRY_INCOMPLETE,
                         critical: false,
                         value: Bytes::default(),
                     });
                 }
             }
-            Made::Leave => {
-                self.recorder.leave();
-                self.leave()?;
+            Made::Leave => self.leave()?,
+            Made::Same(key, number, owner) => {
+                self.note_owner(owner);
+                // Only a folder can be the root of a snapshot.
+                let folder = self.open.last_mut().ok_or(Error::Stopped)?;
+                folder.push_same(&mut self.recorder, &key, number)?;
             }
             Made::File(entry, owner, remembered) => {
                 self.note_owner(owner);
-                self.recorder.record(&remembered, &entry);
-                match self.open.last_mut() {
-                    Some((_, tree)) => tree.push_encoded(entry)?,
-                    // Only a folder can be the root of a snapshot.
-                    None => return Err(Error::Stopped),
-                }
+                let folder = self.open.last_mut().ok_or(Error::Stopped)?;
+                folder.differs(&mut self.recorder)?;
+                self.recorder.record(&mut folder.recording, &remembered, &entry);
+                folder.tree.push_encoded(entry)?;
             }
             Made::Entry(entry) => {
                 self.note_numbers(&entry);
@@ -145,28 +218,24 @@ impl Assembler<'_> {
     }
 
     fn leave(&mut self) -> Result<()> {
-        let Some((mut entry, tree)) = self.open.pop() else { return Ok(()) };
-        let node = tree.finish()?;
-        entry.kind = match entry.kind {
-            Kind::Implied(_) => Kind::Implied(node),
-            _ => Kind::Directory(node),
-        };
+        let Some(folder) = self.open.pop() else { return Ok(()) };
+        let entry = folder.finish(&mut self.recorder)?;
         self.add(entry)
     }
 
     fn add(&mut self, mut entry: Entry) -> Result<()> {
-        let Some(((_, tree), above)) = self.open.split_last_mut() else {
+        let Some((folder, above)) = self.open.split_last_mut() else {
             entry.name = Bytes::default();
             self.root = Some(entry);
             return Ok(());
         };
-        let name = entry.name.clone();
-        add_or_leave_out(tree, &entry, |error| {
+        let encoded = encoded_or_left_out(&entry, |error| {
             Tally::add(&self.shared.tally.left_out, 1);
-            let names = above.iter().map(|(entry, _)| &entry.name.0[..]).chain([&name.0[..]]);
+            let names = above.iter().map(|folder| &folder.entry.name.0[..]).chain([&entry.name.0[..]]);
             let path = names.collect::<Vec<_>>().join(&b'/');
             self.shared.problem(&PathBuf::from(OsString::from_vec(path)), error);
-        })
+        })?;
+        folder.push_other(&mut self.recorder, &entry.name.0, encoded)
     }
 
     fn note_numbers(&mut self, entry: &Entry) {
@@ -184,12 +253,12 @@ impl Assembler<'_> {
     }
 }
 
-/// Adds an entry; or, where no node has room for it, what says that it was left out `[TREE-4]`.
-fn add_or_leave_out(tree: &mut TreeWriter<'_>, entry: &Entry, lost: impl FnOnce(&Error)) -> Result<()> {
-    match tree.push(entry) {
+/// An entry, encoded; or, where no node has room for it, what says that it was left out `[TREE-4]`.
+fn encoded_or_left_out(entry: &Entry, lost: impl FnOnce(&Error)) -> Result<EncodedEntry> {
+    match EncodedEntry::new(entry) {
         Err(error @ Error::TooLong { .. }) => {
             lost(&error);
-            tree.push(&left_out_entry(entry.name.0.clone(), Why::Unsupported, 0))
+            EncodedEntry::new(&left_out_entry(entry.name.0.clone(), Why::Unsupported, 0))
         }
         other => other,
     }
@@ -256,7 +325,8 @@ mod tests {
         let mut tree = TreeWriter::new(&kept);
         let mut lost = Vec::new();
         for (name, xattrs) in [("a", 0), ("b", 300), ("c", 0)] {
-            add_or_leave_out(&mut tree, &fifo(name, xattrs), |error| lost.push(error.to_string())).unwrap();
+            let entry = encoded_or_left_out(&fifo(name, xattrs), |error| lost.push(error.to_string()));
+            tree.push_encoded(entry.unwrap()).unwrap();
         }
         tree.finish().unwrap();
         let TreeNode::Leaf(entries) = decode_node(&kept.0.lock().unwrap()).unwrap() else {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::backup::content::{ContentWriter, Failure, INLINE_LEN};
-use crate::backup::state::{FolderKey, LocalState, Lookup, Remembered, Stamp};
+use crate::backup::state::{FolderKey, LocalState, Lookup, Remembered, Stamp, Summary};
 use crate::backup::{Node, Shared, StreamSource, Tally, left_out_entry};
 use crate::chunk::PutChunk;
 use crate::codec::{self, Bytes};
@@ -40,8 +40,10 @@ pub(super) type Answer = Receiver<Result<Vec<Made>>>;
 
 /// A node made whole.
 pub(super) enum Made {
-    /// A directory begins; its content is not known yet. And by what its files are remembered.
-    Enter(Entry, Option<FolderKey>),
+    /// A directory begins; its content is not known yet. And by what its entries are remembered, and what it was.
+    Enter(Entry, Option<FolderKey>, Option<Summary>),
+    /// A regular file that is what it was: the number of its record in a folder; its owner and group.
+    Same(FolderKey, u32, (u32, u32)),
     /// A regular file, its owner and group, and as what to remember it.
     File(EncodedEntry, (u32, u32), Remembered),
     /// Any other entry.
@@ -89,11 +91,13 @@ struct ReadOnce {
 impl Reader<'_> {
     fn make(&mut self, node: Node) -> Result<Made> {
         Ok(match node {
-            Node::Implied(name) => Made::Enter(implied(name), None),
+            Node::Implied(name) => Made::Enter(implied(name), None, None),
             Node::Enter(found, name) => {
                 Tally::add(&self.shared.tally.directories, 1);
                 let (meta, _) = self.meta_of(&found.path(), &found.stat, found.xattrs())?;
-                Made::Enter(Entry { name: Bytes(name), ..directory(meta) }, Some(found.folder_hash()))
+                let before = self.lookup.folder(&found, self.shared);
+                let entry = Entry { name: Bytes(name), ..directory(meta) };
+                Made::Enter(entry, Some(found.folder_hash()), before)
             }
             Node::Entry(found, name, file_system) => {
                 let made = if found.stat.kind == FileKind::Regular {
@@ -123,6 +127,10 @@ impl Reader<'_> {
         let stamp = Stamp::of(&found.stat, file_system);
         let mut old = None;
         if let Some(known) = self.lookup.get(found, &stamp) {
+            if let Some(number) = known.same(self.shared).filter(|_| file_system.ctime_is_meaningful) {
+                self.done_unchanged(&path, found.stat.size);
+                return Ok(Made::Same(found.folder_hash(), number, (found.stat.uid, found.stat.gid)));
+            }
             if let Some(entry) = known.unchanged(&name, self.shared) {
                 return self.unchanged(found, entry, file_system, &stamp);
             }
@@ -180,8 +188,7 @@ impl Reader<'_> {
         stamp: &Stamp,
     ) -> Result<Made> {
         let path = found.path();
-        self.done_file(&path, found.stat.size, Change::Unchanged);
-        self.shared.observer.event(&Event::Advanced { bytes: found.stat.size });
+        self.done_unchanged(&path, found.stat.size);
         if file_system.ctime_is_meaningful {
             let owner = (found.stat.uid, found.stat.gid);
             return Ok(Made::File(known, owner, Remembered::new(found, stamp)));
@@ -214,6 +221,11 @@ impl Reader<'_> {
         let stat = file.stat().map_err(Failure::Source)?;
         let raced = len < file.opened().size || !stat.has_stamps_of(file.opened());
         Ok(ReadOnce { len, content, xattrs, stat, raced })
+    }
+
+    fn done_unchanged(&self, path: &Path, bytes: u64) {
+        self.done_file(path, bytes, Change::Unchanged);
+        self.shared.observer.event(&Event::Advanced { bytes });
     }
 
     fn done_file(&self, path: &Path, bytes: u64, change: Change) {

@@ -8,6 +8,7 @@
 //! Each run writes the file anew, [`mod@file`] says how. One that was interrupted, or met something that it could not read, takes over from the
 //! old one the folders that it did not come to: a drive that is missing for once is not read again.
 
+mod cursor;
 mod file;
 
 use std::collections::HashSet;
@@ -25,20 +26,21 @@ use crate::backup::{BackupOptions, Shared};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::id::{self, ChunkKind, PackId, SnapshotId};
+use crate::id::{self, ChunkId, ChunkKind, PackId, SnapshotId};
 use crate::repository::{Repository, Writer};
 use crate::snapshot::tree::EncodedEntry;
 use crate::snapshot::{Content, Entry, Kind, Piece, Time};
 use crate::source::{FileSystem, Found, Stat};
 
-pub(super) use file::FolderKey;
-use file::{Cursor, NewStateFile, OpenFolder, StateFile};
+use cursor::Cursor;
+pub(super) use file::{FolderKey, OpenFolder, Summary};
+use file::{NewStateFile, StateFile};
 
 const STAMP_LEN: usize = 56;
 /// Clocks of file systems may be this coarse, and those of servers this far off.
 const SETTLING_SECS: i64 = 2;
 /// Raised whenever what is remembered changes its meaning.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// More packs than this are not listed: then entries are believed chunk by chunk.
 const MAX_PACKS: usize = 400_000;
 
@@ -102,6 +104,7 @@ impl Remembered {
 
 /// What was kept of a file: its entry, encoded.
 pub(super) struct Known<'k> {
+    number: u32,
     stamp_is_same: bool,
     all_packs_present: bool,
     bytes: &'k [u8],
@@ -110,7 +113,13 @@ pub(super) struct Known<'k> {
 impl Known<'_> {
     /// The entry, if it can be read.
     pub(super) fn entry(&self) -> Option<Entry> {
-        codec::decode::<Entry>(self.bytes).ok().filter(|entry| entry.validate().is_ok())
+        let entry = codec::decode::<Entry>(self.bytes).ok().filter(|entry| entry.validate().is_ok());
+        entry.filter(|entry| matches!(entry.kind, Kind::File(..)))
+    }
+
+    /// The number of its record in its folder, if the file is still what it was and all that was known then is present.
+    pub(super) fn same(&self, shared: &Shared<'_>) -> Option<u32> {
+        (!shared.force && self.stamp_is_same && self.all_packs_present).then_some(self.number)
     }
 
     /// The entry, if the file is still what it was and all of its chunks are present.
@@ -154,8 +163,10 @@ pub(super) struct LocalState {
     /// What the last run kept, if it may be believed.
     old: Option<StateFile>,
     all_packs_present: bool,
-    /// What this run keeps, until it is done or cannot be written.
+    /// What this run is to keep.
     new: Mutex<Option<NewStateFile>>,
+    /// What it keeps, and whether that is what the old file has.
+    kept: Mutex<Option<(NewStateFile, bool)>>,
     path: PathBuf,
 }
 
@@ -179,7 +190,7 @@ impl LocalState {
             return Self::default();
         }
         let old = StateFile::open(&path);
-        let header = old.as_ref().and_then(read_header).filter(|header| listed.contains(&header.snapshot));
+        let header = old.as_ref().and_then(decode_header).filter(|header| listed.contains(&header.snapshot));
         let old = old.filter(|_| header.is_some());
         let mut all_packs_present = false;
         if let Some(header) = header.filter(|header| header.packs_are_listed) {
@@ -203,7 +214,7 @@ impl LocalState {
                 None
             }
         };
-        Self { old, all_packs_present, new: Mutex::new(new), path }
+        Self { old, all_packs_present, new: Mutex::new(new), kept: Mutex::new(None), path }
     }
 
     /// A way to ask, for one thread.
@@ -217,20 +228,31 @@ impl LocalState {
         let new = self.new.lock().ok().and_then(|mut new| new.take());
         // Without all packs, what this run did not come to would be vouched for by its packs, though its own are missing.
         let old = self.old.as_ref().filter(|_| self.all_packs_present);
-        Recorder { state: self, new, old, stop, folders: Vec::new() }
+        let alone = OpenFolder::new(None);
+        Recorder { state: self, new, old, cursor: old.map(Cursor::new), alone, same: HashSet::new(), stop }
     }
 
     /// Keeps what was recorded, now that the snapshot is acknowledged.
     pub(super) fn commit(&self, snapshot: SnapshotId, packs: Vec<PackId>) -> Result<()> {
-        let Some(new) = self.new.lock().ok().and_then(|mut new| new.take()) else { return Ok(()) };
+        let Some((new, is_old)) = self.kept.lock().ok().and_then(|mut kept| kept.take()) else {
+            return Ok(());
+        };
         let packs_are_listed = packs.len() <= MAX_PACKS;
         let packs = if packs_are_listed { packs } else { Vec::new() };
         let header = codec::encode(&StateHeader { version: VERSION, snapshot, packs, packs_are_listed });
-        new.keep(&header).map_err(|error| Error::Cache { path: self.path.clone(), reason: error.to_string() })
+        let written = match self.old.as_ref().filter(|_| is_old) {
+            Some(old) => new.keep_old(old, &header),
+            None => new.keep(&header),
+        };
+        written.map_err(|error| self.error(&error.to_string()))
+    }
+
+    fn error(&self, reason: &str) -> Error {
+        Error::Cache { path: self.path.clone(), reason: reason.to_owned() }
     }
 }
 
-fn read_header(file: &StateFile) -> Option<StateHeader> {
+fn decode_header(file: &StateFile) -> Option<StateHeader> {
     codec::decode::<StateHeader>(file.header()).ok().filter(|header| header.version == VERSION)
 }
 
@@ -247,14 +269,26 @@ impl Lookup<'_> {
         if self.is_spoilt {
             return None;
         }
-        let Ok(value) = self.cursor.as_mut()?.get(&found.folder_hash(), &found.name) else {
+        let Ok(record) = self.cursor.as_mut()?.get(&found.folder_hash(), &found.name) else {
             self.is_spoilt = true;
             return None;
         };
-        let (kept, bytes) = value?.split_at_checked(STAMP_LEN)?;
+        let record = record?;
+        let (kept, bytes) = record.value.split_at_checked(STAMP_LEN)?;
         // What is kept without a stamp is never believed, only compared with.
         let stamp_is_same = kept == stamp.encode() && !stamp.is_void();
-        Some(Known { stamp_is_same, all_packs_present: self.all_packs_present, bytes })
+        let all_packs_present = self.all_packs_present;
+        Some(Known { number: record.number, stamp_is_same, all_packs_present, bytes })
+    }
+
+    /// What a folder was, if all that was known then is present.
+    pub(super) fn folder(&mut self, found: &Found, shared: &Shared<'_>) -> Option<Summary> {
+        if self.is_spoilt || shared.force || !self.all_packs_present {
+            return None;
+        }
+        let summary = self.cursor.as_mut()?.summary(&found.folder_hash());
+        self.is_spoilt |= summary.is_err();
+        summary.ok()?
     }
 }
 
@@ -263,54 +297,115 @@ pub(super) struct Recorder<'a> {
     state: &'a LocalState,
     new: Option<NewStateFile>,
     old: Option<&'a StateFile>,
+    cursor: Option<Cursor<'a>>,
+    /// Sources that are files, of the folder that the last one is in.
+    alone: OpenFolder,
+    /// The folders that are what they were.
+    same: HashSet<FolderKey>,
     stop: &'a AtomicBool,
-    folders: Vec<OpenFolder>,
 }
 
 impl Recorder<'_> {
-    /// A folder begins; one above a source has no key.
-    pub(super) fn enter(&mut self, key: Option<FolderKey>) {
-        self.folders.push(OpenFolder::new(key));
-    }
-
     /// Keeps what a file holds.
-    pub(super) fn record(&mut self, remembered: &Remembered, entry: &EncodedEntry) {
-        let Some(new) = &mut self.new else { return };
-        let Remembered { folder, name, stamp } = remembered;
-        let value = [stamp, entry.bytes()];
-        let open = self.folders.last_mut().filter(|open| open.key == Some(*folder));
-        let written = if let Some(open) = open {
-            new.add(open, name, &value)
+    pub(super) fn record(&mut self, folder: &mut OpenFolder, remembered: &Remembered, entry: &EncodedEntry) {
+        let Remembered { folder: key, name, stamp } = remembered;
+        if folder.key == Some(*key) {
+            self.add(folder, name, [stamp, entry.bytes()]);
         } else {
-            // A source that is a file.
-            let mut alone = OpenFolder::new(Some(*folder));
-            new.add(&mut alone, name, &value).and_then(|()| new.close_block(&mut alone))
-        };
-        self.done(&written);
+            self.add_alone(key, name, [stamp, entry.bytes()]);
+        }
     }
 
-    /// The folder that was entered last ends.
-    pub(super) fn leave(&mut self) {
-        let Some(mut folder) = self.folders.pop() else { return };
-        let Some(new) = &mut self.new else { return };
-        let rest = match self.old {
-            Some(old) if self.stop.load(Ordering::Relaxed) => take_over_rest(old, new, &mut folder),
-            _ => Ok(()),
+    /// Keeps an entry that is no file, to be compared with.
+    pub(super) fn record_other(&mut self, folder: &mut OpenFolder, name: &[u8], entry: &EncodedEntry) {
+        if folder.key.is_some() {
+            self.add(folder, name, [&Stamp::void().encode(), entry.bytes()]);
+        }
+    }
+
+    /// Whether the record of this number in a folder is this entry, which is no file.
+    pub(super) fn has_other(&mut self, key: &FolderKey, number: u32, entry: &EncodedEntry) -> bool {
+        let Some(Ok(Some(record))) = self.cursor.as_mut().map(|cursor| cursor.at(key, number)) else {
+            return false;
         };
-        let written = rest.and_then(|()| new.close_block(&mut folder));
+        record.value.strip_prefix(&Stamp::void().encode()) == Some(entry.bytes())
+    }
+
+    /// Keeps, of a folder, what the record of this number has, and returns the entry.
+    pub(super) fn again(
+        &mut self,
+        folder: &mut OpenFolder,
+        key: &FolderKey,
+        number: u32,
+    ) -> Result<EncodedEntry> {
+        let Some(cursor) = &mut self.cursor else { return Err(self.spoilt()) };
+        let Ok(Some(record)) = cursor.at(key, number) else { return Err(self.spoilt()) };
+        let (name, value) = (record.name.to_vec(), record.value.to_vec());
+        let Some((stamp, bytes)) = value.split_at_checked(STAMP_LEN) else { return Err(self.spoilt()) };
+        let entry = EncodedEntry::again(&name, bytes).ok_or_else(|| self.spoilt())?;
+        if folder.key == Some(*key) {
+            self.add(folder, &name, [stamp, bytes]);
+        } else {
+            self.add_alone(key, &name, [stamp, bytes]);
+        }
+        Ok(entry)
+    }
+
+    /// The old file was read a moment ago, and cannot be read now. The next run is to do without.
+    fn spoilt(&self) -> Error {
+        let _ = fs::remove_file(&self.state.path);
+        self.state.error("it could not be read twice: it is removed, so that the next run reads all files")
+    }
+
+    /// The folder is what it was.
+    pub(super) fn leave_same(&mut self, key: FolderKey) {
+        self.same.insert(key);
+    }
+
+    /// The folder ends; with its tree, if all of it was recorded.
+    pub(super) fn leave(&mut self, mut folder: OpenFolder, node: Option<ChunkId>) {
+        let Some(new) = &mut self.new else { return };
+        let written = if self.stop.load(Ordering::Relaxed) {
+            let rest = self.old.map_or(Ok(()), |old| take_over_rest(old, new, &mut folder));
+            rest.and_then(|()| new.close_block(&mut folder))
+        } else {
+            match node {
+                Some(node) => new.close_whole(&mut folder, node),
+                None => new.close_block(&mut folder),
+            }
+        };
         self.done(&written);
     }
 
     /// Hands what was recorded over, to be kept once the snapshot is acknowledged; of a run that did not come to everything with what
     /// was known before.
     pub(super) fn finish(mut self, came_to_all: bool) {
-        if let (Some(old), Some(new), false) = (self.old, &mut self.new, came_to_all) {
-            let written = new.take_over(old);
-            self.done(&written);
+        let Some(mut new) = self.new.take() else { return };
+        let mut written = new.close_block(&mut self.alone);
+        let is_old = written.is_ok() && self.old.is_some_and(|old| new.adds_nothing_to(old, &self.same));
+        if let Some(old) = self.old.filter(|_| !is_old) {
+            let same = &self.same;
+            written = written.and_then(|()| new.take_over(old, |key| !came_to_all || same.contains(key)));
         }
-        if let Ok(mut new) = self.state.new.lock() {
-            *new = self.new;
+        if let (Ok(()), Ok(mut kept)) = (written, self.state.kept.lock()) {
+            *kept = Some((new, is_old));
         }
+    }
+
+    fn add(&mut self, folder: &mut OpenFolder, name: &[u8], value: [&[u8]; 2]) {
+        let written = self.new.as_mut().map_or(Ok(()), |new| new.add(folder, name, &value));
+        self.done(&written);
+    }
+
+    fn add_alone(&mut self, key: &FolderKey, name: &[u8], value: [&[u8]; 2]) {
+        let Some(new) = &mut self.new else { return };
+        let mut written = Ok(());
+        if self.alone.key != Some(*key) {
+            written = new.close_block(&mut self.alone);
+            self.alone = OpenFolder::new(Some(*key));
+        }
+        let written = written.and_then(|()| new.add(&mut self.alone, name, &value));
+        self.done(&written);
     }
 
     fn done(&mut self, written: &io::Result<()>) {
@@ -324,10 +419,10 @@ impl Recorder<'_> {
 fn take_over_rest(old: &StateFile, new: &mut NewStateFile, folder: &mut OpenFolder) -> io::Result<()> {
     let Some(key) = folder.key else { return Ok(()) };
     let (mut cursor, mut after) = (Cursor::new(old), folder.last.clone());
-    while let Ok(Some((name, value))) = cursor.next_after(&key, &after) {
-        let name = name.to_vec();
-        after = name;
-        new.add(folder, &after, &[value])?;
+    while let Ok(Some(record)) = cursor.next_after(&key, &after) {
+        let value = record.value.to_vec();
+        after = record.name.to_vec();
+        new.add(folder, &after, &[&value])?;
     }
     Ok(())
 }

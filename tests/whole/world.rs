@@ -206,6 +206,11 @@ impl Summary {
         self.value["snapshot_id"].as_str().expect("a snapshot was taken").to_owned()
     }
 
+    /// Whether no snapshot was taken since nothing had changed.
+    pub fn is_skipped(&self) -> bool {
+        self.value["skipped_unchanged"] == true
+    }
+
     /// Whether it is whole.
     pub fn state(&self) -> &str {
         self.value["state"].as_str().unwrap()
