@@ -18,6 +18,12 @@ const MAX_TABLE_LEN: usize = 4 + TABLE_ROW_LEN * MAX_FRAME_CHUNKS;
 const RAW: u8 = 0;
 const ZSTD: u8 = 1;
 
+/// Frames whose chunks have so many bytes on average are tried first: those of films and pictures are long, and gain nothing.
+const TRIED_CHUNK_LEN: usize = 64 << 10;
+/// So much is tried, from places far apart: what is compressible and longer than the way between two of them is met.
+const TRIED_PARTS: usize = 16;
+const TRIED_PART_LEN: usize = 4 << 10;
+
 /// How frames are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -163,6 +169,8 @@ pub struct Compressor {
     keys: IdKeys,
     encoder: Option<zstd::bulk::Compressor<'static>>,
     probe: Option<zstd::bulk::Compressor<'static>>,
+    /// Frames of short chunks are tried as well.
+    tries_all: bool,
     decoder: Decoder,
     /// Memory for what is encoded.
     encoded: Vec<u8>,
@@ -177,13 +185,12 @@ impl Compressor {
         let at = |level| encoder(level).map_err(FrameError::Compression);
         let (encoder, probe) = match compression {
             Compression::Off => (None, None),
-            Compression::Level(level) => {
-                // Up to level 3 zstd gives up on random bytes at 3 GB/s; above, a try at level 1 is cheaper.
-                (Some(at(level)?), if level > 3 { Some(at(1)?) } else { None })
-            }
+            Compression::Level(level) => (Some(at(level)?), Some(at(1)?)),
         };
+        // Up to level 3 zstd itself gives up soon.
+        let tries_all = matches!(compression, Compression::Level(4..));
         let decoder = Decoder::new().map_err(FrameError::Compression)?;
-        Ok(Self { keys, encoder, probe, decoder, encoded: Vec::new() })
+        Ok(Self { keys, encoder, probe, tries_all, decoder, encoded: Vec::new() })
     }
 
     /// Compresses the gathered chunks, decodes the result, and computes all ids again. The builder is empty then, and has its memory
@@ -195,7 +202,7 @@ impl Compressor {
         let start = builder.lay_table();
         let plain = &builder.buffer[start..];
         let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
-        let saves = self.encode(plain)?;
+        let saves = self.may_save(plain, builder.ids.len())? && self.encode(plain)?;
         let (codec, stored) = if saves { (ZSTD, &self.encoded[..]) } else { (RAW, plain) };
         let chunks = verify(&self.keys, &builder.ids, (codec, plain_len, stored), &mut self.decoder)
             .map_err(FrameError::NotReproduced)?;
@@ -206,18 +213,31 @@ impl Compressor {
         Ok(ReadyFrame { codec, plain_len, chunks, buffer, start })
     }
 
+    /// Whether compressing may save something: no, if the chunks are long and some parts of them, tried at level 1, do not shrink by
+    /// 1/128. To compress all of it and find nothing saved would be an eighth of all the work on a film.
+    fn may_save(&mut self, plain: &[u8], chunks: usize) -> Result<bool, FrameError> {
+        let Some(probe) = &mut self.probe else { return Ok(false) };
+        let step = plain.len() / TRIED_PARTS;
+        let is_of_long_chunks = plain.len() / chunks.max(1) >= TRIED_CHUNK_LEN;
+        if step < 2 * TRIED_PART_LEN || !(is_of_long_chunks || self.tries_all) {
+            return Ok(true);
+        }
+        let parts = plain.chunks_exact(step).filter_map(|part| part.get(..TRIED_PART_LEN));
+        let tried = parts.collect::<Vec<_>>().concat();
+        self.encoded.clear();
+        self.encoded.reserve(zstd::zstd_safe::compress_bound(tried.len()));
+        probe.compress_to_buffer(&tried, &mut self.encoded).map_err(FrameError::Compression)?;
+        Ok(self.encoded.len() < tried.len() - tried.len() / 128)
+    }
+
     /// Compresses; whether that saves at least 1/16.
     fn encode(&mut self, plain: &[u8]) -> Result<bool, FrameError> {
         let (most, encoded) = (plain.len() - plain.len() / 16, &mut self.encoded);
+        let Some(encoder) = &mut self.encoder else { return Ok(false) };
         encoded.clear();
         encoded.reserve(zstd::zstd_safe::compress_bound(plain.len()));
-        for encoder in self.probe.iter_mut().chain(&mut self.encoder) {
-            encoder.compress_to_buffer(plain, encoded).map_err(FrameError::Compression)?;
-            if encoded.len() > most {
-                return Ok(false);
-            }
-        }
-        Ok(self.encoder.is_some())
+        encoder.compress_to_buffer(plain, encoded).map_err(FrameError::Compression)?;
+        Ok(encoded.len() <= most)
     }
 }
 
