@@ -88,6 +88,7 @@ class Bench:
                     self.show(version)
                 n += stage in SAVING
                 try:
+                    make_memory_ready()
                     result = self.run(program, words, n)
                 except Failed as failed:
                     if stage in SAVING:
@@ -158,9 +159,11 @@ READY_BYTES = 6 << 30
 READY = (f"import mmap; memory = mmap.mmap(-1, {READY_BYTES}, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS); "
          "memory.madvise(14); memory.madvise(23)")  # MADV_HUGEPAGE, MADV_POPULATE_WRITE
 
+def make_memory_ready():
+    subprocess.run([sys.executable, "-c", READY], check=True)
+
 def spawn(command, **settings):
     """Runs a command; its exit status (negative for a signal), and what it took."""
-    subprocess.run([sys.executable, "-c", READY], check=True)
     floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     child = subprocess.Popen(command, start_new_session=True, **settings)
