@@ -60,6 +60,9 @@ impl Run<'_> {
     fn look_at_existing(&self, job: &Job) -> Result<Option<Change>> {
         let Some(dir) = &job.dir else { return Ok(Some(Change::New)) };
         let name = &job.entry.name;
+        if dir.is_own() {
+            return Ok(Some(Change::New));
+        }
         let Some(stat) = dir.stat(name).map_err(self.error("look at", &job.path))? else {
             return Ok(Some(Change::New));
         };
@@ -89,7 +92,7 @@ impl Run<'_> {
             return Ok(Some(Change::Changed));
         }
         if differ && !self.options.dry_run {
-            self.set_metadata(&handle, &wanted).map_err(|fault| fault.at(self, &job.path))?;
+            self.set_metadata(&handle, &wanted, None).map_err(|fault| fault.at(self, &job.path))?;
         }
         self.note_link(job, Some(inode));
         if differ {
@@ -357,7 +360,8 @@ impl Run<'_> {
     }
 
     fn set_final_metadata(&self, writing: &Writing, file: &File) -> Result<()> {
-        let set = self.set_metadata(&Handle::Open(file.as_fd()), &writing.job.wanted());
+        let made = lock(&writing.temp).as_ref().map(|(_, stat)| *stat);
+        let set = self.set_metadata(&Handle::Open(file.as_fd()), &writing.job.wanted(), made);
         set.map_err(|fault| fault.at(self, &writing.job.path))
     }
 
@@ -389,11 +393,11 @@ impl Run<'_> {
             }
             return self.problem_or_end(&job.path, error);
         }
-        let Some((mut temp, inode)) = temp else { return Ok(()) };
+        let Some((mut temp, made)) = temp else { return Ok(()) };
         if let Err(error) = self.put_in_place(&mut temp, &job.entry.name, &job.path) {
             return self.problem_or_end(&job.path, error);
         }
-        self.note_link(job, Some(inode));
+        self.note_link(job, Some(target::inode_of(&made)));
         self.done(&job.path, Item::File, writing.change, job.size);
         Ok(())
     }

@@ -103,9 +103,17 @@ impl Run<'_> {
         Ok(false)
     }
 
-    /// Sets all metadata that differ.
-    pub(super) fn set_metadata(&self, handle: &Handle<'_>, wanted: &Wanted<'_>) -> Result<(), Fault> {
-        let mut stat = handle.stat()?;
+    /// Sets all metadata that differ. What a new file was when it was `made` need not be asked; only its times have moved since.
+    pub(super) fn set_metadata(
+        &self,
+        handle: &Handle<'_>,
+        wanted: &Wanted<'_>,
+        made: Option<Stat>,
+    ) -> Result<(), Fault> {
+        let mut stat = match made {
+            Some(stat) => stat,
+            None => handle.stat()?,
+        };
         let owner_moved = self.set_owner(handle, &stat, wanted);
         if self.set_xattrs(handle, wanted.meta)? || owner_moved {
             stat = handle.stat()?;
@@ -115,8 +123,8 @@ impl Run<'_> {
         if mode != wanted.meta.mode && !is_symlink {
             self.not_set(NotSet::SetId);
         }
-        let (mode_differs, time_differs) =
-            (stat.st_mode & 0o7777 != mode && !is_symlink, mtime_of(&stat) != wanted.meta.mtime);
+        let mode_differs = stat.st_mode & 0o7777 != mode && !is_symlink;
+        let time_differs = made.is_some() || mtime_of(&stat) != wanted.meta.mtime;
         let mode_set = !mode_differs || handle.chmod(mode).is_ok();
         let time_set = !time_differs || handle.set_mtime(wanted.meta.mtime).is_ok();
         if mode_differs || time_differs {

@@ -77,7 +77,7 @@ impl Run<'_> {
             other => other.map_err(self.error("make", path))?,
         };
         let handle = temp.handle().map_err(self.error("open", path))?;
-        self.set_metadata(&handle, &wanted).map_err(|fault| fault.at(self, path))?;
+        self.set_metadata(&handle, &wanted, None).map_err(|fault| fault.at(self, path))?;
         let inode = target::inode_of(&handle.stat().map_err(self.error("look at", path))?);
         self.put_in_place(&mut temp, &entry.name, path)?;
         self.note_name(dir, entry, inode);
@@ -110,7 +110,7 @@ impl Run<'_> {
             return Ok(None);
         }
         if differ && !self.options.dry_run {
-            self.set_metadata(&handle, wanted).map_err(|fault| fault.at(self, path))?;
+            self.set_metadata(&handle, wanted, None).map_err(|fault| fault.at(self, path))?;
         }
         self.note_name(dir, entry, inode);
         Ok(Some(if differ { Change::Changed } else { Change::Unchanged }))

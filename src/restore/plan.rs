@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZero;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread;
@@ -36,6 +37,9 @@ const MAX_PATHS_LEN: usize = 16 << 20;
 const MAX_TOGETHER: u64 = 64 << 20;
 /// A portion has so many pieces.
 const MAX_NEEDS: usize = 16 << 10;
+/// One thread restores so many neighbours, and more of one directory up to a limit.
+const RUN_LEN: usize = 32;
+const MAX_RUN_LEN: usize = 1024;
 /// So many pieces of a batch wait at most.
 const MAX_GATHERED: usize = 128 << 10;
 
@@ -209,6 +213,25 @@ impl Batch {
     }
 }
 
+/// What tells the directory of a file from others while both are open.
+fn place(job: &Job) -> usize {
+    job.dir.as_ref().map_or(0, |dir| Arc::as_ptr(dir).addr())
+}
+
+/// Neighbouring files that one thread restores: two would wait for each other in one directory.
+fn runs(places: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    let mut last = 0;
+    for (index, place) in places.enumerate() {
+        match runs.last_mut() {
+            Some(run) if run.len() < RUN_LEN || place == last && run.len() < MAX_RUN_LEN => run.end += 1,
+            _ => runs.push(index..index + 1),
+        }
+        last = place;
+    }
+    runs
+}
+
 impl Run<'_> {
     /// Restores regular files.
     fn restore_files(&self, jobs: Vec<Job>) -> Result<()> {
@@ -234,7 +257,8 @@ impl Run<'_> {
         let jobs: Vec<_> = jobs.into_iter().map(|job| std::sync::Mutex::new(Some(job))).collect();
         let gathered = std::sync::Mutex::default();
         let writings: std::sync::Mutex<Vec<Arc<Writing>>> = std::sync::Mutex::default();
-        self.in_parallel(jobs.len(), |index| {
+        let runs = runs(jobs.iter().map(|job| lock(job).as_ref().map_or(0, place)));
+        self.in_parallel_runs(&runs, |index| {
             let Some(job) = jobs.get(index).and_then(|job| lock(job).take()) else { return Ok(()) };
             let Some(writing) = self.begin(job, true)? else { return Ok(()) };
             let mut needs = Vec::new();
@@ -249,7 +273,8 @@ impl Run<'_> {
         })?;
         let needs = std::mem::take(&mut *lock(&gathered));
         self.fetch(needs)?;
-        let writings = std::mem::take(&mut *lock(&writings));
+        let mut writings = std::mem::take(&mut *lock(&writings));
+        writings.sort_by_key(|writing| place(&writing.job));
         self.sync_and_place(&writings)?;
         Ok(std::mem::take(&mut *lock(&self.without_room)))
     }
@@ -276,7 +301,8 @@ impl Run<'_> {
                 dir.sync().map_err(self.error("make durable", &dir.path))?;
             }
         }
-        self.in_parallel(writings.len(), |index| match writings.get(index) {
+        let runs = runs(writings.iter().map(|writing| place(&writing.job)));
+        self.in_parallel_runs(&runs, |index| match writings.get(index) {
             Some(writing) => {
                 if self.options.verify {
                     self.read_back(writing)?;
@@ -330,6 +356,18 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Calls `work` for each number in some ranges, on several threads, each range on one.
+    fn in_parallel_runs(
+        &self,
+        runs: &[Range<usize>],
+        work: impl Fn(usize) -> Result<()> + Sync,
+    ) -> Result<()> {
+        self.in_parallel(runs.len(), |run| {
+            let run = runs.get(run).cloned().unwrap_or_default();
+            run.into_iter().try_for_each(|index| self.check().and_then(|()| work(index)))
+        })
     }
 
     /// Calls `work` for each number below `count`, on several threads. The first error ends the restore.

@@ -63,6 +63,8 @@ pub(super) struct Dir {
     pub(super) inode: Inode,
     /// The mount it was reached through, as far as the system tells.
     mount: u64,
+    /// It was made here a moment ago, and nobody but its owner may enter it: what it has was put there by this restore.
+    is_own: bool,
 }
 
 impl Dir {
@@ -82,7 +84,7 @@ impl Dir {
         // Before Linux 5.8 nothing tells one mount of a file system from another: then the file system alone counts.
         let stat = rustix::fs::statx(&fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
         let mount = stat.ok().filter(|stat| stat.stx_mask & StatxFlags::MNT_ID.bits() != 0);
-        Ok(Self { fd, path, inode, mount: mount.map_or(0, |stat| stat.stx_mnt_id) })
+        Ok(Self { fd, path, inode, mount: mount.map_or(0, |stat| stat.stx_mnt_id), is_own: false })
     }
 
     /// The file system that it lies on, and the mount through which it was reached.
@@ -131,9 +133,15 @@ impl Dir {
         Self::new(self.open(name, DIRECTORY, ResolveFlags::NO_XDEV)?, path)
     }
 
-    /// Makes a directory that only its owner may enter.
-    pub(super) fn make_dir(&self, name: &[u8]) -> io::Result<()> {
-        Ok(rustix::fs::mkdirat(&self.fd, name, Mode::RWXU)?)
+    /// Makes a directory that only its owner may enter, and opens it.
+    pub(super) fn make_dir(&self, name: &[u8], path: Vec<u8>) -> io::Result<Self> {
+        rustix::fs::mkdirat(&self.fd, name, Mode::RWXU)?;
+        Ok(Self { is_own: true, ..self.open_dir(name, path)? })
+    }
+
+    /// Whether nothing is in it but what this restore has put there.
+    pub(super) fn is_own(&self) -> bool {
+        self.is_own
     }
 
     /// Makes a directory as any program does, by the process's umask.
@@ -238,7 +246,7 @@ impl Dir {
         if !rustix::fs::fstatfs(&self.fd).is_ok_and(|fs| FOLDING.contains(&(fs.f_type & 0xffff_ffff))) {
             return false;
         }
-        let Ok((temp, _)) = Temp::file(self) else { return false };
+        let Ok((temp, _)) = Temp::file(self, 0) else { return false };
         matches!(self.stat(&temp.name.to_ascii_uppercase()), Ok(Some(_)))
     }
 
@@ -336,11 +344,13 @@ impl Temp {
         Self { dir: dir.clone(), name, is_link, done: false }
     }
 
-    /// A new regular file, open for writing and reading.
-    pub(super) fn file(dir: &Arc<Dir>) -> io::Result<(Self, File)> {
+    /// A new regular file, open for writing and reading. It has as much of the mode that it is to get as others cannot make use of
+    /// before it belongs to whom it is to.
+    pub(super) fn file(dir: &Arc<Dir>, mode: u32) -> io::Result<(Self, File)> {
         let name = temporary_name();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let mode = Mode::RUSR | Mode::WUSR;
+        let early = if dir.is_own { mode & 0o777 } else { 0 };
+        let mode = Mode::RUSR | Mode::WUSR | Mode::from_raw_mode(early);
         let fd = open_beneath(dir.fd.as_fd(), &name, flags, mode, ResolveFlags::empty())?;
         Ok((Self::new(dir, name, false), File::from(fd)))
     }

@@ -454,9 +454,12 @@ impl Run<'_> {
         if self.options.dry_run {
             return Ok(Made::Pretended);
         }
-        if level.meta.is_some() { parent.make_dir(name) } else { parent.make_default_dir(name) }
-            .map_err(self.error("make the directory", path))?;
-        parent.open_dir(name, path.to_vec()).map(Made::Directory).map_err(self.error("open", path))
+        let made = if level.meta.is_some() {
+            parent.make_dir(name, path.to_vec())
+        } else {
+            parent.make_default_dir(name).and_then(|()| parent.open_dir(name, path.to_vec()))
+        };
+        made.map(Made::Directory).map_err(self.error("make the directory", path))
     }
 
     /// Sets the metadata of a directory that nothing is done in any more.
@@ -466,7 +469,7 @@ impl Run<'_> {
             let handle = dir.own_handle();
             let set = match (&meta, mode_before) {
                 (Some((meta, owner)), _) => self
-                    .set_metadata(&handle, &Wanted { meta, owner: *owner })
+                    .set_metadata(&handle, &Wanted { meta, owner: *owner }, None)
                     .map_err(|fault| fault.at(self, &path)),
                 (None, Some(mode)) => handle.chmod(mode).map_err(self.error("set the permissions of", &path)),
                 (None, None) => Ok(()),

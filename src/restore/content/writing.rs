@@ -5,10 +5,12 @@ use std::io;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
+use rustix::fs::Stat;
+
 use crate::error::{Error, Result};
 use crate::event::Change;
 use crate::restore::plan::Job;
-use crate::restore::target::{self, Inode, Temp};
+use crate::restore::target::{self, Temp};
 use crate::restore::{Run, lock};
 
 /// At most so many temporary files are open.
@@ -22,7 +24,8 @@ pub(in crate::restore) struct Writing {
     pub(super) may_be_tried_again: bool,
     /// Pieces still to arrive, and one for the listing of them.
     pub(super) waiting: AtomicUsize,
-    pub(super) temp: Mutex<Option<(Temp, Inode)>>,
+    /// The temporary file, and what it was when it was made.
+    pub(super) temp: Mutex<Option<(Temp, Stat)>>,
     pub(super) open: Mutex<Option<Arc<File>>>,
     pub(super) lost: Mutex<Lost>,
 }
@@ -92,13 +95,12 @@ impl Writing {
                 return Ok(file.clone());
             }
             let mut temp = lock(&self.temp);
-            let file = if let Some((temp, inode)) = &*temp {
-                temp.reopen(*inode)?
+            let file = if let Some((temp, made)) = &*temp {
+                temp.reopen(target::inode_of(made))?
             } else {
                 let dir = self.job.dir.as_ref().ok_or(io::ErrorKind::NotFound)?;
-                let (new, file) = Temp::file(dir)?;
-                let inode = target::inode_of(&rustix::fs::fstat(&file)?);
-                *temp = Some((new, inode));
+                let (new, file) = Temp::file(dir, self.job.entry.meta.mode)?;
+                *temp = Some((new, rustix::fs::fstat(&file)?));
                 file
             };
             open.insert(Arc::new(file)).clone()
