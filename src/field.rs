@@ -1,5 +1,7 @@
 //! What several structures share: times, and the tagged fields at their ends. `spec/format.md` §1.
 
+use std::time::{Duration, SystemTime};
+
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Bytes;
@@ -18,8 +20,12 @@ impl Time {
     /// The time on this machine's clock.
     #[must_use]
     pub fn now() -> Self {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        Self { secs: now.tv_sec, nanos: u32::try_from(now.tv_nsec).unwrap_or(0) }
+        let secs = |since: Duration| i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => Self { secs: secs(since), nanos: since.subsec_nanos() },
+            // A clock that was never set may stand before 1970; nobody needs the parts of a second then.
+            Err(before) => Self { secs: -secs(before.duration()), nanos: 0 },
+        }
     }
 
     /// Checks `[TIME-1]`.

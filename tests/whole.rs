@@ -4,6 +4,7 @@ mod cost;
 mod cycle;
 mod full;
 mod garbage;
+mod instructions;
 mod interrupt;
 mod nested;
 mod peers;

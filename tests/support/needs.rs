@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 /// All there is to need: programs of the PATH, paths, and what [`is_there`] knows by name.
-const ALL: [&str; 34] = [
+const ALL: [&str; 35] = [
     "root",
     "/dev/fuse",
     "/dev/loop-control",
@@ -41,6 +41,7 @@ const ALL: [&str; 34] = [
     "touch",
     "umount",
     "unshare",
+    "valgrind",
     "xargs",
     "xfs_io",
 ];
