@@ -232,12 +232,12 @@ impl Compressor {
 
     /// Compresses; whether that saves at least 1/16.
     fn encode(&mut self, plain: &[u8]) -> Result<bool, FrameError> {
-        let (most, encoded) = (plain.len() - plain.len() / 16, &mut self.encoded);
         let Some(encoder) = &mut self.encoder else { return Ok(false) };
-        encoded.clear();
-        encoded.reserve(zstd::zstd_safe::compress_bound(plain.len()));
-        encoder.compress_to_buffer(plain, encoded).map_err(FrameError::Compression)?;
-        Ok(encoded.len() <= most)
+        let (most, result) = (plain.len() - plain.len() / 16, &mut self.encoded);
+        result.clear();
+        result.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        encoder.compress_to_buffer(plain, result).map_err(FrameError::Compression)?;
+        Ok(result.len() <= most)
     }
 }
 

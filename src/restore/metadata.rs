@@ -103,14 +103,14 @@ impl Run<'_> {
         Ok(false)
     }
 
-    /// Sets all metadata that differ. What a new file was when it was `made` need not be asked; only its times have moved since.
+    /// Sets all metadata that differ. What a new file was `at_first` need not be asked; only its times have moved since.
     pub(super) fn set_metadata(
         &self,
         handle: &Handle<'_>,
         wanted: &Wanted<'_>,
-        made: Option<Stat>,
+        at_first: Option<Stat>,
     ) -> Result<(), Fault> {
-        let mut stat = match made {
+        let mut stat = match at_first {
             Some(stat) => stat,
             None => handle.stat()?,
         };
@@ -124,7 +124,7 @@ impl Run<'_> {
             self.not_set(NotSet::SetId);
         }
         let mode_differs = stat.st_mode & 0o7777 != mode && !is_symlink;
-        let time_differs = made.is_some() || mtime_of(&stat) != wanted.meta.mtime;
+        let time_differs = at_first.is_some() || mtime_of(&stat) != wanted.meta.mtime;
         let mode_set = !mode_differs || handle.chmod(mode).is_ok();
         let time_set = !time_differs || handle.set_mtime(wanted.meta.mtime).is_ok();
         if mode_differs || time_differs {

@@ -64,10 +64,13 @@ struct Queue {
     ended: bool,
 }
 
+/// A file system and the mount through which it is seen.
+type Place = (Device, Option<u64>);
+
 struct Wanted {
     parent: Arc<Directory>,
     /// The file system of the parent.
-    place: (Device, Option<u64>),
+    place: Place,
     names: VecDeque<Vec<u8>>,
 }
 
@@ -95,7 +98,7 @@ impl Shared {
 
 impl Queue {
     /// The next directory to be listed, if there is room for another one. It is under way then.
-    fn begin_next(&mut self) -> Option<(Arc<Directory>, (Device, Option<u64>), Vec<u8>)> {
+    fn begin_next(&mut self) -> Option<(Arc<Directory>, Place, Vec<u8>)> {
         if self.slots.len() >= MAX_DIRECTORIES || self.entries >= MAX_ENTRIES {
             return None;
         }
@@ -108,7 +111,7 @@ impl Queue {
 }
 
 impl Ahead {
-    /// Starts so many threads.
+    /// Starts so many threads. Without any, all is left to the walk.
     pub(super) fn new(threads: usize) -> Self {
         let shared = Arc::<Shared>::default();
         let run = |_| {
@@ -121,7 +124,7 @@ impl Ahead {
 
     /// The walk may come to these names in a directory, in this order, after those that it was said before of the same.
     pub(super) fn want(&self, parent: &Arc<Directory>, stat: &Stat, names: Vec<Vec<u8>>) {
-        if names.is_empty() {
+        if self.threads.is_empty() {
             return;
         }
         let mut queue = self.shared.lock();
@@ -215,7 +218,7 @@ fn run(shared: &Shared) {
 }
 
 /// Lists a directory on this file system, and asks about what is in it. What is odd in any way is left to the walk.
-fn list(parent: &Arc<Directory>, place: (Device, Option<u64>), name: &[u8]) -> Option<Listing> {
+fn list(parent: &Arc<Directory>, place: Place, name: &[u8]) -> Option<Listing> {
     let found = stat_in(&*parent.descriptor().ok()?, name).ok()?;
     if !found.is_dir() || (found.dev, found.mount) != place {
         return None;

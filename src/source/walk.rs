@@ -166,8 +166,7 @@ impl Walk {
             cache: options.cache.as_ref().and_then(id),
             file_systems: HashMap::new(),
             git: GitRules::default(),
-            ahead: (options.ahead > 0 && !filesystem::is_rotational(root.stat.dev))
-                .then(|| Ahead::new(options.ahead)),
+            ahead: None,
             interrupted: false,
         })
     }
@@ -245,14 +244,12 @@ impl Walk {
             return leave_out(why);
         }
         if stat.is_dir() {
-            let (itself, stat, listed) = match known.listing {
-                Some(Listing { directory, opened, names, failure, stats, .. }) => {
-                    (directory, opened, Some((names, failure, stats)))
-                }
-                None => {
-                    let (itself, stat) = parent.enter(name)?;
-                    (itself, stat, None)
-                }
+            let (itself, stat, listed) = if let Some(listing) = known.listing {
+                let Listing { directory, opened, names, failure, stats, .. } = listing;
+                (directory, opened, Some((names, failure, stats)))
+            } else {
+                let (itself, stat) = parent.enter(name)?;
+                (itself, stat, None)
             };
             if known.is_source {
                 // Opening it may have mounted it.
@@ -304,12 +301,11 @@ impl Walk {
             let is_synced = self.options.sync && rustix::fs::syncfs(&*fd).is_ok();
             self.meet(&fd, &stat, &itself.path(), is_synced);
         }
-        let (names, failure, stats) = match listed {
-            Some(listed) => listed,
-            None => {
-                let (names, failure) = Names::list(&*itself.descriptor()?);
-                (names, failure, Vec::new())
-            }
+        let (names, failure, stats) = if let Some(listed) = listed {
+            listed
+        } else {
+            let (names, failure) = Names::list(&*itself.descriptor()?);
+            (names, failure, Vec::new())
         };
         let failure = match failure {
             Some(failure) if names.is_empty() => return Err(failure),
@@ -332,8 +328,8 @@ impl Walk {
 
     /// Says to those who list ahead which so many directories the walk may come to next in the innermost one.
     fn offer(&mut self, most: usize) {
-        let (Some(ahead), Some(frame)) = (&self.ahead, self.frames.last()) else { return };
-        if frame.mark.is_some() || self.interrupted {
+        let Some(frame) = self.frames.last() else { return };
+        if self.options.ahead == 0 || frame.mark.is_some() || self.interrupted {
             return;
         }
         let (mut names, mut from) = (Vec::new(), frame.offered);
@@ -350,7 +346,14 @@ impl Walk {
                 names.push(name.to_vec());
             }
         }
-        ahead.want(&frame.directory, &frame.stat, names);
+        if !names.is_empty() {
+            // A source without folders in it needs no threads.
+            let ahead = self.ahead.get_or_insert_with(|| {
+                let is_rotational = filesystem::is_rotational(self.source.dev);
+                Ahead::new(if is_rotational { 0 } else { self.options.ahead })
+            });
+            ahead.want(&frame.directory, &frame.stat, names);
+        }
         if let Some(frame) = self.frames.last_mut() {
             frame.offered = from;
         }
