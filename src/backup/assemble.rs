@@ -95,7 +95,12 @@ impl<'a> Folder<'a> {
     }
 
     /// Adds what is no file.
-    fn push_other(&mut self, recorder: &mut Recorder<'_>, name: &[u8], entry: EncodedEntry) -> Result<()> {
+    fn push_other(
+        &mut self,
+        recorder: &mut Recorder<'_>,
+        (name, is_interrupted): (&[u8], bool),
+        entry: EncodedEntry,
+    ) -> Result<()> {
         if let (Some(_), Some(key)) = (self.before, self.recording.key)
             && recorder.has_other(&key, self.same, &entry)
         {
@@ -103,7 +108,10 @@ impl<'a> Folder<'a> {
             return Ok(());
         }
         self.differs(recorder)?;
-        recorder.record_other(&mut self.recording, name, &entry);
+        // What an interruption kept from being saved may be known from before.
+        if !is_interrupted {
+            recorder.record_other(&mut self.recording, name, &entry);
+        }
         self.tree.push_encoded(entry)
     }
 
@@ -235,7 +243,8 @@ impl Assembler<'_> {
             let path = names.collect::<Vec<_>>().join(&b'/');
             self.shared.problem(&PathBuf::from(OsString::from_vec(path)), error);
         })?;
-        folder.push_other(&mut self.recorder, &entry.name.0, encoded)
+        let is_interrupted = matches!(entry.kind, Kind::LeftOut(Why::Interrupted, _));
+        folder.push_other(&mut self.recorder, (&entry.name.0, is_interrupted), encoded)
     }
 
     fn note_numbers(&mut self, entry: &Entry) {

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::directory::{Directory, stat_in};
 use super::names::Names;
@@ -20,8 +21,14 @@ const MAX_ENTRIES: usize = 8192;
 /// Of one directory, so many entries are asked about ahead.
 const MAX_ENTRIES_OF_ONE: usize = 2048;
 
+/// What was seen longer ago is looked at again: a walk that waits for slow files needs no help, and what vanished or came meanwhile is to be
+/// told as it is.
+const FRESH: Duration = Duration::from_millis(200);
+
 /// A directory that was listed ahead.
 pub(super) struct Listing {
+    /// When.
+    pub(super) seen: Instant,
     /// What it was before it was opened.
     pub(super) found: Stat,
     pub(super) directory: Arc<Directory>,
@@ -32,6 +39,11 @@ pub(super) struct Listing {
     pub(super) failure: Option<io::Error>,
     /// What the first names are, as far as that could be told.
     pub(super) stats: Vec<Option<Stat>>,
+}
+
+/// Whether what was seen then can be taken for what is now.
+pub(super) fn is_fresh(seen: Instant) -> bool {
+    seen.elapsed() < FRESH
 }
 
 /// The threads that list ahead of one walk.
@@ -153,7 +165,7 @@ impl Ahead {
                     queue.entries -= done.entries();
                     let done = queue.slots.remove(&key).flatten();
                     self.shared.wake(&queue);
-                    return done?.0;
+                    return done?.0.filter(|listing| is_fresh(listing.seen));
                 }
                 None => {
                     let wanted =
@@ -219,6 +231,7 @@ fn run(shared: &Shared) {
 
 /// Lists a directory on this file system, and asks about what is in it. What is odd in any way is left to the walk.
 fn list(parent: &Arc<Directory>, place: Place, name: &[u8]) -> Option<Listing> {
+    let seen = Instant::now();
     let found = stat_in(&*parent.descriptor().ok()?, name).ok()?;
     if !found.is_dir() || (found.dev, found.mount) != place {
         return None;
@@ -230,5 +243,5 @@ fn list(parent: &Arc<Directory>, place: Place, name: &[u8]) -> Option<Listing> {
     let fd = directory.descriptor().ok()?;
     let (names, failure) = Names::list(&fd);
     let stats = names.iter().take(MAX_ENTRIES_OF_ONE).map(|name| stat_in(&fd, name).ok()).collect();
-    Some(Listing { found, directory, opened, names, failure, stats })
+    Some(Listing { seen, found, directory, opened, names, failure, stats })
 }

@@ -11,11 +11,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::ahead::{Ahead, Listing};
+use super::ahead::{self, Ahead, Listing};
 use super::directory::{self, Directory};
 use super::file::Found;
 use super::filesystem::{FileSystem, sync_source};
@@ -107,14 +108,19 @@ struct Known {
 }
 
 /// The names in a directory, what stopped the listing, and what the first ones are as far as that is known.
-type Listed = (Names, Option<io::Error>, Vec<Option<Stat>>);
+type Listed = (Names, Option<io::Error>, Option<Seen>);
+
+/// What the first names in a directory are, as seen ahead of the walk.
+struct Seen {
+    stats: Vec<Option<Stat>>,
+    at: Instant,
+}
 
 struct Frame {
     directory: Arc<Directory>,
     stat: Stat,
     names: Names,
-    /// What the first names are, where that was asked ahead.
-    stats: Vec<Option<Stat>>,
+    seen: Option<Seen>,
     /// The names before this one were offered to those who list ahead.
     offered: usize,
     /// How long the path was before this directory's name.
@@ -245,8 +251,8 @@ impl Walk {
         }
         if stat.is_dir() {
             let (itself, stat, listed) = if let Some(listing) = known.listing {
-                let Listing { directory, opened, names, failure, stats, .. } = listing;
-                (directory, opened, Some((names, failure, stats)))
+                let Listing { seen, directory, opened, names, failure, stats, .. } = listing;
+                (directory, opened, Some((names, failure, Some(Seen { stats, at: seen }))))
             } else {
                 let (itself, stat) = parent.enter(name)?;
                 (itself, stat, None)
@@ -301,11 +307,11 @@ impl Walk {
             let is_synced = self.options.sync && rustix::fs::syncfs(&*fd).is_ok();
             self.meet(&fd, &stat, &itself.path(), is_synced);
         }
-        let (names, failure, stats) = if let Some(listed) = listed {
+        let (names, failure, seen) = if let Some(listed) = listed {
             listed
         } else {
             let (names, failure) = Names::list(&*itself.descriptor()?);
-            (names, failure, Vec::new())
+            (names, failure, None)
         };
         let failure = match failure {
             Some(failure) if names.is_empty() => return Err(failure),
@@ -321,7 +327,7 @@ impl Walk {
         }
         let mark = self.options.filter.mark(&itself, |name| names.contains(name));
         let directory = itself.clone();
-        self.frames.push(Frame { directory, stat, names, stats, offered: 0, path_len, failure, mark });
+        self.frames.push(Frame { directory, stat, names, seen, offered: 0, path_len, failure, mark });
         self.offer(OFFERED);
         Ok(Step::Enter(Found { name: name.to_vec(), stat, parent: parent.clone(), itself: Some(itself) }))
     }
@@ -434,7 +440,9 @@ impl Iterator for Walk {
             });
         }
         let parent = frame.directory.clone();
-        let mut known = Known { stat: frame.stats.get(number).copied().flatten(), ..Known::default() };
+        let seen = frame.seen.as_ref().filter(|seen| ahead::is_fresh(seen.at));
+        let stat = seen.and_then(|seen| seen.stats.get(number).copied().flatten());
+        let mut known = Known { stat, ..Known::default() };
         if frame.names.is_dir(number) {
             known.listing = self.ahead.as_ref().and_then(|ahead| ahead.take(&parent, &name));
             if let Some(listing) = &known.listing {

@@ -39,7 +39,7 @@ fn a_tree_with_everything_comes_back_with_and_without_local_state() {
 
     // Locks belong to the open file: another opener in any process keeps the program out.
     let caches = world.caches();
-    let [cache, state] = &caches[..] else { panic!("{caches:?}") };
+    let [cache, state, _] = &caches[..] else { panic!("{caches:?}") };
     let cache = redb::Database::open(cache).unwrap();
     let new_state = fs::File::create(state.with_extension("new")).unwrap();
     rustix::fs::flock(&new_state, rustix::fs::FlockOperation::LockExclusive).unwrap();
