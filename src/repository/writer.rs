@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::backend::Backend;
 use crate::chunk::PutChunk;
@@ -102,13 +102,18 @@ pub struct Writer {
     open_trees: Mutex<FrameBuilder>,
     open_data: Mutex<FrameBuilder>,
     jobs: Option<Sender<Job>>,
+    /// The frames in the order of their jobs, for the packer: which thread is quicker must not decide what a pack holds.
+    ordered: Option<Sender<Waiting>>,
     compressors: Vec<JoinHandle<()>>,
     packer: Option<JoinHandle<Facts>>,
     adopted: Vec<Facts>,
 }
 
-/// Chunks for the compressors.
-type Job = (PackKind, FrameBuilder);
+/// Chunks for the compressors, and where to send the frame.
+type Job = (FrameBuilder, Sender<ReadyFrame>);
+
+/// Where a frame will come.
+type Waiting = (PackKind, Receiver<ReadyFrame>);
 
 /// What all threads of a run share.
 struct Shared {
@@ -210,22 +215,23 @@ impl Writer {
     fn spawn(shared: Arc<Shared>, compression: Compression, adopted: Vec<Facts>) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (jobs, waiting_jobs) = bounded::<Job>(WAITING_FRAMES);
-        let (frames, waiting_frames) = bounded::<(PackKind, ReadyFrame)>(WAITING_FRAMES);
+        let (ordered, in_order) = bounded::<Waiting>(WAITING_FRAMES + threads);
         let compressors = (0..threads)
             .map(|_| {
-                let (shared, jobs, frames) = (shared.clone(), waiting_jobs.clone(), frames.clone());
-                std::thread::spawn(move || compress::run(&shared, compression, &jobs, &frames))
+                let (shared, jobs) = (shared.clone(), waiting_jobs.clone());
+                std::thread::spawn(move || compress::run(&shared, compression, &jobs))
             })
             .collect();
         let packer = {
             let shared = shared.clone();
-            std::thread::spawn(move || packer::run(&shared, &waiting_frames))
+            std::thread::spawn(move || packer::run(&shared, &in_order))
         };
         Self {
             shared,
             open_trees: Mutex::default(),
             open_data: Mutex::default(),
             jobs: Some(jobs),
+            ordered: Some(ordered),
             compressors,
             packer: Some(packer),
             adopted,
@@ -330,6 +336,7 @@ impl Writer {
 
     fn join(&mut self) -> Result<Facts> {
         self.jobs = None;
+        self.ordered = None;
         let mut panicked = false;
         for compressor in self.compressors.drain(..) {
             panicked |= compressor.join().is_err();
@@ -380,11 +387,12 @@ impl Writer {
         if open.is_empty() {
             return Ok(());
         }
-        let job = (kind, std::mem::replace(open, self.shared.spare.builder()));
-        match self.jobs.as_ref().map(|jobs| jobs.send(job)) {
-            Some(Ok(())) => Ok(()),
-            _ => Err(Error::Stopped),
-        }
+        let (frame, waiting) = bounded(1);
+        let job = (std::mem::replace(open, self.shared.spare.builder()), frame);
+        let (Some(jobs), Some(ordered)) = (&self.jobs, &self.ordered) else { return Err(Error::Stopped) };
+        // Its place first: who compresses waits for nobody, so the frame comes.
+        let sent = ordered.send((kind, waiting)).is_ok() && jobs.send(job).is_ok();
+        if sent { Ok(()) } else { Err(Error::Stopped) }
     }
 
     fn flush(&self, kind: PackKind, open: &Mutex<FrameBuilder>) -> Result<()> {

@@ -13,8 +13,10 @@ use vault::snapshot::{Content, Entry, Kind, TreeNode, counter};
 use super::{new_repository, noise, options, save};
 use crate::support::repository::{self, is_encrypted};
 use crate::support::scratch::Scratch;
-use vault::chunk::GetChunk;
+use vault::chunk::{GetChunk, PutChunk};
+use vault::event::Silent;
 use vault::id::{ChunkId, ChunkKind};
+use vault::repository::WriteOptions;
 
 /// The directories of all packs of one kind.
 fn directories(place: &Path, kind: PackKind) -> Vec<Directory> {
@@ -77,6 +79,25 @@ fn what_does_not_compress_is_stored_raw_and_the_rest_is_not() {
         let tag_len = if is_encrypted() { 16 } else { 0 };
         assert!(codec == 1 || frames.iter().all(|frame| frame.stored_len == frame.plain_len + tag_len));
     }
+}
+
+#[test]
+fn frames_lie_in_packs_in_the_order_in_which_they_were_gathered_however_long_each_takes() {
+    const ROUNDS: u64 = 40;
+    let scratch = Scratch::new();
+    let place = new_repository(&scratch);
+    let repository = repository::open(Arc::new(LocalFolder::new(&place))).unwrap();
+    for round in 0..ROUNDS {
+        let options = WriteOptions { pack_len: 256 << 10, ..WriteOptions::new(Arc::new(Silent)) };
+        let mut writer = repository.writer(&options).unwrap();
+        // The first one fills a pack. Another thread has the second one ready long before it.
+        writer.put(ChunkKind::Data, &noise(round, 400_000)).unwrap();
+        writer.put(ChunkKind::Data, &noise(round + ROUNDS, 100)).unwrap();
+        writer.finish().unwrap();
+    }
+    let data = directories(&place, PackKind::Data);
+    let frames: Vec<usize> = data.iter().map(|pack| pack.frames.len()).collect();
+    assert!(frames.len() as u64 == 2 * ROUNDS && frames.iter().all(|count| *count == 1), "{frames:?}");
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use std::sync::Mutex;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
 use crate::error::Error;
-use crate::pack::{Compression, Compressor, FrameBuilder, PackKind, ReadyFrame};
+use crate::pack::{Compression, Compressor, FrameBuilder};
 use crate::repository::writer::{DATA_FRAME_LEN, Job, Shared};
 
 /// Buffers kept for the next frames.
@@ -34,22 +34,17 @@ impl Spare {
 }
 
 /// A compressing thread.
-pub(super) fn run(
-    shared: &Shared,
-    compression: Compression,
-    jobs: &Receiver<Job>,
-    frames: &Sender<(PackKind, ReadyFrame)>,
-) {
+pub(super) fn run(shared: &Shared, compression: Compression, jobs: &Receiver<Job>) {
     let failed = |error| Error::Frame { source: error };
     let mut compressor = match Compressor::new(compression, shared.keys.ids().clone()) {
         Ok(compressor) => compressor,
         Err(error) => return shared.fail(failed(error)),
     };
-    for (kind, mut builder) in jobs {
+    for (mut builder, waiting) in jobs {
         match compressor.compress(&mut builder) {
             Ok(frame) => {
                 shared.spare.take_back(builder.into_buffer());
-                if frames.send((kind, frame)).is_err() {
+                if waiting.send(frame).is_err() {
                     return;
                 }
             }

@@ -2,20 +2,25 @@
 
 use crossbeam_channel::Receiver;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::index::Facts;
 use crate::pack::{PackKind, PackWriter, ReadyFrame, pack_file_name};
-use crate::repository::writer::{Shared, segments};
+use crate::repository::writer::{Shared, Waiting, segments};
 
 /// So many facts are published as a segment of their own, so that memory does not grow with a first snapshot.
 const FACTS_IN_MEMORY: usize = 400_000;
 
 /// Runs until no more frames come, and returns the facts that no segment has yet. After a failure it ends; whoever
 /// sends it frames then ends too.
-pub(super) fn run(shared: &Shared, frames: &Receiver<(PackKind, ReadyFrame)>) -> Facts {
+pub(super) fn run(shared: &Shared, in_order: &Receiver<Waiting>) -> Facts {
     let mut packer = Packer { shared, data: None, trees: None, facts: Facts::default() };
     let mut outcome = Ok(());
-    for (kind, frame) in frames {
+    for (kind, waiting) in in_order {
+        // A thread that failed has said why.
+        let Ok(frame) = waiting.recv() else {
+            outcome = Err(Error::Stopped);
+            break;
+        };
         outcome = packer.add(kind, &frame);
         shared.spare.take_back(frame.into_buffer());
         if outcome.is_err() {
