@@ -131,7 +131,7 @@ impl BackupOptions {
     }
 
     /// How the sources are walked.
-    fn walk_options(&self, repository: &Path) -> WalkOptions {
+    fn walk_options(&self, repository: &Path, threads: usize) -> WalkOptions {
         WalkOptions {
             filter: self.filter.clone(),
             one_file_system: self.one_file_system,
@@ -139,7 +139,7 @@ impl BackupOptions {
             cache: self.cache_folder.clone(),
             // Pending writes through old memory maps move ctime now rather than after we looked.
             sync: true,
-            ahead: std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).min(3),
+            ahead: threads.saturating_sub(1).min(3),
         }
     }
 }
@@ -389,7 +389,7 @@ fn run(
     sources: &[place::Placed],
     stream: Option<StreamSource>,
 ) -> Result<Assembled> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = shared.writer.threads();
     let (groups, waiting_groups) = bounded::<read::Group>(GROUPS_UNDER_WAY);
     let (ordered, in_order) = bounded::<read::Answer>(GROUPS_UNDER_WAY);
     let is_saved = &AtomicBool::new(false);
@@ -401,7 +401,7 @@ fn run(
         drop(waiting_groups);
         let assembling = scope.spawn(move || assemble::run(shared, state, sources, &in_order));
         if options.count_ahead && !shared.has_predecessor {
-            let walk_options = options.walk_options(&shared.repository);
+            let walk_options = options.walk_options(&shared.repository, threads);
             scope.spawn(move || count::run(shared, walk_options, sources, is_saved));
         }
         let mut conductor = Conductor::new(shared, groups, ordered);

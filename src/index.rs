@@ -27,6 +27,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::backend::Backend;
+use crate::budget::Budget;
 use crate::error::{Corruption, Error, Result};
 use crate::id::{ChunkId, ChunkKind, PackId, SegmentId};
 use crate::pack::{Location, PackFile, pack_file_name};
@@ -87,6 +88,7 @@ impl Index {
         keys: &Keys,
         segments: &[SegmentId],
         present: PresentPacks,
+        budget: Budget,
     ) -> Result<(Self, Problems)> {
         let (mut problems, mut damaged) = (Vec::new(), Vec::new());
         let mut opened = Vec::new();
@@ -114,7 +116,7 @@ impl Index {
             uncovered: Facts::default(),
             uncovered_packs: Vec::new(),
             present,
-            blocks: segment::BlockCache::default(),
+            blocks: segment::BlockCache::new(budget),
             damaged,
             set_aside: Vec::new(),
             found: Mutex::default(),

@@ -16,7 +16,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | leaves | [`id`] [`error`] [`codec`] [`field`] [`header`] [`event`] [`backend`] [`pattern`] [`rate`] [`session`] [`guard`] [`seal`] |
+//! | leaves | [`id`] [`error`] [`codec`] [`field`] [`header`] [`event`] [`backend`] [`pattern`] [`rate`] [`session`] [`guard`] [`seal`] [`budget`] |
 //! | bytes | [`chunk`], then [`pack`], then [`index`] |
 //! | trees | [`snapshot`], then [`browse`] |
 //! | the store | [`repository`] |
@@ -57,6 +57,7 @@
 pub mod backend;
 pub mod backup;
 pub mod browse;
+pub mod budget;
 pub mod check;
 pub mod chunk;
 pub mod codec;

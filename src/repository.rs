@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::backend::{Backend, Listed, read_whole};
+use crate::budget::Budget;
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
 use crate::header::{HEADER_LEN, MAX_OBJECT_LEN, Magic, open_object};
@@ -62,6 +63,7 @@ pub struct Repository {
     config_bytes: Vec<u8>,
     copy: CopyInfo,
     keys: Keys,
+    budget: Budget,
     /// What the keys are made from, and the key file that it was in, once the repository is unlocked.
     master: Option<(Secret, Option<KeyId>)>,
     problems: Problems,
@@ -88,8 +90,9 @@ impl Repository {
         // A feature that forbids writing is met again when something is to be written.
         let _ = config::check_features(&*backend)?;
         let keys = if config.is_encrypted() { Keys::locked(id) } else { Keys::plain(id) };
+        let (budget, master) = (Budget::default(), None);
         let repository =
-            Self { backend, config, config_bytes, copy, keys, master: None, problems: Vec::new() };
+            Self { backend, config, config_bytes, copy, keys, budget, master, problems: Vec::new() };
         if !repository.config.is_encrypted() && !repository.key_ids()?.is_empty() {
             return Err(Error::damaged("config")(Corruption::KeysBesidePlain));
         }
@@ -125,6 +128,18 @@ impl Repository {
     #[must_use]
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// What operations on it may take of memory and threads.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// Gives it another budget than the default.
+    #[must_use]
+    pub fn with_budget(self, budget: Budget) -> Self {
+        Self { budget, ..self }
     }
 
     /// What was found damaged on opening, though something else stood in for it.
@@ -267,7 +282,7 @@ impl Repository {
     /// Any error of the medium. Damage to the index is none: see [`Reader::problems`].
     pub fn reader(&self) -> Result<Reader> {
         let (index, problems) = self.load_index()?;
-        Ok(Reader::new(self.backend.clone(), self.keys.clone(), index, problems))
+        Ok(Reader::new(self, index, problems))
     }
 
     fn load_index(&self) -> Result<(Index, Problems)> {
@@ -275,7 +290,7 @@ impl Repository {
         loop {
             let segments = self.segment_ids()?;
             let present = self.present_packs()?;
-            match Index::load(&self.backend, &self.keys, &segments, present) {
+            match Index::load(&self.backend, &self.keys, &segments, present, self.budget) {
                 Err(error) if is_vanished(&error) && tries < LISTING_TRIES => tries += 1,
                 other => return other,
             }

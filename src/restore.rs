@@ -11,12 +11,15 @@
 
 mod content;
 mod delete;
+mod frames;
 mod metadata;
 mod other;
 mod place;
 mod plan;
 mod target;
 mod walk;
+
+pub use frames::Frames;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -28,58 +31,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::chunk::GetChunk;
 use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
-use crate::id::{ChunkId, ChunkKind, IdKeys};
-use crate::pack::Location;
 use crate::rate::RateLimit;
-use crate::repository::Reader;
 use crate::snapshot::tree::Entries;
 use crate::snapshot::{Entry, Kind, Snapshot, Why};
-
-/// What restoring asks of a repository: chunks, and where they lie, so that each frame is read once.
-pub trait Frames: GetChunk {
-    /// Where a data chunk lies.
-    ///
-    /// # Errors
-    /// `ChunkMissing`.
-    fn locate(&self, id: &ChunkId) -> Result<Location>;
-
-    /// Reads one frame and hands over those of its chunks that are wanted, by their place in `wanted`, each one verified
-    /// against its id.
-    ///
-    /// # Errors
-    /// The damage or error of the frame as a whole; then nothing was handed over.
-    fn read_frame(
-        &self,
-        wanted: &[(ChunkId, Location)],
-        take: &mut dyn FnMut(usize, Result<&[u8]>),
-    ) -> Result<()>;
-
-    /// The keys that name chunks.
-    fn keys(&self) -> &IdKeys;
-}
-
-impl Frames for Reader {
-    fn locate(&self, id: &ChunkId) -> Result<Location> {
-        self.locate(ChunkKind::Data, id)
-    }
-
-    fn read_frame(
-        &self,
-        wanted: &[(ChunkId, Location)],
-        take: &mut dyn FnMut(usize, Result<&[u8]>),
-    ) -> Result<()> {
-        let Some((_, location)) = wanted.first() else { return Ok(()) };
-        let frame = self.frame(location)?;
-        for (index, (id, location)) in wanted.iter().enumerate() {
-            take(index, self.chunk(&frame, location, ChunkKind::Data, id));
-        }
-        Ok(())
-    }
-
-    fn keys(&self) -> &IdKeys {
-        self.keys().ids()
-    }
-}
 
 /// Which part of a snapshot is wanted. Paths are those in the snapshot, without a leading slash.
 pub trait Select: Send + Sync {

@@ -95,7 +95,7 @@ impl<'a> Conductor<'a> {
         name: &[u8],
         covered: &mut HashSet<PathBuf>,
     ) -> Result<()> {
-        let walk_options = options.walk_options(&self.shared.repository);
+        let walk_options = options.walk_options(&self.shared.repository, self.shared.writer.threads());
         let mut walks = vec![(Walk::new(root, &walk_options)?, Some(name.to_vec()))];
         let mut stopped = false;
         while let Some((walk, root_name)) = walks.last_mut() {

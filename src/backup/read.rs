@@ -60,7 +60,9 @@ pub(super) enum Made {
 pub(super) fn run<'a>(shared: &'a Shared<'a>, state: &'a LocalState, groups: &Receiver<Group>) {
     let mut reader = Reader { shared, lookup: state.lookup(), contents: ContentWriter::new(shared) };
     for group in groups {
+        let working = shared.writer.working();
         let made = group.nodes.into_iter().map(|node| reader.make(node)).collect::<Result<Vec<_>>>();
+        drop(working);
         let failed = made.is_err();
         // Nobody waits for it if the assembler has given up; then the walk ends soon.
         if group.reply.send(made).is_err() || failed {

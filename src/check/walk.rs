@@ -18,7 +18,7 @@ use crate::snapshot::list;
 use crate::snapshot::tree;
 use crate::snapshot::{Content, Entry, Kind, ListNode, Piece, TreeChild, TreeNode, sum_pieces};
 
-/// So many references to data chunks are gathered, then sorted and asked for: 36 MiB.
+/// So many references to data chunks are gathered, then sorted and asked for, in a budget of the default size: 36 MiB.
 const BATCH: usize = 1 << 20;
 /// So many missing chunks that nothing accounts for have a damage of their own.
 const MISSING_NAMED: usize = 1000;
@@ -101,6 +101,7 @@ impl Walk {
 impl Check<'_> {
     /// Visits everything that the snapshots need.
     pub(super) fn walk(&mut self, starts: &[Start]) -> Result<()> {
+        let most = self.repository.budget().share_at_most(BATCH);
         let mut walk = Walk { seen: HashSet::new(), stack: Vec::new(), data: Vec::new() };
         for start in starts {
             walk.entry(&start.entry);
@@ -110,7 +111,7 @@ impl Check<'_> {
             while let Some(task) = walk.stack.pop() {
                 self.go_on()?;
                 self.visit(&mut walk, &task)?;
-                if walk.data.len() >= BATCH {
+                if walk.data.len() >= most {
                     self.data_chunks(&mut walk.data)?;
                 }
             }

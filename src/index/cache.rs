@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::guard::{self, Guarded};
 use crate::header::array;
@@ -22,6 +23,7 @@ use crate::pack::{Location, Placed};
 const CHUNKS: TableDefinition<&[u8; 32], &[u8; VALUE_LEN]> = TableDefinition::new("chunks");
 const SEGMENTS: TableDefinition<&[u8; 32], ()> = TableDefinition::new("segments");
 const VALUE_LEN: usize = 57;
+/// What redb may keep in memory, in a budget of the default size.
 const MEMORY_BYTES: usize = 32 << 20;
 const FILE_NAME: &str = "chunks.redb";
 
@@ -43,18 +45,18 @@ impl ChunkCache {
     /// # Errors
     /// `Cache` if it is locked by another process or cannot be made: the caller goes on without it. Any error of a segment, `NotFound`
     /// among them if it vanished.
-    pub fn open(folder: &Path, index: &mut Index) -> Result<Self> {
+    pub fn open(folder: &Path, index: &mut Index, budget: Budget) -> Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)
             .map_err(Error::path("create", folder))?;
         let path = folder.join(FILE_NAME);
-        match Self::open_and_fill(&path, index) {
+        match Self::open_and_fill(&path, index, budget) {
             Err(Failure::Doubt(_)) => {
                 // Also reached when redb cannot read what another version wrote.
                 fs::remove_file(&path).map_err(Error::path("remove", &path))?;
-                Self::open_and_fill(&path, index)
+                Self::open_and_fill(&path, index, budget)
             }
             other => other,
         }
@@ -67,10 +69,11 @@ impl ChunkCache {
         })
     }
 
-    fn open_and_fill(path: &Path, index: &mut Index) -> Result<Self, Failure> {
+    fn open_and_fill(path: &Path, index: &mut Index, budget: Budget) -> Result<Self, Failure> {
         guarded(|| {
             let file = open_private(path).map_err(|error| Failure::Doubt(error.to_string()))?;
-            let database = match redb::Builder::new().set_cache_size(MEMORY_BYTES).create_file(file) {
+            let memory = budget.share(MEMORY_BYTES);
+            let database = match redb::Builder::new().set_cache_size(memory).create_file(file) {
                 Ok(database) => database,
                 Err(DatabaseError::DatabaseAlreadyOpen) => return Err(Failure::Locked),
                 Err(error) => return Err(Failure::Doubt(error.to_string())),

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, StoredFile};
+use crate::budget::Budget;
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
 use crate::field::{Field, validate_fields};
@@ -42,7 +43,7 @@ pub const MAX_SUPERSEDED: usize = 4096;
 const CHECKSUM_LEN: usize = seal::TAG_LEN;
 /// The most bytes of the header's body.
 const MAX_BODY_LEN: u64 = 4 << 20;
-/// How many blocks are kept in memory, in each of two generations: 16 MiB.
+/// How many blocks are kept in memory, in each of two generations, in a budget of the default size: 32 MiB together.
 const CACHED_BLOCKS: usize = 256;
 
 /// What a segment says before its facts.
@@ -139,29 +140,39 @@ struct SegmentSeal {
 }
 
 /// Blocks read lately, shared by the segments of an index.
-#[derive(Default)]
-pub(super) struct BlockCache(Mutex<[Blocks; 2]>);
+pub(super) struct BlockCache {
+    generations: Mutex<[Blocks; 2]>,
+    /// Blocks in each.
+    most: usize,
+}
 
 type Blocks = HashMap<(SegmentId, usize), Arc<Vec<Row>>>;
 
 impl BlockCache {
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { generations: Mutex::default(), most: budget.share(CACHED_BLOCKS) }
+    }
+
     fn get(&self, key: (SegmentId, usize)) -> Option<Arc<Vec<Row>>> {
-        let mut generations = self.0.lock().ok()?;
-        let [young, old] = &mut *generations;
-        if let Some(block) = young.get(&key) {
+        let mut generations = self.generations.lock().ok()?;
+        if let Some(block) = generations[0].get(&key) {
             return Some(block.clone());
         }
-        let block = old.remove(&key)?;
-        young.insert(key, block.clone());
+        let block = generations[1].remove(&key)?;
+        self.keep(&mut generations, key, &block);
         Some(block)
     }
 
-    fn put(&self, key: (SegmentId, usize), block: Arc<Vec<Row>>) {
-        let Ok(mut generations) = self.0.lock() else { return };
-        if generations[0].len() >= CACHED_BLOCKS {
-            generations[1] = std::mem::take(&mut generations[0]);
+    fn put(&self, key: (SegmentId, usize), block: &Arc<Vec<Row>>) {
+        let Ok(mut generations) = self.generations.lock() else { return };
+        self.keep(&mut generations, key, block);
+    }
+
+    fn keep(&self, [young, old]: &mut [Blocks; 2], key: (SegmentId, usize), block: &Arc<Vec<Row>>) {
+        if young.len() >= self.most {
+            *old = std::mem::take(young);
         }
-        generations[0].insert(key, block);
+        young.insert(key, block.clone());
     }
 }
 
@@ -276,7 +287,7 @@ impl Segment {
                 block
             } else {
                 let block = Arc::new(self.with_file(|file| self.read_block(file, number))?);
-                cache.put(key, block.clone());
+                cache.put(key, &block);
                 block
             };
             facts::find_in_rows(&block, &self.header.packs, id, found);

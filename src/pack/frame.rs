@@ -71,6 +71,12 @@ impl FrameBuilder {
         self.buffer
     }
 
+    /// Whether it has any memory yet.
+    #[must_use]
+    pub fn has_buffer(&self) -> bool {
+        self.buffer.capacity() > 0
+    }
+
     /// Adds a chunk. The caller keeps the limits: see [`FrameBuilder::has_room_for`].
     pub fn push(&mut self, kind: ChunkKind, id: ChunkId, plain: &[u8]) {
         let len = u32::try_from(plain.len()).unwrap_or(u32::MAX);

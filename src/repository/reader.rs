@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::backend::Backend;
+use crate::budget::Budget;
 use crate::chunk::GetChunk;
 use crate::error::{Corruption, Error, Result};
 use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::index::{Index, Problems};
 use crate::pack::{Frame, FrameChunk, Location, PackFile, PackKind, pack_file_name};
+use crate::repository::Repository;
 use crate::seal::Keys;
 
-/// Plain bytes of frames kept, in each of two generations.
+/// Plain bytes of frames kept, in each of two generations, in a budget of the default size.
 const CACHED_BYTES: usize = 16 << 20;
 /// Packs kept open.
 const OPEN_PACKS: usize = 128;
@@ -20,6 +22,7 @@ const OPEN_PACKS: usize = 128;
 pub struct Reader {
     backend: Arc<dyn Backend>,
     keys: Keys,
+    budget: Budget,
     index: Index,
     problems: Problems,
     frames: Mutex<FrameCache>,
@@ -30,6 +33,8 @@ type FrameKey = (PackId, u32);
 
 #[derive(Default)]
 struct FrameCache {
+    /// Plain bytes in each generation.
+    most: usize,
     young: HashMap<FrameKey, Arc<Frame>>,
     young_bytes: usize,
     old: HashMap<FrameKey, Arc<Frame>>,
@@ -46,7 +51,7 @@ impl FrameCache {
     }
 
     fn put(&mut self, key: FrameKey, frame: Arc<Frame>) {
-        if self.young_bytes >= CACHED_BYTES {
+        if self.young_bytes >= self.most {
             self.old = std::mem::take(&mut self.young);
             self.young_bytes = 0;
         }
@@ -56,8 +61,23 @@ impl FrameCache {
 }
 
 impl Reader {
-    pub(super) fn new(backend: Arc<dyn Backend>, keys: Keys, index: Index, problems: Problems) -> Self {
-        Self { backend, keys, index, problems, frames: Mutex::default(), packs: Mutex::default() }
+    pub(super) fn new(repository: &Repository, index: Index, problems: Problems) -> Self {
+        let budget = repository.budget();
+        Self {
+            backend: repository.backend().clone(),
+            keys: repository.keys().clone(),
+            budget,
+            index,
+            problems,
+            frames: Mutex::new(FrameCache { most: budget.share(CACHED_BYTES), ..FrameCache::default() }),
+            packs: Mutex::default(),
+        }
+    }
+
+    /// What operations on the repository may take.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.budget
     }
 
     /// What was damaged in the index, though packs stood in for it.

@@ -1,12 +1,13 @@
 //! From chunks to published packs, segments and snapshots.
 //!
-//! Threads: any number of callers `put`; a few compress and verify frames; one lays them into packs and publishes packs and
-//! segments. Channels are short, so memory is bounded by a few frames per thread. `compress` has the threads that compress, `adopt` takes over packs that no segment names,
+//! Threads: any number of callers `put`; those that gather data compress and verify their own frames while all cores are busy, and else leave that
+//! to others; one lays frames into packs and publishes packs and segments. Channels are short, so memory is bounded by a few frames per thread. `batch` gathers the data of one thread, `compress` has the threads that compress, `adopt` takes over packs that no segment names,
 //! `dedup` decides what is new, `packer` is the publishing thread, `segments` publishes and merges segments, `damage` says what is damaged.
 //!
 //! Nothing is acknowledged before [`Writer::finish`] and the publishing of a snapshot have returned `[DUR-6]`.
 
 mod adopt;
+mod batch;
 mod compress;
 mod damage;
 mod dedup;
@@ -14,17 +15,20 @@ mod dry;
 mod packer;
 mod segments;
 
+pub use batch::DataBatch;
+pub use compress::Working;
 pub(crate) use segments::clean_up;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::backend::Backend;
+use crate::budget::Budget;
 use crate::chunk::PutChunk;
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
@@ -32,13 +36,13 @@ use crate::event::{Event, Observer};
 use crate::header::{Magic, seal_object};
 use crate::id::{self, ChunkId, ChunkKind, PackId, SnapshotId};
 use crate::index::{ChunkCache, Facts, Index, Problems, is_vanished};
-use crate::pack::{Compression, FrameBuilder, MAX_CHUNK_LEN, MAX_PACK_LEN, PackKind, ReadyFrame};
+use crate::pack::{Compression, FrameBuilder, MAX_PACK_LEN, PackKind, ReadyFrame};
 use crate::repository::{Repository, decode_snapshot, object};
 use crate::seal::Keys;
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 
-use compress::Spare;
+use compress::{Compressors, Spare};
 use damage::Said;
 use dedup::Claims;
 
@@ -130,6 +134,13 @@ struct Shared {
     used_packs: Mutex<HashSet<PackId>>,
     failure: Mutex<Option<Error>>,
     spare: Spare,
+    compressors: Compressors,
+    compression: Compression,
+    budget: Budget,
+    /// The threads that read, or compress, just now.
+    working: AtomicUsize,
+    /// How many of these there are at most: each has memory, and a core.
+    threads: usize,
     chunks: AtomicU64,
     plain_bytes: AtomicU64,
     stored_bytes: AtomicU64,
@@ -179,7 +190,7 @@ impl Writer {
         refuse_sealed(&mut problems)?;
         problems.extend(index.unfit_packs()?);
         // What is damaged in the index is known before anything is relied on.
-        let cache = open_cache(options, &mut index)?;
+        let cache = open_cache(options, &mut index, repository.budget())?;
         problems.extend(index.take_problems());
         let said = Said::default();
         for problem in &problems {
@@ -191,6 +202,7 @@ impl Writer {
         let adopting =
             adopt::Adopting { backend: &*backend, observer: &*options.observer, said: &said, stop };
         let adopted = adopting.adopt(&mut index, repository.keys())?;
+        let threads = compress::threads(repository, options.compression);
         let shared = Arc::new(Shared {
             backend,
             keys: repository.keys().clone(),
@@ -204,22 +216,26 @@ impl Writer {
             claims: Claims::default(),
             used_packs: Mutex::default(),
             failure: Mutex::new(None),
-            spare: Spare::default(),
+            spare: Spare::new(threads + WAITING_FRAMES),
+            compressors: Compressors::default(),
+            compression: options.compression,
+            working: AtomicUsize::new(0),
+            threads,
+            budget: repository.budget(),
             chunks: AtomicU64::new(0),
             plain_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
         });
-        Ok(Self::spawn(shared, options.compression, adopted))
+        Ok(Self::spawn(shared, adopted))
     }
 
-    fn spawn(shared: Arc<Shared>, compression: Compression, adopted: Vec<Facts>) -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    fn spawn(shared: Arc<Shared>, adopted: Vec<Facts>) -> Self {
         let (jobs, waiting_jobs) = bounded::<Job>(WAITING_FRAMES);
-        let (ordered, in_order) = bounded::<Waiting>(WAITING_FRAMES + threads);
-        let compressors = (0..threads)
+        let (ordered, in_order) = bounded::<Waiting>(WAITING_FRAMES + shared.threads);
+        let compressors = (0..shared.threads)
             .map(|_| {
                 let (shared, jobs) = (shared.clone(), waiting_jobs.clone());
-                std::thread::spawn(move || compress::run(&shared, compression, &jobs))
+                std::thread::spawn(move || compress::run(&shared, &jobs))
             })
             .collect();
         let packer = {
@@ -269,6 +285,18 @@ impl Writer {
     #[must_use]
     pub fn batch(&self) -> DataBatch<'_> {
         DataBatch { writer: self, open: FrameBuilder::default(), added: 0 }
+    }
+
+    /// How many threads may read for it, as many as compress.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.shared.threads
+    }
+
+    /// Counts the calling thread as one that keeps a core busy, until the value is dropped.
+    #[must_use]
+    pub fn working(&self) -> Working<'_> {
+        Working::begin(&self.shared)
     }
 
     /// What has been written so far.
@@ -354,19 +382,24 @@ impl Writer {
         self.join().err()
     }
 
-    /// Takes a chunk that was claimed and sends its frame on when it is full.
+    /// Takes a chunk that was claimed; `send` gets its frame when that is full.
     fn gather(
         &self,
-        kind: PackKind,
         open: &mut FrameBuilder,
         chunk: (ChunkKind, ChunkId, &[u8]),
+        mut send: impl FnMut(Job) -> Result<()>,
     ) -> Result<()> {
         let (chunk_kind, id, plain) = chunk;
+        let kind = PackKind::of(chunk_kind);
         self.shared.chunks.fetch_add(1, Ordering::Relaxed);
         self.shared.plain_bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
         self.shared.observer.event(&Event::ChunkAdded { plain_len: plain.len() as u64 });
         if !open.has_room_for(plain.len()) {
-            self.send(kind, open)?;
+            send(self.job(kind, open)?)?;
+        }
+        // Only now, so that a thread which compresses its frame itself has its memory back.
+        if !open.has_buffer() {
+            *open = self.shared.spare.builder();
         }
         open.push(chunk_kind, id, plain);
         let is_of_long_chunks = open.chunk_bytes() >= open.chunk_count() * LONG_CHUNK_LEN;
@@ -376,28 +409,40 @@ impl Writer {
             PackKind::Data => DATA_FRAME_LEN,
         };
         // Small packs have small frames.
-        if open.chunk_bytes() as u64 >= self.shared.pack_len.min(full as u64) {
-            self.send(kind, open)
-        } else {
-            Ok(())
+        let is_full = open.chunk_bytes() as u64 >= self.shared.pack_len.min(full as u64);
+        if is_full { send(self.job(kind, open)?) } else { Ok(()) }
+    }
+
+    /// A frame to be compressed, of what was gathered, and its place among the others.
+    fn job(&self, kind: PackKind, open: &mut FrameBuilder) -> Result<Job> {
+        let (frame, waiting) = bounded(1);
+        // Its place first: who compresses waits for nobody, so the frame comes.
+        match self.ordered.as_ref().map(|ordered| ordered.send((kind, waiting))) {
+            Some(Ok(())) => Ok((std::mem::take(open), frame)),
+            _ => Err(Error::Stopped),
         }
     }
 
-    fn send(&self, kind: PackKind, open: &mut FrameBuilder) -> Result<()> {
-        if open.is_empty() {
-            return Ok(());
+    /// Leaves a frame to the threads that compress.
+    fn send(&self, job: Job) -> Result<()> {
+        match self.jobs.as_ref().map(|jobs| jobs.send(job)) {
+            Some(Ok(())) => Ok(()),
+            _ => Err(Error::Stopped),
         }
-        let (frame, waiting) = bounded(1);
-        let job = (std::mem::replace(open, self.shared.spare.builder()), frame);
-        let (Some(jobs), Some(ordered)) = (&self.jobs, &self.ordered) else { return Err(Error::Stopped) };
-        // Its place first: who compresses waits for nobody, so the frame comes.
-        let sent = ordered.send((kind, waiting)).is_ok() && jobs.send(job).is_ok();
-        if sent { Ok(()) } else { Err(Error::Stopped) }
+    }
+
+    /// The same if a core has nothing to do; or else the frame is back.
+    fn offer(&self, job: Job) -> Option<Job> {
+        if self.shared.working.load(Ordering::Relaxed) >= self.shared.threads {
+            return Some(job);
+        }
+        self.jobs.as_ref()?.try_send(job).err().map(TrySendError::into_inner)
     }
 
     fn flush(&self, kind: PackKind, open: &Mutex<FrameBuilder>) -> Result<()> {
         match open.lock() {
-            Ok(mut open) => self.send(kind, &mut open),
+            Ok(open) if open.is_empty() => Ok(()),
+            Ok(mut open) => self.send(self.job(kind, &mut open)?),
             Err(_) => Err(Error::Stopped),
         }
     }
@@ -419,54 +464,17 @@ impl PutChunk for Writer {
         let pack = PackKind::of(kind);
         let open = if pack == PackKind::Tree { &self.open_trees } else { &self.open_data };
         match open.lock() {
-            Ok(mut open) => self.gather(pack, &mut open, (kind, id, plain))?,
+            Ok(mut open) => self.gather(&mut open, (kind, id, plain), |job| self.send(job))?,
             Err(_) => return Err(Error::Stopped),
         }
         Ok(id)
     }
 }
 
-/// Gathers the data chunks of one thread.
-pub struct DataBatch<'a> {
-    writer: &'a Writer,
-    open: FrameBuilder,
-    added: u64,
-}
-
-impl DataBatch<'_> {
-    /// Stores a data chunk unless it is stored already.
-    ///
-    /// # Errors
-    /// Any error of the repository.
-    pub fn put(&mut self, plain: &[u8]) -> Result<ChunkId> {
-        debug_assert!(plain.len() <= MAX_CHUNK_LEN);
-        let id = self.writer.shared.keys.ids().chunk_id(ChunkKind::Data, plain);
-        if dedup::claim_id(&self.writer.shared, ChunkKind::Data, id)? {
-            self.added += 1;
-            self.writer.gather(PackKind::Data, &mut self.open, (ChunkKind::Data, id, plain))?;
-        }
-        Ok(id)
-    }
-
-    /// How many of the chunks put here were new.
-    #[must_use]
-    pub fn added(&self) -> u64 {
-        self.added
-    }
-
-    /// Sends what is gathered on. Must be called at the end.
-    ///
-    /// # Errors
-    /// Any error of the repository.
-    pub fn flush(&mut self) -> Result<()> {
-        self.writer.send(PackKind::Data, &mut self.open)
-    }
-}
-
 /// The cache, if there may be one; every segment that the run will rely on was read whole on return, and damaged ones are set aside.
-fn open_cache(options: &WriteOptions, index: &mut Index) -> Result<Option<ChunkCache>> {
+fn open_cache(options: &WriteOptions, index: &mut Index, budget: Budget) -> Result<Option<ChunkCache>> {
     if let Some(folder) = &options.cache_folder {
-        match ChunkCache::open(folder, index) {
+        match ChunkCache::open(folder, index, budget) {
             Ok(cache) => return Ok(Some(cache)),
             Err(error) if is_vanished(&error) => return Err(error),
             Err(error) => notice(&*options.observer, &error),

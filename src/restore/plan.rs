@@ -5,18 +5,18 @@
 //! as they would change its time again. Names of one hard-linked file wait for the first of them.
 
 use std::collections::HashMap;
-use std::num::NonZero;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread;
 
+use crate::budget::Budget;
 use crate::codec;
 use crate::error::Result;
 use crate::event::Change;
 use crate::id::{self, ChunkId, ChunkKind, LinkGroup};
 use crate::pack::Location;
-use crate::snapshot::{Content, Entry, Meta};
+use crate::snapshot::{Content, Entry, Meta, Piece};
 
 use super::content::Writing;
 use super::target::{Dir, Inode};
@@ -31,8 +31,8 @@ const MAX_DIRS: u64 = 4096;
 const MIN_DIRS: u64 = 192;
 /// … beside so many descriptors for all else …
 const OTHER_DESCRIPTORS: u64 = 832;
-/// … with paths of so many bytes.
-const MAX_PATHS_LEN: usize = 16 << 20;
+/// … that take so many bytes of memory, with their paths, attributes and lists of chunks.
+const MAX_HELD: usize = 24 << 20;
 /// A file of more bytes than this passes alone, in portions.
 const MAX_TOGETHER: u64 = 64 << 20;
 /// A portion has so many pieces.
@@ -40,6 +40,10 @@ const MAX_NEEDS: usize = 16 << 10;
 /// One thread restores so many neighbours, and more of one directory up to a limit.
 const RUN_LEN: usize = 32;
 const MAX_RUN_LEN: usize = 1024;
+/// So many threads fetch and write: one decodes while another waits for the medium.
+const MAX_THREADS: usize = 8;
+/// Each decodes frames of 4 MiB.
+const THREAD_BYTES: usize = 16 << 20;
 /// So many pieces of a batch wait at most.
 const MAX_GATHERED: usize = 128 << 10;
 
@@ -54,6 +58,22 @@ pub(super) struct Job {
     pub(super) size: u64,
     pub(super) content: Content,
     pub(super) owner: Option<(u32, u32)>,
+}
+
+impl Job {
+    /// The memory it takes, beside what each job takes.
+    fn held(&self) -> usize {
+        let of = |content: &Content| match content {
+            Content::Inline(bytes) => bytes.len(),
+            Content::Pieces(pieces) => pieces.len() * size_of::<Piece>(),
+            Content::List(_) => 0,
+        };
+        let xattrs = self.entry.meta.xattrs.iter();
+        let xattrs: usize =
+            xattrs.map(|xattr| size_of_val(xattr) + xattr.name.len() + of(&xattr.value)).sum();
+        // The content is in the entry as well.
+        self.path.len() + 2 * of(&self.content) + xattrs
+    }
 }
 
 /// A piece to be fetched for a file.
@@ -88,7 +108,7 @@ pub(super) struct Batch {
     finishes: Vec<Finish>,
     bytes: u64,
     dirs: usize,
-    paths_len: usize,
+    held: usize,
 }
 
 /// Files with several names, as far as they are restored.
@@ -164,7 +184,7 @@ impl Batch {
     /// Adds a file. `first` says that it is the first one of its directory in this batch.
     pub(super) fn push(&mut self, run: &Run<'_>, job: Job, first: bool) {
         self.dirs += usize::from(first);
-        self.paths_len += job.path.len();
+        self.held += job.held();
         self.bytes = self.bytes.saturating_add(job.size);
         let links = link_key(&job.entry).map(|group| (lock(&run.links), group));
         let later = links.is_some_and(|(mut links, group)| {
@@ -176,11 +196,11 @@ impl Batch {
     }
 
     /// Whether it is to be restored before anything is added.
-    pub(super) fn is_full(&self) -> bool {
-        self.jobs.len() + self.linked.len() >= MAX_FILES
+    pub(super) fn is_full(&self, budget: Budget) -> bool {
+        self.jobs.len() + self.linked.len() >= budget.share_at_most(MAX_FILES)
             || self.bytes >= MAX_BYTES
             || self.dirs >= max_dirs()
-            || self.paths_len >= MAX_PATHS_LEN
+            || self.held >= budget.share_at_most(MAX_HELD)
     }
 
     /// Has a directory finished after its files.
@@ -284,7 +304,8 @@ impl Run<'_> {
         let ready = {
             let mut gathered = lock(gathered);
             gathered.append(needs);
-            if gathered.len() < MAX_GATHERED { Vec::new() } else { std::mem::take(&mut *gathered) }
+            let most = self.reader.budget().share_at_most(MAX_GATHERED);
+            if gathered.len() < most { Vec::new() } else { std::mem::take(&mut *gathered) }
         };
         self.fetch(ready)
     }
@@ -372,7 +393,7 @@ impl Run<'_> {
 
     /// Calls `work` for each number below `count`, on several threads. The first error ends the restore.
     pub(super) fn in_parallel(&self, count: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
-        let threads = thread::available_parallelism().map_or(2, NonZero::get).clamp(2, 8).min(count);
+        let threads = self.reader.budget().threads(THREAD_BYTES).clamp(2, MAX_THREADS).min(count);
         let next = AtomicUsize::new(0);
         let worker = || {
             loop {

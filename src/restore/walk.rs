@@ -131,7 +131,7 @@ impl<'a> Walk<'a> {
                     }
                 }
             }
-            if self.batch.is_full() {
+            if self.batch.is_full(self.run.reader.budget()) {
                 self.batch.flush(self.run)?;
             }
         }

@@ -4,13 +4,16 @@ mod key;
 mod snapshot;
 mod values;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use vault::budget::{Budget, DEFAULT_MEMORY};
+use vault::error::Result;
 
 pub use key::{AddKeyArgs, ExportKeyArgs, InitArgs, KeyArgs, KeyVerb, RemoveKeyArgs};
 pub use snapshot::SnapshotArgs;
-pub use values::{Rate, Subset, from_timestamp, parse_time};
+pub use values::{Memory, Rate, Subset, from_timestamp, parse_time};
 
 use crate::select::Selector;
 
@@ -93,6 +96,12 @@ pub struct Global {
     /// Neither use nor write caches: slower, the same result
     #[arg(long, global = true, conflicts_with = "cache_dir")]
     pub no_cache: bool,
+    /// Take at most so much memory (suffixes M, G), 96M at least: fewer threads and smaller caches, or more of them [default: 256M]. A passphrase takes what its key was made with, at first
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub memory: Option<Memory>,
+    /// Compute with at most so many threads [default: one for each core]
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<NonZero<usize>>,
     /// Read and write at most so many bytes a second (suffixes K, M, G)
     #[arg(long, global = true, value_name = "RATE")]
     pub limit_rate: Option<Rate>,
@@ -108,6 +117,11 @@ impl Global {
     /// Bytes a second to read at most.
     pub fn read_rate(&self) -> Option<u64> {
         self.limit_read.or(self.limit_rate).map(|rate| rate.0)
+    }
+
+    /// What the verb may take of memory and threads.
+    pub fn budget(&self) -> Result<Budget> {
+        Budget::new(self.memory.map_or(DEFAULT_MEMORY, |memory| memory.0), self.threads)
     }
 
     /// Bytes a second to write at most.

@@ -144,7 +144,7 @@ impl Context {
 
     /// Opens the repository without its keys. One that was encrypted is refused if it says that it is not.
     pub fn open_locked(&self) -> Result<Repository> {
-        let repository = Repository::open(self.backend()?)?;
+        let repository = Repository::open(self.backend()?)?.with_budget(self.global.budget()?);
         if let Some(folder) = places::states() {
             Seen::recall(&folder, &repository)?;
             if let Ok(Some(before)) = Seen::place(&folder, &repository) {

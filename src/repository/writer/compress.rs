@@ -1,54 +1,127 @@
 //! The threads that compress and verify frames, and the memory that frames are gathered in.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::Receiver;
 
-use crate::error::Error;
+use crate::error::{Error, FrameError, Result};
 use crate::pack::{Compression, Compressor, FrameBuilder};
+use crate::repository::Repository;
 use crate::repository::writer::{DATA_FRAME_LEN, Job, Shared};
 
-/// Buffers kept for the next frames.
-const SPARE_BUFFERS: usize = 8;
+/// What a reading and a compressing thread take together, with their frames, up to level 9 …
+const THREAD_BYTES: usize = 20 << 20;
+/// … and how much more at higher levels: zstd's tables for two of them.
+const MORE_BYTES: [(i32, usize); 3] = [(18, 96 << 20), (13, 64 << 20), (10, 32 << 20)];
 
 /// The memory of frames that are done: to get it from the system anew costs a page fault for every 4 KiB.
-#[derive(Default)]
-pub(super) struct Spare(Mutex<Vec<Vec<u8>>>);
+pub(super) struct Spare {
+    buffers: Mutex<Vec<Vec<u8>>>,
+    most: usize,
+}
 
 impl Spare {
+    /// One that keeps at most so many buffers.
+    pub(super) fn new(most: usize) -> Self {
+        Self { buffers: Mutex::default(), most }
+    }
+
     /// A frame to be gathered.
     pub(super) fn builder(&self) -> FrameBuilder {
-        let spare = self.0.lock().ok().and_then(|mut spare| spare.pop());
+        let spare = self.buffers.lock().ok().and_then(|mut spare| spare.pop());
         FrameBuilder::with_buffer(spare.unwrap_or_default())
     }
 
     /// Keeps the memory of a frame that is done, unless it is too small for the next one.
     pub(super) fn take_back(&self, buffer: Vec<u8>) {
-        if let Ok(mut spare) = self.0.lock()
+        if let Ok(mut spare) = self.buffers.lock()
             && buffer.capacity() >= DATA_FRAME_LEN
-            && spare.len() < SPARE_BUFFERS
+            && spare.len() < self.most
         {
             spare.push(buffer);
         }
     }
 }
 
-/// A compressing thread.
-pub(super) fn run(shared: &Shared, compression: Compression, jobs: &Receiver<Job>) {
-    let failed = |error| Error::Frame { source: error };
-    let mut compressor = match Compressor::new(compression, shared.keys.ids().clone()) {
-        Ok(compressor) => compressor,
-        Err(error) => return shared.fail(failed(error)),
+/// A thread counts as one that keeps a core busy while this lives.
+pub struct Working<'a>(&'a AtomicUsize);
+
+impl<'a> Working<'a> {
+    pub(super) fn begin(shared: &'a Shared) -> Self {
+        shared.working.fetch_add(1, Ordering::Relaxed);
+        Self(&shared.working)
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How many threads read, and as many compress: as the budget has room for.
+pub(super) fn threads(repository: &Repository, compression: Compression) -> usize {
+    let more = match compression {
+        Compression::Off => 0,
+        Compression::Level(level) => {
+            MORE_BYTES.iter().find(|(from, _)| level >= *from).map_or(0, |(_, bytes)| *bytes)
+        }
     };
-    for (mut builder, waiting) in jobs {
-        match compressor.compress(&mut builder) {
-            Ok(frame) => {
-                shared.spare.take_back(builder.into_buffer());
-                if waiting.send(frame).is_err() {
-                    return;
-                }
-            }
-            Err(error) => return shared.fail(failed(error)),
+    // A reader's buffer has room for three of the longest chunks, its open frame for one too many.
+    let buffers = repository.config().chunker.max_len as usize * 4;
+    repository.budget().threads(THREAD_BYTES + more + buffers)
+}
+
+/// Compressors that no thread uses just now: there are as many as ever worked at once.
+#[derive(Default)]
+pub(super) struct Compressors(Mutex<Vec<Compressor>>);
+
+impl Compressors {
+    fn with<T>(
+        &self,
+        shared: &Shared,
+        work: impl FnOnce(&mut Compressor) -> Result<T, FrameError>,
+    ) -> Result<T, FrameError> {
+        let idle = self.0.lock().ok().and_then(|mut idle| idle.pop());
+        let mut compressor = match idle {
+            Some(compressor) => compressor,
+            None => Compressor::new(shared.compression, shared.keys.ids().clone())?,
+        };
+        let done = work(&mut compressor)?;
+        if let Ok(mut idle) = self.0.lock() {
+            idle.push(compressor);
+        }
+        Ok(done)
+    }
+}
+
+/// Compresses what was gathered, and sends the frame to its place.
+///
+/// # Errors
+/// `Stopped`: why is kept as the failure of the run.
+pub(super) fn compress(shared: &Shared, (mut builder, waiting): Job) -> Result<()> {
+    match shared.compressors.with(shared, |compressor| compressor.compress(&mut builder)) {
+        Ok(frame) => {
+            shared.spare.take_back(builder.into_buffer());
+            waiting.send(frame).map_err(|_| Error::Stopped)
+        }
+        Err(source) => {
+            // Before its place is given up, so that this is the first failure.
+            shared.fail(Error::Frame { source });
+            Err(Error::Stopped)
+        }
+    }
+}
+
+/// A compressing thread.
+pub(super) fn run(shared: &Shared, jobs: &Receiver<Job>) {
+    for job in jobs {
+        let working = Working::begin(shared);
+        let compressed = compress(shared, job);
+        drop(working);
+        if compressed.is_err() {
+            return;
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::index::Facts;
 use crate::pack::{PackKind, PackWriter, ReadyFrame, pack_file_name};
 use crate::repository::writer::{Shared, Waiting, segments};
 
-/// So many facts are published as a segment of their own, so that memory does not grow with a first snapshot.
+/// So many facts are published as a segment of their own, so that memory does not grow with a first snapshot: in a budget of the default size.
 const FACTS_IN_MEMORY: usize = 400_000;
 
 /// Runs until no more frames come, and returns the facts that no segment has yet. After a failure it ends; whoever
@@ -74,7 +74,7 @@ impl Packer<'_> {
         self.shared.published(&pack_file_name(&pack.id), pack.stored_len);
         self.shared.uses(pack.id);
         self.facts.add_pack(pack.id, pack.stored_len, pack.kind, pack.chunks.into_iter());
-        if self.facts.len() >= FACTS_IN_MEMORY && !self.shared.dry_run {
+        if self.facts.len() >= self.shared.budget.share_at_most(FACTS_IN_MEMORY) && !self.shared.dry_run {
             segments::publish(self.shared, std::mem::take(&mut self.facts))?;
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
+use vault::budget::MIN_MEMORY;
 use vault::pack::Compression;
 use vault::snapshot::Time;
 
@@ -18,6 +19,21 @@ impl FromStr for Rate {
         match parse_size(text.strip_suffix("/s").unwrap_or(text))? {
             0 => Err("a rate must be above 0".to_owned()),
             rate => Ok(Self(rate)),
+        }
+    }
+}
+
+/// Bytes of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory(pub u64);
+
+impl FromStr for Memory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match parse_size(text)? {
+            memory @ MIN_MEMORY.. => Ok(Self(memory)),
+            _ => Err(format!("it is at least {}M", MIN_MEMORY >> 20)),
         }
     }
 }

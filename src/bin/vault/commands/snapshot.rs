@@ -77,7 +77,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Outcome> {
 struct Rehearsal(PathBuf);
 
 impl Rehearsal {
-    fn begin() -> Result<(Repository, Self)> {
+    fn begin(context: &Context) -> Result<(Repository, Self)> {
         let random = u64::from_le_bytes(random());
         let folder = std::env::temp_dir().join(format!("vault-dry-run-{random:016x}"));
         // It must be new: nobody else has put anything into it then.
@@ -85,7 +85,7 @@ impl Rehearsal {
         let rehearsal = Self(folder);
         let backend: Arc<dyn Backend> = Arc::new(LocalFolder::new(&rehearsal.0));
         super::init::make(&*backend, &InitOptions::default())?;
-        Ok((Repository::open(backend)?, rehearsal))
+        Ok((Repository::open(backend)?.with_budget(context.global.budget()?), rehearsal))
     }
 }
 
@@ -104,7 +104,7 @@ fn open_or_make(context: &Context, dry_run: bool) -> Result<(Repository, Option<
             context
                 .screen
                 .note(&format!("there is no repository yet; the first snapshot makes {}", folder.display()));
-            Rehearsal::begin().map(|(repository, rehearsal)| (repository, Some(rehearsal)))
+            Rehearsal::begin(context).map(|(repository, rehearsal)| (repository, Some(rehearsal)))
         }
         Err(Error::NoRepository { .. }) if is_default => {
             if let Some(parent) = folder.parent() {
