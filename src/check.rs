@@ -171,7 +171,8 @@ pub fn check(
         doubted: HashSet::new(),
         undecodable: HashSet::new(),
         healed: HashSet::new(),
-        segment_facts: HashMap::new(),
+        segments: Vec::new(),
+        pack_facts: Vec::new(),
         lost: HashMap::new(),
     };
     check.report.packs = reader.index().present().packs.len() as u64;
@@ -242,10 +243,20 @@ struct Check<'a> {
     undecodable: HashSet<PackId>,
     /// Packs that are whole though a record calls them damaged.
     healed: HashSet<PackId>,
-    /// How many facts which segment has about a pack.
-    segment_facts: HashMap<PackId, Vec<(SegmentId, u64)>>,
+    /// The segments that were read, if packs are to be read too …
+    segments: Vec<SegmentId>,
+    /// … and how many facts which of them has about which pack; in the order of packs once these are read.
+    pack_facts: Vec<PackFacts>,
     /// Chunks that cannot be had or are not what they should be.
     lost: HashMap<ChunkId, Lost>,
+}
+
+/// How many facts a segment has about a pack.
+struct PackFacts {
+    pack: PackId,
+    facts: u64,
+    /// Its place among the segments that were read.
+    segment: u32,
 }
 
 /// A chunk that is lost.

@@ -14,8 +14,8 @@ mod facts;
 mod redundant;
 mod segment;
 
-pub use cache::ChunkCache;
 pub(crate) use cache::open_private;
+pub use cache::{ChunkCache, GoOn};
 pub use facts::Facts;
 pub use redundant::redundant;
 pub use segment::{
@@ -24,7 +24,7 @@ pub use segment::{
 };
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::backend::Backend;
 use crate::budget::Budget;
@@ -35,6 +35,8 @@ use crate::seal::Keys;
 
 /// So many segments keep their file open: more than a repository has whose small ones are merged.
 const OPEN_SEGMENTS: usize = 64;
+/// So many segments are asked before all others.
+const ASKED_FIRST: usize = 16;
 
 /// The packs of one listing, with their lengths, and which of them a record says are damaged.
 #[derive(Debug, Default, Clone)]
@@ -60,6 +62,8 @@ pub struct Index {
     uncovered_packs: Vec<PackId>,
     present: PresentPacks,
     blocks: segment::BlockCache,
+    /// The numbers of the segments that had what was asked for lately, the last one first.
+    asked_first: Mutex<Vec<usize>>,
     /// Segments that are damaged.
     damaged: Vec<SegmentId>,
     /// Of each segment that was set aside, the packs that no other one covers.
@@ -117,6 +121,7 @@ impl Index {
             uncovered_packs: Vec::new(),
             present,
             blocks: segment::BlockCache::new(budget),
+            asked_first: Mutex::default(),
             damaged,
             set_aside: Vec::new(),
             found: Mutex::default(),
@@ -187,15 +192,16 @@ impl Index {
             .collect())
     }
 
-    /// Reads all blocks of all segments, and sets aside those that are damaged.
+    /// Reads all blocks of all segments, and sets aside those that are damaged. `go_on` hears how many facts more were read.
     ///
     /// # Errors
-    /// Any error of the medium, `NotFound` among them if a segment vanished.
-    pub fn verify_segments(&mut self) -> Result<()> {
+    /// `Interrupted` if it says no; any error of the medium, `NotFound` among them if a segment vanished.
+    pub fn verify_segments(&mut self, go_on: GoOn<'_>) -> Result<()> {
         let mut damaged = Vec::new();
         for segment in self.segments() {
             match segment.for_each(|_| ()) {
-                Ok(()) => {}
+                Ok(()) if segment.is_small() || go_on(segment.fact_count()) => {}
+                Ok(()) => return Err(Error::Interrupted),
                 Err(error) if error.is_damage() && !is_vanished(&error) => {
                     damaged.push((segment.id(), error));
                 }
@@ -300,6 +306,45 @@ impl Index {
         Ok(found)
     }
 
+    /// Where a chunk is present, in a sound pack if there is one: the first such place that is found. Neighbours most often lie in the same
+    /// few segments, so those that had the last ones are asked first, and the others only if they do not know.
+    ///
+    /// # Errors
+    /// Any error of the medium other than damage.
+    pub fn locate_any(&self, kind: ChunkKind, id: &ChunkId) -> Result<Option<Location>> {
+        let is_sound = |location: &Location| location.kind == kind && self.is_sound_pack(&location.pack);
+        let mut found = Vec::new();
+        let order = lock(&self.asked_first).clone();
+        let rest = (0..self.segments.len()).filter(|number| !order.contains(number));
+        for number in order.iter().copied().chain(rest) {
+            let Some(covered) = self.segments.get(number) else { continue };
+            self.find_in(covered, id, &mut found)?;
+            if let Some(location) = found.iter().find(|location| is_sound(location)) {
+                if order.first() != Some(&number) {
+                    let mut order = lock(&self.asked_first);
+                    order.retain(|other| *other != number);
+                    order.insert(0, number);
+                    order.truncate(ASKED_FIRST);
+                }
+                return Ok(Some(*location));
+            }
+        }
+        Ok(self.locate_all(kind, id)?.into_iter().next())
+    }
+
+    /// Whether a chunk is known to lie in just this place: only what covers its pack is asked.
+    ///
+    /// # Errors
+    /// Any error of the medium other than damage.
+    pub fn has(&self, id: &ChunkId, place: &Location) -> Result<bool> {
+        let mut found = Vec::new();
+        for covered in self.segments.iter().filter(|covered| covered.segment.row_of(&place.pack).is_some()) {
+            self.find_in(covered, id, &mut found)?;
+        }
+        self.uncovered.find(id, &mut found);
+        Ok(self.present.packs.contains_key(&place.pack) && found.contains(place))
+    }
+
     /// Where a chunk is present in a pack that no record calls damaged: what deduplication may rely on.
     ///
     /// # Errors
@@ -391,6 +436,11 @@ impl Index {
         }
         facts.sort();
     }
+}
+
+/// An order of asking is as good as any other, whatever happened to the thread that held it.
+fn lock(order: &Mutex<Vec<usize>>) -> MutexGuard<'_, Vec<usize>> {
+    order.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a file was not there when it was opened: it was listed a moment ago, so someone replaced it.

@@ -1,11 +1,13 @@
 //! What each snapshot alone holds, and what all of them hold together: which chunks are reachable from which snapshots.
 //!
-//! Memory: about 40 bytes for each chunk that any snapshot refers to (4 million, 160 MB, for 1 TiB of unlike data). It
-//! takes that knowledge to tell what a single snapshot holds alone; nothing else needs this module. Each tree and list node
-//! is read at most twice: a second snapshot that comes to it makes all below it shared, a third finds that done.
+//! To tell what a single snapshot holds alone, it takes to know of each chunk who holds it: about 40 bytes for each. Of more data chunks
+//! than there is memory for, only those whose ids begin low enough are kept, and the trees are walked again for the others. In each of
+//! these passes a tree or list node is read at most twice: a second snapshot that comes to it makes all below it shared, a third finds
+//! that done.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::chunk::GetChunk;
@@ -27,11 +29,6 @@ impl Amount {
         self.chunks += 1;
         self.plain_bytes += plain_len;
     }
-
-    fn remove(&mut self, plain_len: u64) {
-        self.chunks = self.chunks.saturating_sub(1);
-        self.plain_bytes = self.plain_bytes.saturating_sub(plain_len);
-    }
 }
 
 /// The result of [`stats`].
@@ -45,103 +42,160 @@ pub struct Stats {
     pub trees: Amount,
 }
 
+/// So many data chunks at once take 64 MiB: what there is room for in a budget of the default size.
+pub const CHUNKS_AT_ONCE: usize = 1_800_000;
+
 /// The mark of a chunk that more than one snapshot holds.
 const SHARED: u32 = u32::MAX;
+/// Stands for the length of a node that cannot be read: it is not counted.
+const UNREADABLE: u32 = u32::MAX;
 
 /// Something to look at: a node to be read, or a data chunk and its length.
 type Pending = (ChunkKind, ChunkId, u32);
 
-/// Who holds a chunk, by the first half of its id: 128 bits of a hash do not collide, and it halves the memory.
-type Owners = HashMap<[u8; 16], u32>;
+/// Who holds a chunk, and its length; by the first half of its id: 128 bits of a hash do not collide, and it halves the memory.
+type Owners = HashMap<[u8; 16], (u32, u32)>;
 
-/// Walks all snapshots. Nodes that cannot be read go to `problem`; what is below them is not counted.
+/// Walks all snapshots, once for each `at_once` distinct data chunks. Nodes that cannot be read go to `problem`; what is below them is not
+/// counted.
 ///
 /// # Errors
 /// `Interrupted`.
 pub fn stats(
     get: &dyn GetChunk,
     snapshots: &[(SnapshotId, Snapshot)],
+    at_once: usize,
     problem: &mut dyn FnMut(&SnapshotId, Error),
     stop: &AtomicBool,
 ) -> Result<Stats> {
     let mut stats = Stats { alone: vec![Amount::default(); snapshots.len()], ..Stats::default() };
-    let mut owners = Owners::new();
-    let mut pending: Vec<Pending> = Vec::new();
-    for (number, (id, snapshot)) in (0u32..).zip(snapshots) {
-        let roots = snapshot.root.kind.directory().into_iter().chain(snapshot.notes);
-        pending.extend(roots.map(|node| (ChunkKind::Tree, node, 0)));
-        refer_xattrs(&snapshot.root, &mut pending);
-        while let Some((kind, chunk, len)) = pending.pop() {
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
+    let mut range = 0..=u64::MAX;
+    loop {
+        let is_first = *range.start() == 0;
+        let mut pass = Pass { get, at_once, range, nodes: Owners::new(), data: Owners::new() };
+        pass.walk(snapshots, stop, &mut |id, error| {
+            if is_first {
+                problem(id, error);
             }
-            let before = match claim(&mut owners, &chunk, number) {
-                Before::Known => continue,
-                Before::Nobody => None,
-                Before::Only(owner) => Some(owner),
-            };
-            let len = match open(get, kind, &chunk, len, &mut pending) {
-                Ok(len) => len,
-                Err(error) => {
-                    problem(id, error);
-                    continue;
-                }
-            };
-            stats.count(kind, len, number, before);
+        })?;
+        stats.count(&pass.data, |stats| &mut stats.data);
+        if is_first {
+            stats.count(&pass.nodes, |stats| &mut stats.trees);
+        }
+        match pass.range.end().checked_add(1) {
+            Some(rest) => range = rest..=u64::MAX,
+            None => return Ok(stats),
         }
     }
-    Ok(stats)
 }
 
 impl Stats {
-    fn count(&mut self, kind: ChunkKind, len: u64, number: u32, before: Option<u32>) {
-        let index = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
-        if let Some(owner) = before {
-            if let Some(amount) = self.alone.get_mut(index(owner)) {
-                amount.remove(len);
+    fn count(&mut self, owners: &Owners, all: fn(&mut Self) -> &mut Amount) {
+        for (owner, len) in owners.values().filter(|(_, len)| *len != UNREADABLE) {
+            all(self).add(u64::from(*len));
+            let alone = usize::try_from(*owner).ok().and_then(|owner| self.alone.get_mut(owner));
+            if let Some(amount) = alone {
+                amount.add(u64::from(*len));
             }
+        }
+    }
+}
+
+/// A walk through all snapshots that keeps the data chunks of one range.
+struct Pass<'a> {
+    get: &'a dyn GetChunk,
+    at_once: usize,
+    /// Where their ids begin.
+    range: RangeInclusive<u64>,
+    nodes: Owners,
+    data: Owners,
+}
+
+impl Pass<'_> {
+    fn walk(
+        &mut self,
+        snapshots: &[(SnapshotId, Snapshot)],
+        stop: &AtomicBool,
+        problem: &mut dyn FnMut(&SnapshotId, Error),
+    ) -> Result<()> {
+        let mut pending: Vec<Pending> = Vec::new();
+        for (number, (id, snapshot)) in (0u32..).zip(snapshots) {
+            let roots = snapshot.root.kind.directory().into_iter().chain(snapshot.notes);
+            pending.extend(roots.map(|node| (ChunkKind::Tree, node, 0)));
+            refer_xattrs(&snapshot.root, &mut pending);
+            while let Some((kind, chunk, len)) = pending.pop() {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
+                if kind == ChunkKind::Data {
+                    self.data(&chunk, len, number);
+                } else if let Err(error) = self.node(kind, &chunk, number, &mut pending) {
+                    problem(id, error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a snapshot holds a data chunk, if it is one of this pass.
+    fn data(&mut self, chunk: &ChunkId, len: u32, number: u32) {
+        if !self.range.contains(&leading(chunk)) {
             return;
         }
-        let all = if kind == ChunkKind::Data { &mut self.data } else { &mut self.trees };
-        all.add(len);
-        if let Some(amount) = self.alone.get_mut(index(number)) {
-            amount.add(len);
+        claim(&mut self.data, chunk, len, number);
+        let (start, end) = (*self.range.start(), *self.range.end());
+        if self.data.len() > self.at_once && end > start {
+            self.range = start..=start + (end - start) / 2;
+            let Self { data, range, .. } = self;
+            data.retain(|half, _| {
+                half.first_chunk().is_some_and(|lead| range.contains(&u64::from_be_bytes(*lead)))
+            });
         }
+    }
+
+    /// Notes that a snapshot holds a node, and what it refers to as what is to be looked at.
+    fn node(
+        &mut self,
+        kind: ChunkKind,
+        chunk: &ChunkId,
+        number: u32,
+        pending: &mut Vec<Pending>,
+    ) -> Result<()> {
+        if !claim(&mut self.nodes, chunk, 0, number) {
+            return Ok(());
+        }
+        let opened = open(self.get, kind, chunk, pending);
+        let len = opened.as_ref().ok().and_then(|len| u32::try_from(*len).ok()).unwrap_or(UNREADABLE);
+        self.nodes.entry(half(chunk)).and_modify(|(_, known)| *known = len);
+        opened.map(|_| ())
     }
 }
 
-/// Who held a chunk before another snapshot came to it.
-enum Before {
-    Nobody,
-    Only(u32),
-    /// Several, or the same one: nothing changes.
-    Known,
+fn half(chunk: &ChunkId) -> [u8; 16] {
+    chunk.as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
-/// Notes that `number` holds the chunk.
-fn claim(owners: &mut Owners, chunk: &ChunkId, number: u32) -> Before {
-    let Some((half, _)) = chunk.as_bytes().split_first_chunk::<16>() else { return Before::Known };
-    match owners.entry(*half) {
+fn leading(chunk: &ChunkId) -> u64 {
+    u64::from_be_bytes(chunk.as_bytes().first_chunk().copied().unwrap_or_default())
+}
+
+/// Notes that `number` holds the chunk; whether that says something new about what is below it.
+fn claim(owners: &mut Owners, chunk: &ChunkId, len: u32, number: u32) -> bool {
+    match owners.entry(half(chunk)) {
         Slot::Vacant(slot) => {
-            slot.insert(number);
-            Before::Nobody
+            slot.insert((number, len));
+            true
         }
-        Slot::Occupied(slot) if *slot.get() == SHARED || *slot.get() == number => Before::Known,
-        Slot::Occupied(mut slot) => Before::Only(slot.insert(SHARED)),
+        Slot::Occupied(slot) if slot.get().0 == SHARED || slot.get().0 == number => false,
+        Slot::Occupied(mut slot) => {
+            slot.get_mut().0 = SHARED;
+            true
+        }
     }
 }
 
-/// The length of a chunk; of a node, what it refers to is put on `pending`.
-fn open(
-    get: &dyn GetChunk,
-    kind: ChunkKind,
-    id: &ChunkId,
-    len: u32,
-    pending: &mut Vec<Pending>,
-) -> Result<u64> {
-    if kind == ChunkKind::Data {
-        return Ok(u64::from(len));
-    }
+/// The length of a node; what it refers to is put on `pending`.
+fn open(get: &dyn GetChunk, kind: ChunkKind, id: &ChunkId, pending: &mut Vec<Pending>) -> Result<usize> {
     let bytes = get.get(kind, id)?;
     let file = format!("{kind} node {id}");
     if kind == ChunkKind::Tree {
@@ -159,7 +213,7 @@ fn open(
             }
         }
     }
-    Ok(bytes.len() as u64)
+    Ok(bytes.len())
 }
 
 fn refer(entry: &Entry, pending: &mut Vec<Pending>) {

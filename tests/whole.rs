@@ -1,6 +1,7 @@
 //! The program as a whole, on real trees and real file systems: what is saved comes back, whatever happens in between.
 
 mod cost;
+mod crowd;
 mod cycle;
 mod full;
 mod garbage;

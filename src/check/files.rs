@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::check::{Check, Loss, Start, series};
+use crate::check::{Check, Loss, PackFacts, Start, series};
 use crate::error::{Corruption, Error, Result};
 use crate::id::{ChunkId, FileHasher, PackId, SegmentId, SnapshotId};
 use crate::index::{PackRow, Segment, is_vanished};
@@ -124,8 +124,15 @@ impl Check<'_> {
                 *count += 1;
             }
         })?;
-        for (row, count) in rows.iter().zip(counts) {
-            self.segment_facts.entry(row.pack).or_default().push((*id, count));
+        if self.options.read_data {
+            let number = u32::try_from(self.segments.len()).unwrap_or(u32::MAX);
+            self.segments.push(*id);
+            let facts = rows.iter().zip(counts).map(|(row, facts)| PackFacts {
+                pack: row.pack,
+                facts,
+                segment: number,
+            });
+            self.pack_facts.extend(facts);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::check::{Check, Subset};
+use crate::check::{Check, PackFacts, Subset};
 use crate::error::{Corruption, Error, Result};
 use crate::event::{Change, Event, Item};
 use crate::id::PackId;
@@ -17,6 +17,7 @@ const THREADS: usize = 2;
 impl Check<'_> {
     /// Reads the packs that are to be read.
     pub(super) fn read_packs(&mut self) -> Result<()> {
+        self.pack_facts.sort_unstable_by_key(|of| of.pack);
         let packs = self.chosen();
         let bytes = packs.iter().map(|(_, len)| len).sum();
         self.observer.event(&Event::Planned { items: packs.len() as u64, bytes });
@@ -107,9 +108,11 @@ impl Check<'_> {
             self.healed.insert(pack);
         }
         // [SEG-5]
-        let segments = self.segment_facts.remove(&pack).unwrap_or_default();
-        for (segment, facts) in segments {
-            if facts != outcome.chunks || !outcome.index_agrees {
+        let start = self.pack_facts.partition_point(|of| of.pack < pack);
+        let of_pack = self.pack_facts.iter().skip(start).take_while(|of| of.pack == pack);
+        for PackFacts { facts, segment, .. } in of_pack {
+            if *facts != outcome.chunks || !outcome.index_agrees {
+                let Some(segment) = self.segments.get(*segment as usize) else { continue };
                 let segment = format!("index/{segment}");
                 let what = Corruption::rule("SEG-5", "its facts about a pack are not what the pack holds");
                 self.damages.add(&segment, Error::damaged(&segment)(what));
@@ -166,7 +169,7 @@ fn agrees(index: &Index, pack: PackId, scanned: &ScannedPack) -> Result<bool> {
     // In the order of the segments, so that neighbours are found in one block.
     chunks.sort_unstable_by_key(|(id, _)| *id);
     for (id, location) in chunks {
-        if !index.locate_all(location.kind, id)?.iter().any(|found| found == location && found.pack == pack) {
+        if location.pack != pack || !index.has(id, location)? {
             return Ok(false);
         }
     }

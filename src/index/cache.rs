@@ -4,9 +4,11 @@
 //! write. So every value carries a checksum over key and value, a locked file means going without, and at any doubt the file is
 //! deleted and filled again from the segments. A value that is silently missing costs a chunk stored twice, never more.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,8 @@ use crate::error::{Error, Result};
 use crate::guard::{self, Guarded};
 use crate::header::array;
 use crate::id::{self, ChunkId, ChunkKind, PackId, SegmentId};
+use crate::index::facts::Row;
+use crate::index::segment::{Rows, Segment};
 use crate::index::{Index, is_vanished};
 use crate::pack::{Location, Placed};
 
@@ -25,7 +29,12 @@ const SEGMENTS: TableDefinition<&[u8; 32], ()> = TableDefinition::new("segments"
 const VALUE_LEN: usize = 57;
 /// What redb may keep in memory, in a budget of the default size.
 const MEMORY_BYTES: usize = 32 << 20;
+/// Facts that are taken in at once.
+const FACTS_PER_COMMIT: u64 = 1 << 20;
 const FILE_NAME: &str = "chunks.redb";
+
+/// Hears how many facts more are in; whether to go on.
+pub type GoOn<'a> = &'a dyn Fn(u64) -> bool;
 
 /// The cache, open and locked.
 pub struct ChunkCache {
@@ -44,19 +53,19 @@ impl ChunkCache {
     ///
     /// # Errors
     /// `Cache` if it is locked by another process or cannot be made: the caller goes on without it. Any error of a segment, `NotFound`
-    /// among them if it vanished.
-    pub fn open(folder: &Path, index: &mut Index, budget: Budget) -> Result<Self> {
+    /// among them if it vanished. `Interrupted` if `go_on` says no: it hears every now and then how many facts more are in.
+    pub fn open(folder: &Path, index: &mut Index, budget: Budget, go_on: GoOn<'_>) -> Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)
             .map_err(Error::path("create", folder))?;
         let path = folder.join(FILE_NAME);
-        match Self::open_and_fill(&path, index, budget) {
+        match Self::open_and_fill(&path, index, budget, go_on) {
             Err(Failure::Doubt(_)) => {
                 // Also reached when redb cannot read what another version wrote.
                 fs::remove_file(&path).map_err(Error::path("remove", &path))?;
-                Self::open_and_fill(&path, index, budget)
+                Self::open_and_fill(&path, index, budget, go_on)
             }
             other => other,
         }
@@ -69,7 +78,12 @@ impl ChunkCache {
         })
     }
 
-    fn open_and_fill(path: &Path, index: &mut Index, budget: Budget) -> Result<Self, Failure> {
+    fn open_and_fill(
+        path: &Path,
+        index: &mut Index,
+        budget: Budget,
+        go_on: GoOn<'_>,
+    ) -> Result<Self, Failure> {
         guarded(|| {
             let file = open_private(path).map_err(|error| Failure::Doubt(error.to_string()))?;
             let memory = budget.share(MEMORY_BYTES);
@@ -79,7 +93,7 @@ impl ChunkCache {
                 Err(error) => return Err(Failure::Doubt(error.to_string())),
             };
             let cache = Self { database: Guarded::new(database), path: path.to_owned() };
-            cache.fill(index)?;
+            cache.fill(index, go_on)?;
             Ok(cache)
         })
     }
@@ -88,56 +102,58 @@ impl ChunkCache {
         self.database.get().ok_or_else(|| Failure::Doubt("it is closed".into()))
     }
 
-    /// Takes in the facts of all segments that are not in yet.
-    fn fill(&self, index: &mut Index) -> Result<(), Failure> {
-        let known: HashSet<SegmentId> = {
-            let read = self.database()?.begin_read().map_err(doubt)?;
-            match read.open_table(SEGMENTS) {
-                Ok(table) => table
-                    .iter()
-                    .map_err(doubt)?
-                    .map(|row| row.map(|(key, _)| SegmentId::from_bytes(*key.value())).map_err(doubt))
-                    .collect::<Result<_, _>>()?,
-                Err(redb::TableError::TableDoesNotExist(_)) => HashSet::new(),
-                Err(error) => return Err(doubt(error)),
-            }
-        };
+    /// Takes in the facts of all segments that are not in yet: in the order of ids through all of them, so that redb writes each of
+    /// its pages once, and in portions, so that what it remembers of a transaction stays small.
+    fn fill(&self, index: &mut Index, go_on: GoOn<'_>) -> Result<(), Failure> {
+        let known = self.known_segments()?;
         let new: Vec<_> = index.segments().filter(|segment| !known.contains(&segment.id())).collect();
         if new.is_empty() {
             return Ok(());
         }
-        let write = self.database()?.begin_write().map_err(doubt)?;
-        let mut damaged = Vec::new();
-        {
-            let mut chunks = write.open_table(CHUNKS).map_err(doubt)?;
-            let mut segments = write.open_table(SEGMENTS).map_err(doubt)?;
-            for segment in new {
-                let mut failed = None;
-                let read = segment.for_each(|(id, location)| {
-                    if failed.is_none() {
-                        failed = chunks.insert(id.as_bytes(), &encode(&id, &location)).err();
-                    }
-                });
-                if let Some(error) = failed {
-                    return Err(doubt(error));
+        let mut merged = Merged::of(&new);
+        loop {
+            let write = self.database()?.begin_write().map_err(doubt)?;
+            let mut taken = 0;
+            {
+                let mut chunks = write.open_table(CHUNKS).map_err(doubt)?;
+                while taken < FACTS_PER_COMMIT {
+                    let Some((id, location)) = merged.next().map_err(Failure::Segment)? else { break };
+                    chunks.insert(id.as_bytes(), &encode(&id, &location)).map_err(doubt)?;
+                    taken += 1;
                 }
-                match read {
-                    Ok(()) => {}
-                    // The cache does without its facts, so the index must as well: it is asked only for what no segment covers.
-                    Err(error) if error.is_damage() && !is_vanished(&error) => {
-                        damaged.push((segment.id(), error));
-                        continue;
+                if taken < FACTS_PER_COMMIT {
+                    let mut segments = write.open_table(SEGMENTS).map_err(doubt)?;
+                    for segment in merged.whole() {
+                        segments.insert(segment.id().as_bytes(), ()).map_err(doubt)?;
                     }
-                    Err(error) => return Err(Failure::Segment(error)),
                 }
-                segments.insert(segment.id().as_bytes(), ()).map_err(doubt)?;
+            }
+            write.commit().map_err(doubt)?;
+            if taken < FACTS_PER_COMMIT {
+                break;
+            }
+            if !go_on(taken) {
+                return Err(Failure::Segment(Error::Interrupted));
             }
         }
-        write.commit().map_err(doubt)?;
-        for (segment, error) in damaged {
+        // The cache does without what is left of their facts, so the index must as well: it is asked only for what no segment covers.
+        for (segment, error) in merged.damaged {
             index.set_aside(segment, error);
         }
         Ok(())
+    }
+
+    fn known_segments(&self) -> Result<HashSet<SegmentId>, Failure> {
+        let read = self.database()?.begin_read().map_err(doubt)?;
+        match read.open_table(SEGMENTS) {
+            Ok(table) => table
+                .iter()
+                .map_err(doubt)?
+                .map(|row| row.map(|(key, _)| SegmentId::from_bytes(*key.value())).map_err(doubt))
+                .collect(),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(HashSet::new()),
+            Err(error) => Err(doubt(error)),
+        }
     }
 
     /// Forgets that a segment is in: the next run reads it again.
@@ -210,6 +226,56 @@ impl ChunkCache {
             }
             Failure::Segment(error) => error,
         }
+    }
+}
+
+/// The facts of several segments, in the order of ids through all of them.
+struct Merged<'s> {
+    segments: Vec<(&'s Segment, Rows<'s>)>,
+    /// The next row of each, by the number of its segment.
+    next: BinaryHeap<Reverse<(Row, usize)>>,
+    not_begun: Range<usize>,
+    damaged: Vec<(SegmentId, Error)>,
+}
+
+impl<'s> Merged<'s> {
+    fn of(segments: &[&'s Segment]) -> Self {
+        Self {
+            segments: segments.iter().map(|segment| (*segment, segment.rows())).collect(),
+            next: BinaryHeap::with_capacity(segments.len()),
+            not_begun: 0..segments.len(),
+            damaged: Vec::new(),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Placed>> {
+        while let Some(number) = self.not_begun.next() {
+            self.advance(number)?;
+        }
+        let Some(Reverse((row, number))) = self.next.pop() else { return Ok(None) };
+        let Some((segment, _)) = self.segments.get(number) else { return Ok(None) };
+        let placed = segment.placed(&row)?;
+        self.advance(number)?;
+        Ok(Some(placed))
+    }
+
+    /// Puts the next row of a segment among the others; one that is damaged has no more.
+    fn advance(&mut self, number: usize) -> Result<()> {
+        let Some((segment, rows)) = self.segments.get_mut(number) else { return Ok(()) };
+        match rows.next() {
+            Ok(row) => self.next.extend(row.map(|row| Reverse((row, number)))),
+            Err(error) if error.is_damage() && !is_vanished(&error) => {
+                self.damaged.push((segment.id(), error));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Those that are not damaged.
+    fn whole(&self) -> impl Iterator<Item = &Segment> {
+        let is_damaged = |id| self.damaged.iter().any(|(damaged, _)| *damaged == id);
+        self.segments.iter().map(|(segment, _)| *segment).filter(move |segment| !is_damaged(segment.id()))
     }
 }
 

@@ -301,29 +301,23 @@ impl Segment {
     /// # Errors
     /// Any error of the medium; damage.
     pub fn for_each(&self, mut each: impl FnMut(Placed)) -> Result<()> {
-        self.with_file(|file| self.for_each_in(file, &mut each))
-    }
-
-    fn for_each_in(&self, file: &dyn StoredFile, each: &mut dyn FnMut(Placed)) -> Result<()> {
-        let mut last: Option<Row> = None;
-        for number in 0..self.header.first_ids.len() {
-            let block = self.read_block(file, number)?;
-            let ascends = match (&last, block.first()) {
-                (Some(last), Some(first)) => facts::order_of(last) < facts::order_of(first),
-                _ => true,
-            };
-            if !ascends {
-                return Err(Error::damaged(&self.name)(Corruption::rule("SEG-3", "its facts do not ascend")));
-            }
-            for row in &block {
-                let placed = facts::decode_row(row, &self.header.packs).ok_or_else(|| {
-                    Error::damaged(&self.name)(Corruption::rule("SEG-3", "a fact names no pack or kind"))
-                })?;
-                each(placed);
-            }
-            last = block.last().copied();
+        let mut rows = self.rows();
+        while let Some(row) = rows.next()? {
+            each(self.placed(&row)?);
         }
         Ok(())
+    }
+
+    /// Its facts as they are stored, in order, read block by block and checked by the same rules.
+    pub(super) fn rows(&self) -> Rows<'_> {
+        Rows { segment: self, next_block: 0, block: Vec::new().into_iter(), last: None }
+    }
+
+    /// A fact of its rows.
+    pub(super) fn placed(&self, row: &Row) -> Result<Placed> {
+        facts::decode_row(row, &self.header.packs).ok_or_else(|| {
+            Error::damaged(&self.name)(Corruption::rule("SEG-3", "a fact names no pack or kind"))
+        })
     }
 
     fn read_block(&self, file: &dyn StoredFile, number: usize) -> Result<Vec<Row>> {
@@ -358,6 +352,39 @@ impl Segment {
             )));
         }
         Ok(rows)
+    }
+}
+
+/// The facts of a segment, one after the other; a block of them is in memory.
+pub(super) struct Rows<'s> {
+    segment: &'s Segment,
+    next_block: usize,
+    block: std::vec::IntoIter<Row>,
+    last: Option<Row>,
+}
+
+impl Rows<'_> {
+    /// The next one.
+    pub(super) fn next(&mut self) -> Result<Option<Row>> {
+        if let Some(row) = self.block.next() {
+            return Ok(Some(row));
+        }
+        let segment = self.segment;
+        if self.next_block >= segment.header.first_ids.len() {
+            return Ok(None);
+        }
+        let block = segment.with_file(|file| segment.read_block(file, self.next_block))?;
+        let ascends = match (&self.last, block.first()) {
+            (Some(last), Some(first)) => facts::order_of(last) < facts::order_of(first),
+            _ => true,
+        };
+        if !ascends {
+            return Err(Error::damaged(&segment.name)(Corruption::rule("SEG-3", "its facts do not ascend")));
+        }
+        self.next_block += 1;
+        self.last = block.last().copied();
+        self.block = block.into_iter();
+        Ok(self.block.next())
     }
 }
 

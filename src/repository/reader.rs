@@ -104,13 +104,12 @@ impl Reader {
         &self.backend
     }
 
-    /// Where a chunk lies: the first of its places.
+    /// Where a chunk lies: one of its places.
     ///
     /// # Errors
     /// `ChunkMissing`; any error of the medium.
     pub fn locate(&self, kind: ChunkKind, id: &ChunkId) -> Result<Location> {
-        let found = self.index.locate_all(kind, id)?;
-        found.into_iter().next().ok_or(Error::ChunkMissing { kind, id: *id })
+        self.index.locate_any(kind, id)?.ok_or(Error::ChunkMissing { kind, id: *id })
     }
 
     /// Reads and decodes the frame at a location. All is checked but the ids. Not cached.
@@ -140,6 +139,11 @@ impl Reader {
                 Err(Error::damaged(&pack_file_name(&location.pack))(Corruption::WrongChunk { kind, id: *id }))
             }
         }
+    }
+
+    fn get_at(&self, location: &Location, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
+        let frame = self.cached_frame(location)?;
+        Ok(self.chunk(&frame, location, kind, id)?.to_vec())
     }
 
     fn cached_frame(&self, location: &Location) -> Result<Arc<Frame>> {
@@ -180,12 +184,13 @@ impl Reader {
 impl GetChunk for Reader {
     /// Tries each place where the chunk lies until one has it whole.
     fn get(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
-        let mut failure = Error::ChunkMissing { kind, id: *id };
-        for location in self.index.locate_all(kind, id)? {
-            let read = self
-                .cached_frame(&location)
-                .and_then(|frame| Ok(self.chunk(&frame, &location, kind, id)?.to_vec()));
-            match read {
+        let first = self.locate(kind, id)?;
+        let mut failure = match self.get_at(&first, kind, id) {
+            Ok(plain) => return Ok(plain),
+            Err(error) => error,
+        };
+        for location in self.index.locate_all(kind, id)?.iter().filter(|location| **location != first) {
+            match self.get_at(location, kind, id) {
                 Ok(plain) => return Ok(plain),
                 Err(error) => failure = error,
             }

@@ -35,7 +35,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::event::{Event, Observer};
 use crate::header::{Magic, seal_object};
 use crate::id::{self, ChunkId, ChunkKind, PackId, SnapshotId};
-use crate::index::{ChunkCache, Facts, Index, Problems, is_vanished};
+use crate::index::{ChunkCache, Facts, Index, Problems};
 use crate::pack::{Compression, FrameBuilder, MAX_PACK_LEN, PackKind, ReadyFrame};
 use crate::repository::{Repository, decode_snapshot, object};
 use crate::seal::Keys;
@@ -190,7 +190,7 @@ impl Writer {
         refuse_sealed(&mut problems)?;
         problems.extend(index.unfit_packs()?);
         // What is damaged in the index is known before anything is relied on.
-        let cache = open_cache(options, &mut index, repository.budget())?;
+        let cache = dedup::open_cache(options, &mut index, repository.budget(), stop)?;
         problems.extend(index.take_problems());
         let said = Said::default();
         for problem in &problems {
@@ -469,19 +469,6 @@ impl PutChunk for Writer {
         }
         Ok(id)
     }
-}
-
-/// The cache, if there may be one; every segment that the run will rely on was read whole on return, and damaged ones are set aside.
-fn open_cache(options: &WriteOptions, index: &mut Index, budget: Budget) -> Result<Option<ChunkCache>> {
-    if let Some(folder) = &options.cache_folder {
-        match ChunkCache::open(folder, index, budget) {
-            Ok(cache) => return Ok(Some(cache)),
-            Err(error) if is_vanished(&error) => return Err(error),
-            Err(error) => notice(&*options.observer, &error),
-        }
-    }
-    index.verify_segments()?;
-    Ok(None)
 }
 
 /// A plain repository that holds something sealed was an encrypted one: what was written to it now could be read by whoever did that

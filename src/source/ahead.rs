@@ -21,6 +21,9 @@ const MAX_ENTRIES: usize = 8192;
 /// Of one directory, so many entries are asked about ahead.
 const MAX_ENTRIES_OF_ONE: usize = 2048;
 
+/// A directory of more names is left to the walk: there is memory for the names of one such.
+const MAX_NAMES: usize = 100_000;
+
 /// What was seen longer ago is looked at again: a walk that waits for slow files needs no help, and what vanished or came meanwhile is to be
 /// told as it is.
 const FRESH: Duration = Duration::from_millis(200);
@@ -91,7 +94,7 @@ struct Done(Option<Listing>);
 
 impl Done {
     fn entries(&self) -> usize {
-        self.0.as_ref().map_or(0, |listing| listing.stats.len())
+        self.0.as_ref().map_or(0, |listing| listing.names.len())
     }
 }
 
@@ -241,7 +244,7 @@ fn list(parent: &Arc<Directory>, place: Place, name: &[u8]) -> Option<Listing> {
         return None;
     }
     let fd = directory.descriptor().ok()?;
-    let (names, failure) = Names::list(&fd);
+    let (names, failure) = Names::list(&fd, MAX_NAMES)?;
     let stats = names.iter().take(MAX_ENTRIES_OF_ONE).map(|name| stat_in(&fd, name).ok()).collect();
     Some(Listing { seen, found, directory, opened, names, failure, stats })
 }

@@ -24,8 +24,8 @@ struct Span {
 }
 
 impl Names {
-    /// Lists a directory that was just opened; with what stopped the listing.
-    pub(super) fn list(fd: impl AsFd) -> (Self, Option<io::Error>) {
+    /// Lists a directory that was just opened; with what stopped the listing. Nothing if it has more names than `most`.
+    pub(super) fn list(fd: impl AsFd, most: usize) -> Option<(Self, Option<io::Error>)> {
         let mut names = Self::default();
         let mut buffer = vec![MaybeUninit::uninit(); 64 << 10];
         let mut listing = RawDir::new(fd, &mut buffer);
@@ -35,6 +35,9 @@ impl Names {
                 Some(Ok(entry)) => {
                     let name = entry.file_name().to_bytes();
                     let is_dir = entry.file_type() == FileType::Directory;
+                    if names.spans.len() > most {
+                        return None;
+                    }
                     if name != b"." && name != b".." && !names.add(name, is_dir) {
                         break Some(Errno::OVERFLOW.into());
                     }
@@ -48,7 +51,7 @@ impl Names {
         spans.sort_unstable_by(|one, other| name(one).cmp(name(other)));
         // A directory that changes while it is listed may give a name twice.
         spans.dedup_by(|one, other| name(one) == name(other));
-        (names, failure)
+        Some((names, failure))
     }
 
     /// Adds a name, if there is room for it.
@@ -59,6 +62,10 @@ impl Names {
         self.bytes.extend_from_slice(name);
         self.spans.push(Span { offset, len, is_dir });
         true
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.spans.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -2,6 +2,7 @@
 //! ([`vault`]), a tree with one of everything ([`torture`]), and a way to tell whether two trees are the same
 //! ([`manifest`]). `selftest` shows that each of them would notice. What a machine lacks skips a test ([`needs`]).
 
+pub mod crowd;
 pub mod manifest;
 pub mod mount;
 pub mod needs;

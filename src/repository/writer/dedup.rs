@@ -1,12 +1,45 @@
 //! Which chunks are new: not in the repository, and not put by another thread of this run.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
+use crate::budget::Budget;
 use crate::error::{Error, Result};
+use crate::event::Event;
 use crate::id::{ChunkId, ChunkKind};
+use crate::index::{ChunkCache, FACT_LEN, Index, Segment, is_vanished};
 use crate::pack::Location;
-use crate::repository::writer::{Shared, notice};
+use crate::repository::writer::{Shared, WriteOptions, notice};
+
+/// The cache, if there may be one; every segment that the run will rely on was read whole on return, and damaged ones are set aside.
+pub(super) fn open_cache(
+    options: &WriteOptions,
+    index: &mut Index,
+    budget: Budget,
+    stop: &AtomicBool,
+) -> Result<Option<ChunkCache>> {
+    let facts: u64 = index.segments().map(Segment::fact_count).sum();
+    let begun = Once::new();
+    // Only a large index takes long enough to speak of it.
+    let go_on = |more: u64| {
+        begun.call_once(|| {
+            options.observer.event(&Event::Phase("reading the index"));
+            options.observer.event(&Event::Planned { items: 0, bytes: facts * FACT_LEN as u64 });
+        });
+        options.observer.event(&Event::Advanced { bytes: more * FACT_LEN as u64 });
+        !stop.load(Ordering::Relaxed)
+    };
+    if let Some(folder) = &options.cache_folder {
+        match ChunkCache::open(folder, index, budget, &go_on) {
+            Ok(cache) => return Ok(Some(cache)),
+            Err(error) if is_vanished(&error) || matches!(error, Error::Interrupted) => return Err(error),
+            Err(error) => notice(&*options.observer, &error),
+        }
+    }
+    index.verify_segments(&go_on)?;
+    Ok(None)
+}
 
 const SHARDS: usize = 16;
 

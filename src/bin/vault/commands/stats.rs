@@ -5,7 +5,7 @@ use vault::error::Result;
 use vault::id::SnapshotId;
 use vault::repository::{Reader, Repository};
 use vault::snapshot::counter;
-use vault::stats::{Stats, stats};
+use vault::stats::{CHUNKS_AT_ONCE, Stats, stats};
 
 use super::{Context, Snapshots, short};
 use crate::args::StatsArgs;
@@ -17,7 +17,8 @@ pub fn compute(context: &Context, reader: &Reader, snapshots: &Snapshots) -> Res
     let mut problem = |id: &SnapshotId, error| {
         context.screen.problem(format!("snapshot {}", short(id)).as_bytes(), &error);
     };
-    stats(reader, &snapshots.whole, &mut problem, &context.stop)
+    let at_once = reader.budget().share(CHUNKS_AT_ONCE);
+    stats(reader, &snapshots.whole, at_once, &mut problem, &context.stop)
 }
 
 pub fn run(context: &Context, args: &StatsArgs) -> Result<Outcome> {
