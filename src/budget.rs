@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
 /// The least with which every operation works: two frames, one thread, and an index.
 pub const MIN_MEMORY: u64 = 96 << 20;
+/// What a program with one thread takes besides that.
+const OTHER_MEMORY: u64 = 48 << 20;
 /// Caches and batches do not gain from being so many times as large as in a budget of the default size.
 const MOST_TIMES: u64 = 8;
 
@@ -44,6 +46,21 @@ impl Budget {
             return Err(Error::Usage(format!("a budget of memory is at least {least} MiB")));
         }
         Ok(Self { memory, cores: threads.map_or_else(cores, NonZero::get) })
+    }
+
+    /// Refuses what takes so many bytes of memory all the time, if there is no room for it.
+    ///
+    /// # Errors
+    /// `Usage`, with how much there has to be.
+    pub fn check_room(self, bytes: usize, what: &str) -> Result<()> {
+        let least = bytes as u64 + OTHER_MEMORY;
+        if least <= self.memory {
+            return Ok(());
+        }
+        let (has, least) = (self.memory >> 20, least.div_ceil(1 << 20));
+        Err(Error::Usage(format!(
+            "{what} takes a budget of {least} MiB of memory, and this one is {has} MiB"
+        )))
     }
 
     /// How many threads there is memory for where each takes so many bytes: as many as compute at most, and one at least.
@@ -99,5 +116,8 @@ mod tests {
     #[test]
     fn less_than_every_operation_needs_is_refused() {
         assert!(Budget::new(MIN_MEMORY - 1, None).is_err() && Budget::new(MIN_MEMORY, None).is_ok());
+        let error = budget(96, 1).check_room(80 * MIB, "this").unwrap_err();
+        assert!(error.to_string().contains("128 MiB"), "{error}");
+        assert!(budget(128, 1).check_room(80 * MIB, "this").is_ok());
     }
 }

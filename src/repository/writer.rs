@@ -202,7 +202,7 @@ impl Writer {
         let adopting =
             adopt::Adopting { backend: &*backend, observer: &*options.observer, said: &said, stop };
         let adopted = adopting.adopt(&mut index, repository.keys())?;
-        let threads = compress::threads(repository, options.compression);
+        let threads = compress::threads(repository, options.compression)?;
         let shared = Arc::new(Shared {
             backend,
             keys: repository.keys().clone(),
@@ -217,7 +217,7 @@ impl Writer {
             used_packs: Mutex::default(),
             failure: Mutex::new(None),
             spare: Spare::new(threads + WAITING_FRAMES),
-            compressors: Compressors::default(),
+            compressors: Compressors::new(threads),
             compression: options.compression,
             working: AtomicUsize::new(0),
             threads,

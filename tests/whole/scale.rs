@@ -25,13 +25,18 @@ pub(super) fn nightly() -> bool {
 
 /// Runs a verb and asserts that it succeeds within its memory.
 pub(super) fn measured(world: &World, what: &str, args: &[OsString]) {
+    measured_within(world, what, args, MOST_KIB);
+}
+
+/// The same within so many KiB.
+fn measured_within(world: &World, what: &str, args: &[OsString], most: u64) {
     let file = world.vault.join("peak");
     let started = std::time::Instant::now();
     let wrapper = ["python3", "-c", MEASURE, file.to_str().unwrap()];
     quiet(&world.vault.start(world.vault.command_under(&wrapper, args)).wait().ok());
     let peak: u64 = fs::read_to_string(file).unwrap().parse().unwrap();
     println!("{what}: {} MiB, {:.1} s", peak >> 10, started.elapsed().as_secs_f64());
-    assert!(peak <= MOST_KIB, "{what} took {} MiB", peak >> 10);
+    assert!(peak <= most, "{what} took {} MiB", peak >> 10);
 }
 
 /// Saves twice, restores, and compares; all within bounds.
@@ -89,6 +94,37 @@ fn a_large_folder_a_deep_path_a_sparse_and_a_long_file_stay_within_bounds() {
         sparse(world, 10);
         long(world, 200);
     });
+}
+
+#[test]
+fn the_memory_that_is_given_is_kept_however_many_threads_there_might_be() {
+    needs!("python3");
+    let world = World::new();
+    many(&world, 2000);
+    let mut random = Random(9);
+    for number in 0..4000 {
+        fs::write(world.source.join(format!("text-{number:05}")), random.text(12_000)).unwrap();
+    }
+    long(&world, 80);
+    for (most, given) in
+        [(256 << 10, &["--threads", "64"][..]), (96 << 10, &["--memory", "96M", "--threads", "64"])]
+    {
+        let what = given.join(" ");
+        let with =
+            |args: Vec<OsString>| -> Vec<OsString> { given.iter().map(OsString::from).chain(args).collect() };
+        let snapshot = with(world.snapshot_args(&["--no-cache"]));
+        measured_within(&world, &format!("{what}, snapshot"), &snapshot, most);
+        let target = world.vault.join("target");
+        let restore = ["restore".into(), world.selector("latest"), "--target".into(), target.clone().into()];
+        measured_within(&world, &format!("{what}, restore"), &with(restore.into()), most);
+        assert!(Manifest::of(&world.source).diff(&Manifest::of(&target)).is_empty(), "{what}");
+        fs::remove_dir_all(&target).unwrap();
+        let check = with(["check", "--read-data"].map(OsString::from).into());
+        measured_within(&world, &format!("{what}, check"), &check, most);
+        // The next one writes all of it again.
+        fs::remove_dir_all(&world.repository).unwrap();
+        world.vault.run(&["init"]).ok();
+    }
 }
 
 #[test]

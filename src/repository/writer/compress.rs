@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::error::{Error, FrameError, Result};
 use crate::pack::{Compression, Compressor, FrameBuilder};
@@ -12,8 +12,9 @@ use crate::repository::writer::{DATA_FRAME_LEN, Job, Shared};
 
 /// What a reading and a compressing thread take together, with their frames, up to level 9 …
 const THREAD_BYTES: usize = 20 << 20;
-/// … and how much more at higher levels: zstd's tables for two of them.
-const MORE_BYTES: [(i32, usize); 3] = [(18, 96 << 20), (13, 64 << 20), (10, 32 << 20)];
+/// … and how much more from this level on: zstd's tables.
+const MORE_BYTES: [(i32, usize); 5] =
+    [(17, 78 << 20), (13, 60 << 20), (10, 38 << 20), (6, 12 << 20), (4, 5 << 20)];
 
 /// The memory of frames that are done: to get it from the system anew costs a page fault for every 4 KiB.
 pub(super) struct Spare {
@@ -61,38 +62,61 @@ impl Drop for Working<'_> {
 }
 
 /// How many threads read, and as many compress: as the budget has room for.
-pub(super) fn threads(repository: &Repository, compression: Compression) -> usize {
-    let more = match compression {
-        Compression::Off => 0,
+///
+/// # Errors
+/// `Usage` if there is none for a single one.
+pub(super) fn threads(repository: &Repository, compression: Compression) -> Result<usize> {
+    let (level, more) = match compression {
+        Compression::Off => (0, 0),
         Compression::Level(level) => {
-            MORE_BYTES.iter().find(|(from, _)| level >= *from).map_or(0, |(_, bytes)| *bytes)
+            (level, MORE_BYTES.iter().find(|(from, _)| level >= *from).map_or(0, |(_, bytes)| *bytes))
         }
     };
     // A reader's buffer has room for three of the longest chunks, its open frame for one too many.
     let buffers = repository.config().chunker.max_len as usize * 4;
-    repository.budget().threads(THREAD_BYTES + more + buffers)
+    let bytes = THREAD_BYTES + more + buffers;
+    repository.budget().check_room(bytes, &format!("compressing at level {level}"))?;
+    Ok(repository.budget().threads(bytes))
 }
 
-/// Compressors that no thread uses just now: there are as many as ever worked at once.
-#[derive(Default)]
-pub(super) struct Compressors(Mutex<Vec<Compressor>>);
+/// The compressors, which have most of a thread's memory: no more than so many, each made when it is first needed.
+pub(super) struct Compressors {
+    idle: Receiver<Option<Compressor>>,
+    back: Sender<Option<Compressor>>,
+}
 
 impl Compressors {
+    pub(super) fn new(most: usize) -> Self {
+        let (back, idle) = bounded(most);
+        for _ in 0..most {
+            let _ = back.send(None);
+        }
+        Self { idle, back }
+    }
+
+    /// Has work done with one of them, as soon as one is idle. Who has one waits for nobody.
     fn with<T>(
         &self,
         shared: &Shared,
         work: impl FnOnce(&mut Compressor) -> Result<T, FrameError>,
     ) -> Result<T, FrameError> {
-        let idle = self.0.lock().ok().and_then(|mut idle| idle.pop());
-        let mut compressor = match idle {
-            Some(compressor) => compressor,
-            None => Compressor::new(shared.compression, shared.keys.ids().clone())?,
-        };
-        let done = work(&mut compressor)?;
-        if let Ok(mut idle) = self.0.lock() {
-            idle.push(compressor);
+        let mut lent = Lent { compressor: self.idle.recv().ok().flatten(), back: &self.back };
+        match &mut lent.compressor {
+            Some(compressor) => work(compressor),
+            none => work(none.insert(Compressor::new(shared.compression, shared.keys.ids().clone())?)),
         }
-        Ok(done)
+    }
+}
+
+/// A compressor at work. It goes back even if the work panics: others may wait for it.
+struct Lent<'a> {
+    compressor: Option<Compressor>,
+    back: &'a Sender<Option<Compressor>>,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let _ = self.back.send(self.compressor.take());
     }
 }
 

@@ -74,7 +74,7 @@ impl Packer<'_> {
         self.shared.published(&pack_file_name(&pack.id), pack.stored_len);
         self.shared.uses(pack.id);
         self.facts.add_pack(pack.id, pack.stored_len, pack.kind, pack.chunks.into_iter());
-        if self.facts.len() >= self.shared.budget.share_at_most(FACTS_IN_MEMORY) && !self.shared.dry_run {
+        if self.facts.len() >= self.shared.budget.share_at_most(FACTS_IN_MEMORY) {
             segments::publish(self.shared, std::mem::take(&mut self.facts))?;
         }
         Ok(())
