@@ -232,20 +232,39 @@ pub fn backup(
     stop: &AtomicBool,
 ) -> Result<BackupSummary> {
     let stream = options.stream.take();
+    let is_stream = stream.is_some();
+    match save(repository, &options, stream, observer, stop) {
+        // The local state is not what was written, and is gone now. What this try has packed is adopted by the next one, which does without.
+        Err(error @ Error::Cache { .. }) if !is_stream => {
+            observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
+            save(repository, &options, None, observer, stop)
+        }
+        other => other,
+    }
+}
+
+/// Takes a snapshot, once.
+fn save(
+    repository: &Repository,
+    options: &BackupOptions,
+    stream: Option<StreamSource>,
+    observer: &Arc<dyn Observer>,
+    stop: &AtomicBool,
+) -> Result<BackupSummary> {
     let start = Time::now();
     let is_stream = stream.is_some();
-    let (sources, missing) = place::resolve(&options, stream.as_ref())?;
+    let (sources, missing) = place::resolve(options, stream.as_ref())?;
     place::refuse_inside_repository(&sources, repository.backend().place())?;
-    refuse_too_many(&options, start, &sources)?;
+    refuse_too_many(options, start, &sources)?;
     // Snapshots are listed before packs: one that is listed here cannot lose its packs to a listing that is older.
     let snapshots = repository.snapshots()?;
-    let mut writer = repository.writer_until(&write_options(&options, observer), stop)?;
+    let mut writer = repository.writer_until(&write_options(options, observer), stop)?;
     say_damaged(&**observer, &snapshots)?;
-    let predecessor = find_predecessor(&snapshots, &options, &sources);
+    let predecessor = find_predecessor(&snapshots, options, &sources);
     plan(observer, predecessor.map(|(_, snapshot)| snapshot));
 
     let listed: HashSet<SnapshotId> = snapshots.iter().map(|(id, _)| *id).collect();
-    let state = LocalState::open(&options, repository, &sources, &listed, &writer, &**observer);
+    let state = LocalState::open(options, repository, &sources, &listed, &writer, &**observer);
     let shared = Shared {
         writer: &writer,
         repository: repository.backend().place().to_owned(),
@@ -261,7 +280,7 @@ pub fn backup(
         rate: options.read_rate.map(crate::rate::RateLimit::new),
     };
     shared.problems(&missing);
-    let assembled = run(&shared, &state, &options, &sources, stream)
+    let assembled = run(&shared, &state, options, &sources, stream)
         .and_then(|assembled| Ok((assemble::write_notes(&shared, &options.rules)?, assembled)));
     let Shared { tally, .. } = shared;
     let (notes, assembled) = assembled.map_err(|error| given_up(&mut writer, error))?;
@@ -277,7 +296,7 @@ pub fn backup(
         predecessor: predecessor.map(|(id, _)| *id),
         counters: tally.counters(written),
         fields: vec![seen(&listed)],
-        ..described(&options, start)
+        ..described(options, start)
     };
     let mut summary = BackupSummary::of(&snapshot, &tally);
     summary.skipped = options.skip_if_unchanged && unchanged && !interrupted;

@@ -192,15 +192,16 @@ impl Index {
             .collect())
     }
 
-    /// Reads all blocks of all segments, and sets aside those that are damaged. `go_on` hears how many facts more were read.
+    /// Reads all blocks of all segments, and sets aside those that are damaged.
     ///
     /// # Errors
-    /// `Interrupted` if it says no; any error of the medium, `NotFound` among them if a segment vanished.
+    /// `Interrupted` if `go_on` says no; any error of the medium, `NotFound` among them if a segment vanished.
     pub fn verify_segments(&mut self, go_on: GoOn<'_>) -> Result<()> {
         let mut damaged = Vec::new();
+        let facts: u64 = self.segments().map(Segment::fact_count).sum();
         for segment in self.segments() {
             match segment.for_each(|_| ()) {
-                Ok(()) if segment.is_small() || go_on(segment.fact_count()) => {}
+                Ok(()) if segment.is_small() || go_on(segment.fact_count(), facts) => {}
                 Ok(()) => return Err(Error::Interrupted),
                 Err(error) if error.is_damage() && !is_vanished(&error) => {
                     damaged.push((segment.id(), error));

@@ -5,8 +5,8 @@
 //! these passes a tree or list node is read at most twice: a second snapshot that comes to it makes all below it shared, a third finds
 //! that done.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -56,7 +56,7 @@ type Pending = (ChunkKind, ChunkId, u32);
 /// Who holds a chunk, and its length; by the first half of its id: 128 bits of a hash do not collide, and it halves the memory.
 type Owners = HashMap<[u8; 16], (u32, u32)>;
 
-/// Walks all snapshots, once for each `at_once` distinct data chunks. Nodes that cannot be read go to `problem`; what is below them is not
+/// Walks all snapshots, and once more for each half of `at_once` distinct data chunks or so that they have beyond that. Nodes that cannot be read go to `problem`; what is below them is not
 /// counted.
 ///
 /// # Errors
@@ -69,12 +69,13 @@ pub fn stats(
     stop: &AtomicBool,
 ) -> Result<Stats> {
     let mut stats = Stats { alone: vec![Amount::default(); snapshots.len()], ..Stats::default() };
-    let mut range = 0..=u64::MAX;
+    let (mut range, mut unreadable) = (0..=u64::MAX, HashSet::new());
     loop {
         let is_first = *range.start() == 0;
         let mut pass = Pass { get, at_once, range, nodes: Owners::new(), data: Owners::new() };
-        pass.walk(snapshots, stop, &mut |id, error| {
-            if is_first {
+        pass.walk(snapshots, stop, &mut |id, node, error| {
+            // What was unreadable before was said before.
+            if unreadable.insert(half(node)) || is_first {
                 problem(id, error);
             }
         })?;
@@ -116,7 +117,7 @@ impl Pass<'_> {
         &mut self,
         snapshots: &[(SnapshotId, Snapshot)],
         stop: &AtomicBool,
-        problem: &mut dyn FnMut(&SnapshotId, Error),
+        problem: &mut dyn FnMut(&SnapshotId, &ChunkId, Error),
     ) -> Result<()> {
         let mut pending: Vec<Pending> = Vec::new();
         for (number, (id, snapshot)) in (0u32..).zip(snapshots) {
@@ -130,7 +131,7 @@ impl Pass<'_> {
                 if kind == ChunkKind::Data {
                     self.data(&chunk, len, number);
                 } else if let Err(error) = self.node(kind, &chunk, number, &mut pending) {
-                    problem(id, error);
+                    problem(id, &chunk, error);
                 }
             }
         }

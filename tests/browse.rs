@@ -378,3 +378,35 @@ fn stats_name_the_snapshot_of_a_node_that_is_missing() {
     assert_eq!(problems, [(snapshots[0].0, true)]);
     assert_eq!(found.data.plain_bytes, 4);
 }
+
+/// Loses a node once it was read so many times.
+struct Failing<'a> {
+    store: &'a Store,
+    node: ChunkId,
+    reads_left: Mutex<u32>,
+}
+
+impl GetChunk for Failing<'_> {
+    fn get(&self, kind: ChunkKind, id: &ChunkId) -> vault::error::Result<Vec<u8>> {
+        let mut left = self.reads_left.lock().unwrap();
+        if *id == self.node && *left == 0 {
+            return Err(Error::ChunkMissing { kind, id: *id });
+        }
+        *left -= u32::from(*id == self.node);
+        self.store.get(kind, id)
+    }
+}
+
+#[test]
+fn stats_say_what_is_lost_between_one_pass_and_the_next() {
+    let store = Store::new();
+    let folder =
+        store.folder("d", (0..20u8).map(|file| store.file(&format!("{file:02}"), &[&[file; 20]])).collect());
+    let snapshots = [store.snapshot(1, vec![folder.clone()])];
+    for (reads_left, expected) in [(0, 1), (1, 1), (2, 1), (1000, 0)] {
+        let failing = Failing { store: &store, node: node(&folder), reads_left: Mutex::new(reads_left) };
+        let mut problems = 0;
+        stats(&failing, &snapshots, 2, &mut |_, _| problems += 1, &GO).unwrap();
+        assert_eq!(problems, expected, "{reads_left}");
+    }
+}

@@ -184,8 +184,10 @@ impl<'a> ContentWriter<'a> {
             if self.shared.stopped() {
                 return Err(Failure::Stopped);
             }
+            let working = self.shared.writer.working();
             let cut = chunker.cut(&self.buffer[start..end]);
             let id = self.batch.put(&self.buffer[start..start + cut])?;
+            drop(working);
             list.push(Piece::Data(id, u32::try_from(cut).unwrap_or(u32::MAX)))?;
             self.advance(cut as u64);
             start += cut;

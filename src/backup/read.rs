@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::backup::content::{ContentWriter, Failure, INLINE_LEN};
-use crate::backup::state::{FolderKey, LocalState, Lookup, Remembered, Stamp, Summary};
+use crate::backup::state::{FolderKey, Known, LocalState, Lookup, Remembered, Stamp, Summary};
 use crate::backup::{Node, Shared, StreamSource, Tally, left_out_entry};
 use crate::chunk::PutChunk;
 use crate::codec::{self, Bytes};
@@ -60,9 +60,7 @@ pub(super) enum Made {
 pub(super) fn run<'a>(shared: &'a Shared<'a>, state: &'a LocalState, groups: &Receiver<Group>) {
     let mut reader = Reader { shared, lookup: state.lookup(), contents: ContentWriter::new(shared) };
     for group in groups {
-        let working = shared.writer.working();
         let made = group.nodes.into_iter().map(|node| reader.make(node)).collect::<Result<Vec<_>>>();
-        drop(working);
         let failed = made.is_err();
         // Nobody waits for it if the assembler has given up; then the walk ends soon.
         if group.reply.send(made).is_err() || failed {
@@ -128,15 +126,18 @@ impl Reader<'_> {
         let path = found.path();
         let stamp = Stamp::of(&found.stat, file_system);
         let mut old = None;
-        if let Some(known) = self.lookup.get(found, &stamp) {
-            if let Some(number) = known.same(self.shared).filter(|_| file_system.ctime_is_meaningful) {
+        match self.lookup.get(found, &stamp, file_system, self.shared) {
+            None => {}
+            Some(Known::Same(number)) => {
                 self.done_unchanged(&path, found.stat.size);
                 return Ok(Made::Same(found.folder_hash(), number, (found.stat.uid, found.stat.gid)));
             }
-            if let Some(entry) = known.unchanged(&name, self.shared) {
-                return self.unchanged(found, entry, file_system, &stamp);
+            Some(Known::Kept(kept)) => {
+                if let Some(entry) = kept.unchanged(&name, self.shared) {
+                    return self.unchanged(found, entry, file_system, &stamp);
+                }
+                old = kept.entry();
             }
-            old = known.entry();
         }
         let before = self.contents.added();
         let read = match self.read_file(found) {

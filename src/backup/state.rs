@@ -34,13 +34,12 @@ use crate::source::{FileSystem, Found, Stat};
 
 use cursor::Cursor;
 pub(super) use file::{FolderKey, OpenFolder, Summary};
-use file::{NewStateFile, StateFile};
+use file::{NewStateFile, STAMP_LEN, StateFile};
 
-const STAMP_LEN: usize = 56;
 /// Clocks of file systems may be this coarse, and those of servers this far off.
 const SETTLING_SECS: i64 = 2;
 /// Raised whenever what is remembered changes its meaning.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// More packs than this are not listed: then entries are believed chunk by chunk.
 const MAX_PACKS: usize = 400_000;
 
@@ -102,33 +101,34 @@ impl Remembered {
     }
 }
 
-/// What was kept of a file: its entry, encoded.
-pub(super) struct Known<'k> {
-    number: u32,
-    stamp_is_same: bool,
+/// What was kept of a file.
+pub(super) enum Known<'k> {
+    /// It is still what it was, and all that was known then is present: the number of its record in its folder.
+    Same(u32),
+    /// Its entry.
+    Kept(Kept<'k>),
+}
+
+/// The entry that was kept of a file, encoded.
+pub(super) struct Kept<'k> {
+    is_usable: bool,
     all_packs_present: bool,
     bytes: &'k [u8],
 }
 
-impl Known<'_> {
+impl Kept<'_> {
     /// The entry, if it can be read.
     pub(super) fn entry(&self) -> Option<Entry> {
         let entry = codec::decode::<Entry>(self.bytes).ok().filter(|entry| entry.validate().is_ok());
         entry.filter(|entry| matches!(entry.kind, Kind::File(..)))
     }
 
-    /// The number of its record in its folder, if the file is still what it was and all that was known then is present.
-    pub(super) fn same(&self, shared: &Shared<'_>) -> Option<u32> {
-        (!shared.force && self.stamp_is_same && self.all_packs_present).then_some(self.number)
-    }
-
     /// The entry, if the file is still what it was and all of its chunks are present.
     pub(super) fn unchanged(&self, name: &[u8], shared: &Shared<'_>) -> Option<EncodedEntry> {
-        let is_usable = !shared.force
-            && self.stamp_is_same
-            && (self.all_packs_present
-                || self.entry().is_some_and(|entry| has_all_chunks(&entry, shared.writer)));
-        if is_usable { EncodedEntry::again(name, self.bytes) } else { None }
+        let is_present = || {
+            self.all_packs_present || self.entry().is_some_and(|entry| has_all_chunks(&entry, shared.writer))
+        };
+        if self.is_usable && is_present() { EncodedEntry::again(name, self.bytes) } else { None }
     }
 }
 
@@ -265,20 +265,33 @@ pub(super) struct Lookup<'a> {
 
 impl Lookup<'_> {
     /// What was kept of a file with this stamp. At the first value that is not what was written, nothing more is believed.
-    pub(super) fn get(&mut self, found: &Found, stamp: &Stamp) -> Option<Known<'_>> {
+    pub(super) fn get(
+        &mut self,
+        found: &Found,
+        stamp: &Stamp,
+        file_system: &FileSystem,
+        shared: &Shared<'_>,
+    ) -> Option<Known<'_>> {
         if self.is_spoilt {
             return None;
         }
-        let Ok(record) = self.cursor.as_mut()?.get(&found.folder_hash(), &found.name) else {
+        let (key, cursor) = (found.folder_hash(), self.cursor.as_mut()?);
+        let Ok(known) = cursor.stamp(&key, &found.name) else {
             self.is_spoilt = true;
             return None;
         };
-        let record = record?;
-        let (kept, bytes) = record.value.split_at_checked(STAMP_LEN)?;
+        let (number, kept) = known?;
         // What is kept without a stamp is never believed, only compared with.
-        let stamp_is_same = kept == stamp.encode() && !stamp.is_void();
+        let is_usable = !shared.force && kept == stamp.encode() && !stamp.is_void();
+        if is_usable && self.all_packs_present && file_system.ctime_is_meaningful {
+            return Some(Known::Same(number));
+        }
+        let Ok(record) = cursor.get(&key, &found.name) else {
+            self.is_spoilt = true;
+            return None;
+        };
         let all_packs_present = self.all_packs_present;
-        Some(Known { number: record.number, stamp_is_same, all_packs_present, bytes })
+        Some(Known::Kept(Kept { is_usable, all_packs_present, bytes: record?.value }))
     }
 
     /// What a folder was, if all that was known then is present.
@@ -310,16 +323,16 @@ impl Recorder<'_> {
     pub(super) fn record(&mut self, folder: &mut OpenFolder, remembered: &Remembered, entry: &EncodedEntry) {
         let Remembered { folder: key, name, stamp } = remembered;
         if folder.key == Some(*key) {
-            self.add(folder, name, [stamp, entry.bytes()]);
+            self.add(folder, name, stamp, entry.bytes());
         } else {
-            self.add_alone(key, name, [stamp, entry.bytes()]);
+            self.add_alone(key, name, stamp, entry.bytes());
         }
     }
 
     /// Keeps an entry that is no file, to be compared with.
     pub(super) fn record_other(&mut self, folder: &mut OpenFolder, name: &[u8], entry: &EncodedEntry) {
         if folder.key.is_some() {
-            self.add(folder, name, [&Stamp::void().encode(), entry.bytes()]);
+            self.add(folder, name, &Stamp::void().encode(), entry.bytes());
         }
     }
 
@@ -328,7 +341,7 @@ impl Recorder<'_> {
         let Some(Ok(Some(record))) = self.cursor.as_mut().map(|cursor| cursor.at(key, number)) else {
             return false;
         };
-        record.value.strip_prefix(&Stamp::void().encode()) == Some(entry.bytes())
+        record.stamp == Stamp::void().encode() && record.value == entry.bytes()
     }
 
     /// Keeps, of a folder, what the record of this number has, and returns the entry.
@@ -340,13 +353,12 @@ impl Recorder<'_> {
     ) -> Result<EncodedEntry> {
         let Some(cursor) = &mut self.cursor else { return Err(self.spoilt()) };
         let Ok(Some(record)) = cursor.at(key, number) else { return Err(self.spoilt()) };
-        let (name, value) = (record.name.to_vec(), record.value.to_vec());
-        let Some((stamp, bytes)) = value.split_at_checked(STAMP_LEN) else { return Err(self.spoilt()) };
-        let entry = EncodedEntry::again(&name, bytes).ok_or_else(|| self.spoilt())?;
+        let (name, stamp) = (record.name.to_vec(), record.stamp);
+        let Some(entry) = EncodedEntry::again(&name, record.value) else { return Err(self.spoilt()) };
         if folder.key == Some(*key) {
-            self.add(folder, &name, [stamp, bytes]);
+            self.add(folder, &name, &stamp, entry.bytes());
         } else {
-            self.add_alone(key, &name, [stamp, bytes]);
+            self.add_alone(key, &name, &stamp, entry.bytes());
         }
         Ok(entry)
     }
@@ -354,7 +366,7 @@ impl Recorder<'_> {
     /// The old file was read a moment ago, and cannot be read now. The next run is to do without.
     fn spoilt(&self) -> Error {
         let _ = fs::remove_file(&self.state.path);
-        self.state.error("it could not be read twice: it is removed, so that the next run reads all files")
+        self.state.error("it is not what was written: it is removed, and all files are read")
     }
 
     /// The folder is what it was.
@@ -392,19 +404,19 @@ impl Recorder<'_> {
         }
     }
 
-    fn add(&mut self, folder: &mut OpenFolder, name: &[u8], value: [&[u8]; 2]) {
-        let written = self.new.as_mut().map_or(Ok(()), |new| new.add(folder, name, &value));
+    fn add(&mut self, folder: &mut OpenFolder, name: &[u8], stamp: &[u8; STAMP_LEN], value: &[u8]) {
+        let written = self.new.as_mut().map_or(Ok(()), |new| new.add(folder, name, stamp, value));
         self.done(&written);
     }
 
-    fn add_alone(&mut self, key: &FolderKey, name: &[u8], value: [&[u8]; 2]) {
+    fn add_alone(&mut self, key: &FolderKey, name: &[u8], stamp: &[u8; STAMP_LEN], value: &[u8]) {
         let Some(new) = &mut self.new else { return };
         let mut written = Ok(());
         if self.alone.key != Some(*key) {
             written = new.close_block(&mut self.alone);
             self.alone = OpenFolder::new(Some(*key));
         }
-        let written = written.and_then(|()| new.add(&mut self.alone, name, &value));
+        let written = written.and_then(|()| new.add(&mut self.alone, name, stamp, value));
         self.done(&written);
     }
 
@@ -420,9 +432,8 @@ fn take_over_rest(old: &StateFile, new: &mut NewStateFile, folder: &mut OpenFold
     let Some(key) = folder.key else { return Ok(()) };
     let (mut cursor, mut after) = (Cursor::new(old), folder.last.clone());
     while let Ok(Some(record)) = cursor.next_after(&key, &after) {
-        let value = record.value.to_vec();
         after = record.name.to_vec();
-        new.add(folder, &after, &[&value])?;
+        new.add(folder, &after, &record.stamp, record.value)?;
     }
     Ok(())
 }

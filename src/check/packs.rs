@@ -13,6 +13,8 @@ use crate::pack::{ScannedPack, pack_file_name, scan_pack};
 
 /// One hashes and decodes while the other waits for the medium; a drive is slower than two.
 const THREADS: usize = 2;
+/// What each takes.
+const THREAD_BYTES: usize = 16 << 20;
 
 impl Check<'_> {
     /// Reads the packs that are to be read.
@@ -32,7 +34,7 @@ impl Check<'_> {
         let outcomes = Mutex::new(Vec::new());
         let failure = Mutex::new(None);
         std::thread::scope(|scope| {
-            for _ in 0..THREADS.min(packs.len()) {
+            for _ in 0..self.repository.budget().threads(THREAD_BYTES).min(THREADS).min(packs.len()) {
                 scope.spawn(|| {
                     while let Some((pack, _)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
                         match self.scan_one(*pack) {

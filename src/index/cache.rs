@@ -33,8 +33,11 @@ const MEMORY_BYTES: usize = 32 << 20;
 const FACTS_PER_COMMIT: u64 = 1 << 20;
 const FILE_NAME: &str = "chunks.redb";
 
-/// Hears how many facts more are in; whether to go on.
-pub type GoOn<'a> = &'a dyn Fn(u64) -> bool;
+/// Hears how many facts more were read, and of how many in all; whether to go on.
+pub type GoOn<'a> = &'a dyn Fn(u64, u64) -> bool;
+
+/// So many segments are merged at once: a block of each is in memory.
+const MERGED_AT_ONCE: usize = 128;
 
 /// The cache, open and locked.
 pub struct ChunkCache {
@@ -53,7 +56,7 @@ impl ChunkCache {
     ///
     /// # Errors
     /// `Cache` if it is locked by another process or cannot be made: the caller goes on without it. Any error of a segment, `NotFound`
-    /// among them if it vanished. `Interrupted` if `go_on` says no: it hears every now and then how many facts more are in.
+    /// among them if it vanished. `Interrupted` if `go_on` says no.
     pub fn open(folder: &Path, index: &mut Index, budget: Budget, go_on: GoOn<'_>) -> Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -107,10 +110,25 @@ impl ChunkCache {
     fn fill(&self, index: &mut Index, go_on: GoOn<'_>) -> Result<(), Failure> {
         let known = self.known_segments()?;
         let new: Vec<_> = index.segments().filter(|segment| !known.contains(&segment.id())).collect();
-        if new.is_empty() {
-            return Ok(());
+        let facts: u64 = new.iter().map(|segment| segment.fact_count()).sum();
+        let mut damaged = Vec::new();
+        for segments in new.chunks(MERGED_AT_ONCE) {
+            damaged.extend(self.merge(segments, &|more| go_on(more, facts))?);
         }
-        let mut merged = Merged::of(&new);
+        // The cache does without what is left of their facts, so the index must as well: it is asked only for what no segment covers.
+        for (segment, error) in damaged {
+            index.set_aside(segment, error);
+        }
+        Ok(())
+    }
+
+    /// Takes in the facts of some segments, and returns which of them are damaged.
+    fn merge(
+        &self,
+        segments: &[&Segment],
+        go_on: &dyn Fn(u64) -> bool,
+    ) -> Result<Vec<(SegmentId, Error)>, Failure> {
+        let mut merged = Merged::of(segments);
         loop {
             let write = self.database()?.begin_write().map_err(doubt)?;
             let mut taken = 0;
@@ -122,25 +140,20 @@ impl ChunkCache {
                     taken += 1;
                 }
                 if taken < FACTS_PER_COMMIT {
-                    let mut segments = write.open_table(SEGMENTS).map_err(doubt)?;
+                    let mut known = write.open_table(SEGMENTS).map_err(doubt)?;
                     for segment in merged.whole() {
-                        segments.insert(segment.id().as_bytes(), ()).map_err(doubt)?;
+                        known.insert(segment.id().as_bytes(), ()).map_err(doubt)?;
                     }
                 }
             }
             write.commit().map_err(doubt)?;
             if taken < FACTS_PER_COMMIT {
-                break;
+                return Ok(merged.damaged);
             }
             if !go_on(taken) {
                 return Err(Failure::Segment(Error::Interrupted));
             }
         }
-        // The cache does without what is left of their facts, so the index must as well: it is asked only for what no segment covers.
-        for (segment, error) in merged.damaged {
-            index.set_aside(segment, error);
-        }
-        Ok(())
     }
 
     fn known_segments(&self) -> Result<HashSet<SegmentId>, Failure> {

@@ -182,6 +182,7 @@ impl Writer {
         options: &WriteOptions,
         stop: &AtomicBool,
     ) -> Result<Self> {
+        let threads = compress::threads(repository, options.compression)?;
         let backend: Arc<dyn Backend> = if options.dry_run {
             Arc::new(dry::DryRun(repository.backend().clone()))
         } else {
@@ -202,7 +203,6 @@ impl Writer {
         let adopting =
             adopt::Adopting { backend: &*backend, observer: &*options.observer, said: &said, stop };
         let adopted = adopting.adopt(&mut index, repository.keys())?;
-        let threads = compress::threads(repository, options.compression)?;
         let shared = Arc::new(Shared {
             backend,
             keys: repository.keys().clone(),
@@ -370,6 +370,9 @@ impl Writer {
             panicked |= compressor.join().is_err();
         }
         let facts = self.packer.take().map(JoinHandle::join);
+        // What follows needs none of the memory of frames.
+        self.shared.spare.clear();
+        self.shared.compressors.clear();
         match (self.shared.take_failure(), facts) {
             (Some(error), _) => Err(error),
             (None, Some(Ok(facts))) if !panicked => Ok(facts),
@@ -436,7 +439,8 @@ impl Writer {
         if self.shared.working.load(Ordering::Relaxed) >= self.shared.threads {
             return Some(job);
         }
-        self.jobs.as_ref()?.try_send(job).err().map(TrySendError::into_inner)
+        let Some(jobs) = &self.jobs else { return Some(job) };
+        jobs.try_send(job).err().map(TrySendError::into_inner)
     }
 
     fn flush(&self, kind: PackKind, open: &Mutex<FrameBuilder>) -> Result<()> {

@@ -393,7 +393,7 @@ impl Run<'_> {
 
     /// Calls `work` for each number below `count`, on several threads. The first error ends the restore.
     pub(super) fn in_parallel(&self, count: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
-        let threads = self.reader.budget().threads(THREAD_BYTES).clamp(2, MAX_THREADS).min(count);
+        let threads = self.reader.budget().threads(THREAD_BYTES).min(MAX_THREADS).min(count);
         let next = AtomicUsize::new(0);
         let worker = || {
             loop {

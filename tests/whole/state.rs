@@ -358,3 +358,37 @@ fn where_nothing_changed_only_the_header_of_the_state_is_written() {
     world.snapshot(&exclude);
     assert!(fs::metadata(&states()[0].1).unwrap().len() < before / 4, "what is gone is not kept");
 }
+
+#[test]
+fn what_is_remembered_of_a_small_file_and_was_spoilt_since_is_read_again_by_the_same_run() {
+    let world = World::new();
+    for number in 0..30 {
+        world.write_random(&format!("folder/{number:02}"), number, 800);
+    }
+    settle();
+    world.snapshot(&[]);
+    assert_eq!(world.snapshot(&[]).read(), 0);
+    // The content of a small file, which no stamp is compared with, rots in the cache; then the folder changes.
+    let content = fs::read(world.source.join("folder/05")).unwrap();
+    let is_state = |path: &Path| path.file_name().unwrap().to_str().unwrap().starts_with("state-");
+    let mut spoilt = 0;
+    for path in world.caches().into_iter().filter(|path| is_state(path)) {
+        let mut bytes = fs::read(&path).unwrap();
+        let Some(at) = bytes.windows(content.len()).position(|window| window == content) else { continue };
+        bytes[at + 400] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        spoilt += 1;
+    }
+    assert_eq!(spoilt, 1);
+    world.write_random("folder/29", 99, 800);
+    assert_eq!(world.snapshot(&[]).read(), 30, "the state is gone, so all is read");
+    for number in 0..30 {
+        let name = format!("folder/{number:02}");
+        assert!(world.cat(&name) == fs::read(world.source.join(&name)).unwrap(), "{name}");
+    }
+    settle();
+    world.snapshot(&[]);
+    assert_eq!(world.snapshot(&[]).read(), 0);
+    world.comes_back();
+    assert!(damages(&world.repository).is_empty());
+}

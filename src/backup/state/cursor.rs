@@ -3,22 +3,27 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use super::file::{FolderKey, Row, Spoilt, StateFile, Summary, take};
+use super::file::{FolderKey, Long, Row, STAMP_LEN, Spoilt, StateFile, Summary, take, value_len};
 
 /// So many folders are held with a block of each: the walk comes back to those that it was in.
 const MAX_FOLDERS: usize = 8;
 
-/// A record: its number in the folder, its name and its value.
+/// A record: its name, its stamp and its value.
 pub(super) struct Record<'b> {
-    pub(super) number: u32,
     pub(super) name: &'b [u8],
+    pub(super) stamp: [u8; STAMP_LEN],
     pub(super) value: &'b [u8],
 }
 
 /// Where in a block a record is.
 struct Place {
     name: Range<usize>,
+    stamp: usize,
+    /// In the block, or among its long values.
     value: Range<usize>,
+    is_long: bool,
+    /// Where in the block the next record is.
+    end: usize,
 }
 
 /// Reads a file, mostly forwards.
@@ -38,7 +43,12 @@ struct Folder<'f> {
     next_row: usize,
     /// The records of this block.
     block: Vec<u8>,
+    /// Where its long values are, and these, once they are read.
+    long: Long,
+    long_values: Option<Vec<u8>>,
     at: usize,
+    /// Where among the long values the next one is.
+    at_long: usize,
     /// The number of the record that is there.
     number: u32,
     /// The name that was asked for last.
@@ -68,8 +78,26 @@ impl<'f> Cursor<'f> {
         &mut self.folders[last]
     }
 
+    /// The number and the stamp of a name in a folder.
+    pub(super) fn stamp(
+        &mut self,
+        key: &FolderKey,
+        name: &[u8],
+    ) -> Result<Option<(u32, [u8; STAMP_LEN])>, Spoilt> {
+        let place = self.seek(key, name)?;
+        let folder = self.folder(key);
+        Ok(place.map(|place| (folder.number, folder.stamp(&place))))
+    }
+
     /// The record of a name in a folder.
     pub(super) fn get(&mut self, key: &FolderKey, name: &[u8]) -> Result<Option<Record<'_>>, Spoilt> {
+        let place = self.seek(key, name)?;
+        let file = self.file;
+        place.map(|place| self.folder(key).record(file, place)).transpose()
+    }
+
+    /// Goes to a name in a folder, or to where it would be.
+    fn seek(&mut self, key: &FolderKey, name: &[u8]) -> Result<Option<Place>, Spoilt> {
         let file = self.file;
         let folder = self.folder(key);
         if *name < folder.last[..] {
@@ -84,7 +112,7 @@ impl<'f> Cursor<'f> {
             let Some(place) = folder.here(file)? else { return Ok(None) };
             match folder.block.get(place.name.clone()).unwrap_or_default().cmp(name) {
                 Ordering::Less => folder.pass(&place),
-                Ordering::Equal => return Ok(folder.record(place)),
+                Ordering::Equal => return Ok(Some(place)),
                 Ordering::Greater => return Ok(None),
             }
         }
@@ -92,15 +120,13 @@ impl<'f> Cursor<'f> {
 
     /// The next record of a folder behind a name.
     pub(super) fn next_after(&mut self, key: &FolderKey, name: &[u8]) -> Result<Option<Record<'_>>, Spoilt> {
-        // Looking for it leaves the cursor at it, or where it would be.
-        let is_there = self.get(key, name)?.is_some();
+        let there = self.seek(key, name)?;
         let file = self.file;
         let folder = self.folder(key);
-        if is_there && let Some(place) = folder.here(file)? {
+        if let Some(place) = there {
             folder.pass(&place);
         }
-        let Some(place) = folder.here(file)? else { return Ok(None) };
-        Ok(folder.record(place))
+        folder.here(file)?.map(|place| folder.record(file, place)).transpose()
     }
 
     /// The record of this number in a folder.
@@ -116,7 +142,7 @@ impl<'f> Cursor<'f> {
             let Some(place) = folder.here(file)? else { return Ok(None) };
             if folder.number == number {
                 folder.last = folder.block.get(place.name.clone()).unwrap_or_default().to_vec();
-                return Ok(folder.record(place));
+                return folder.record(file, place).map(Some);
             }
             folder.pass(&place);
         }
@@ -128,7 +154,8 @@ impl<'f> Cursor<'f> {
         let folder = self.folder(key);
         let Some(row) = folder.rows.last().filter(|row| row.has_summary()) else { return Ok(None) };
         folder.rewind();
-        let summary = file.read(row, &mut folder.block)?;
+        let (long, summary) = file.read(row, &mut folder.block)?;
+        folder.long = long;
         if folder.rows.len() == 1 {
             folder.next_row = 1;
         } else {
@@ -143,7 +170,8 @@ impl Folder<'_> {
     fn rewind(&mut self) {
         self.next_row = 0;
         self.block.clear();
-        self.at = 0;
+        self.long_values = None;
+        (self.at, self.at_long) = (0, 0);
         self.number = 0;
         self.last.clear();
     }
@@ -172,29 +200,49 @@ impl Folder<'_> {
         while self.at >= self.block.len() {
             let Some(row) = self.rows.get(self.next_row) else { return Ok(None) };
             self.next_row += 1;
-            self.at = 0;
+            (self.at, self.at_long) = (0, 0);
             self.number = row.first;
-            file.read(row, &mut self.block)?;
+            self.long_values = None;
+            (self.long, _) = file.read(row, &mut self.block)?;
         }
         let (name_len, rest) = take(self.block.get(self.at..).unwrap_or_default());
-        let (value_len, _) = take(rest);
+        let (encoded_len, _) = take(rest);
+        let (value_len, is_long) = value_len(encoded_len);
         let name = self.at.saturating_add(8);
-        let value = name.saturating_add(u32::from_le_bytes(name_len) as usize);
-        let end = value.saturating_add(u32::from_le_bytes(value_len) as usize);
+        let stamp = name.saturating_add(u32::from_le_bytes(name_len) as usize);
+        let short = stamp.saturating_add(STAMP_LEN);
+        let start = if is_long { self.at_long } else { short };
+        let value = start..start.saturating_add(value_len);
+        let end = if is_long { short } else { value.end };
         if end > self.block.len() {
             Err(Spoilt)
         } else {
-            Ok(Some(Place { name: name..value, value: value..end }))
+            Ok(Some(Place { name: name..stamp, stamp, value, is_long, end }))
         }
     }
 
     fn pass(&mut self, place: &Place) {
-        self.at = place.value.end;
+        self.at = place.end;
+        if place.is_long {
+            self.at_long = place.value.end;
+        }
         self.number += 1;
     }
 
-    fn record(&self, place: Place) -> Option<Record<'_>> {
-        let (name, value) = self.block.get(place.name).zip(self.block.get(place.value))?;
-        Some(Record { number: self.number, name, value })
+    fn stamp(&self, place: &Place) -> [u8; STAMP_LEN] {
+        take(self.block.get(place.stamp..).unwrap_or_default()).0
+    }
+
+    fn record(&mut self, file: &StateFile, place: Place) -> Result<Record<'_>, Spoilt> {
+        if place.is_long && self.long_values.is_none() {
+            let mut values = Vec::new();
+            file.read_long(&self.long, &mut values)?;
+            self.long_values = Some(values);
+        }
+        let stamp = self.stamp(&place);
+        let values = if place.is_long { self.long_values.as_ref() } else { Some(&self.block) };
+        let value = values.and_then(|values| values.get(place.value)).ok_or(Spoilt)?;
+        let name = self.block.get(place.name).ok_or(Spoilt)?;
+        Ok(Record { name, stamp, value })
     }
 }

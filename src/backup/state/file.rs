@@ -1,7 +1,8 @@
 //! The file of the local state: values by folder and name, written once in the order of the walk, and read in the same order.
 //!
-//! Blocks | table | tail. A block holds `(name length, value length, name, value)` of one folder, names ascending, about 64 KiB
-//! of them; the last block of a folder that is known whole ends with a [`Summary`]. The table has a row for each block, by folder and by the number of its first
+//! Blocks | table | tail. A block holds `(name length, value length, name, stamp, value)` of one folder, names ascending, about 64 KiB
+//! of them. Values that are long, as entries with the content of a small file, stand behind the block instead, together: who only compares stamps does not
+//! read them. The last block of a folder that is known whole ends with a [`Summary`], each one with where its long values end. The table has a row for each block, by folder and by the number of its first
 //! record there; it is all of the file that is held in memory. Each block has a checksum in its row; the table has one in the tail. A file that is not
 //! whole has no tail, and is no state.
 //!
@@ -23,10 +24,20 @@ const MAGIC: [u8; 8] = *b"VLTSTATE";
 const TAIL_LEN: usize = 40;
 const ROW_LEN: usize = 40;
 const SUMMARY_LEN: usize = 40;
+/// What a block says of its long values: their length and checksum.
+const LONG_LEN: usize = 12;
+/// A stamp, as it is kept with each value.
+pub(super) const STAMP_LEN: usize = 56;
+/// In the length of a value: it is among the long ones.
+const IS_LONG: u32 = 1 << 31;
+/// A value is long if it has more bytes.
+const SHORT_VALUE_LEN: usize = 256;
 /// In the length of a block: a summary ends it.
 const HAS_SUMMARY: u32 = 1 << 31;
-/// A block is closed at this length.
+/// A block is closed at this length …
 const BLOCK_LEN: usize = 64 << 10;
+/// … or if its long values have this length.
+const LONG_VALUES_LEN: usize = 256 << 10;
 /// No block is longer: an entry has at most 16 MiB.
 const MAX_BLOCK_LEN: u32 = 32 << 20;
 const BUFFER_LEN: usize = 256 << 10;
@@ -53,6 +64,36 @@ impl Summary {
         let (_, rest) = take::<4>(rest);
         Self { count: u32::from_le_bytes(count), node: ChunkId::from_bytes(take(rest).0) }
     }
+}
+
+/// Where the long values of a block are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Long {
+    offset: u64,
+    len: u32,
+    checksum: [u8; 8],
+}
+
+impl Long {
+    fn encode(bytes: &[u8]) -> [u8; LONG_LEN] {
+        let mut encoded = [0; LONG_LEN];
+        encoded[..4].copy_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+        encoded[4..].copy_from_slice(&id::checksum_64(&[bytes]));
+        encoded
+    }
+
+    /// From the end of a block of this row.
+    fn of(row: &Row, block: &[u8]) -> Self {
+        let (len, rest) = take(block.get(block.len().saturating_sub(LONG_LEN)..).unwrap_or_default());
+        let offset = row.offset + u64::from(row.bytes());
+        Self { offset, len: u32::from_le_bytes(len), checksum: take(rest).0 }
+    }
+}
+
+/// The length of a value, and whether it is among the long ones.
+pub(super) fn value_len(encoded: [u8; 4]) -> (usize, bool) {
+    let len = u32::from_le_bytes(encoded);
+    ((len & !IS_LONG) as usize, len & IS_LONG != 0)
 }
 
 /// Where a block is.
@@ -150,24 +191,39 @@ impl StateFile {
         rows.get(..rows.partition_point(|row| row.folder == *folder)).unwrap_or_default()
     }
 
-    /// Reads a block, without what its checksum says.
-    fn read_unchecked(&self, row: &Row, block: &mut Vec<u8>) -> bool {
-        block.resize(row.bytes() as usize, 0);
-        row.bytes() <= MAX_BLOCK_LEN && self.file.read_exact_at(block, row.offset).is_ok()
+    /// Reads so many bytes, whatever they are.
+    fn read_unchecked(&self, (offset, len): (u64, u32), bytes: &mut Vec<u8>) -> bool {
+        if len > MAX_BLOCK_LEN {
+            return false;
+        }
+        bytes.resize(len as usize, 0);
+        self.file.read_exact_at(bytes, offset).is_ok()
     }
 
-    /// Reads a block, with the summary that may end it; whether it is what was written.
-    pub(super) fn read(&self, row: &Row, block: &mut Vec<u8>) -> Result<Option<Summary>, Spoilt> {
-        if !self.read_unchecked(row, block) || id::checksum_64(&[block]) != row.checksum {
+    /// Reads the long values of a block.
+    pub(super) fn read_long(&self, long: &Long, bytes: &mut Vec<u8>) -> Result<(), Spoilt> {
+        if self.read_unchecked((long.offset, long.len), bytes) && id::checksum_64(&[bytes]) == long.checksum {
+            Ok(())
+        } else {
+            Err(Spoilt)
+        }
+    }
+
+    /// Reads a block, if it is what was written: its records. With where its long values are, and the summary that it may have.
+    pub(super) fn read(&self, row: &Row, block: &mut Vec<u8>) -> Result<(Long, Option<Summary>), Spoilt> {
+        if !self.read_unchecked((row.offset, row.bytes()), block) || id::checksum_64(&[block]) != row.checksum
+        {
             return Err(Spoilt);
         }
+        let long = Long::of(row, block);
+        block.truncate(block.len().checked_sub(LONG_LEN).ok_or(Spoilt)?);
         if !row.has_summary() {
-            return Ok(None);
+            return Ok((long, None));
         }
         let records_len = block.len().checked_sub(SUMMARY_LEN).ok_or(Spoilt)?;
         let summary = Summary::decode(block.get(records_len..).unwrap_or_default());
         block.truncate(records_len);
-        Ok(Some(summary))
+        Ok((long, Some(summary)))
     }
 }
 
@@ -192,6 +248,7 @@ pub(super) struct Spoilt;
 pub(in crate::backup) struct OpenFolder {
     pub(in crate::backup) key: Option<FolderKey>,
     block: Vec<u8>,
+    long_values: Vec<u8>,
     /// The number of the first record in the block.
     first: u32,
     count: u32,
@@ -226,19 +283,27 @@ impl NewStateFile {
         Ok(Self { path: path.to_owned(), new_path, file, len: 0, rows: Vec::new(), is_kept: false })
     }
 
-    /// Adds a value, in parts, to a folder. Names of a folder ascend.
-    pub(super) fn add(&mut self, folder: &mut OpenFolder, name: &[u8], value: &[&[u8]]) -> io::Result<()> {
-        let encode = |len: usize| u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
-        folder.block.extend_from_slice(&encode(name.len()));
-        folder.block.extend_from_slice(&encode(value.iter().map(|part| part.len()).sum()));
+    /// Adds a value with its stamp to a folder. Names of a folder ascend.
+    pub(super) fn add(
+        &mut self,
+        folder: &mut OpenFolder,
+        name: &[u8],
+        stamp: &[u8; STAMP_LEN],
+        value: &[u8],
+    ) -> io::Result<()> {
+        let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let is_long = value.len() > SHORT_VALUE_LEN;
+        folder.block.extend_from_slice(&len(name).to_le_bytes());
+        let flag = if is_long { IS_LONG } else { 0 };
+        folder.block.extend_from_slice(&(len(value) | flag).to_le_bytes());
         folder.block.extend_from_slice(name);
-        for part in value {
-            folder.block.extend_from_slice(part);
-        }
+        folder.block.extend_from_slice(stamp);
+        if is_long { &mut folder.long_values } else { &mut folder.block }.extend_from_slice(value);
         folder.count += 1;
         folder.last.clear();
         folder.last.extend_from_slice(name);
-        if folder.block.len() >= BLOCK_LEN { self.close_block(folder) } else { Ok(()) }
+        let is_full = folder.block.len() >= BLOCK_LEN || folder.long_values.len() >= LONG_VALUES_LEN;
+        if is_full { self.close_block(folder) } else { Ok(()) }
     }
 
     /// Writes what waits of a folder.
@@ -255,19 +320,23 @@ impl NewStateFile {
     }
 
     fn write_block(&mut self, key: FolderKey, folder: &mut OpenFolder, flags: u32) -> io::Result<()> {
+        folder.block.extend_from_slice(&Long::encode(&folder.long_values));
         let len = u32::try_from(folder.block.len()).unwrap_or(u32::MAX) | flags;
         let checksum = id::checksum_64(&[&folder.block]);
-        self.append(Row { folder: key, first: folder.first, len, offset: 0, checksum }, &folder.block)?;
+        let row = Row { folder: key, first: folder.first, len, offset: 0, checksum };
+        self.append(row, &folder.block, &folder.long_values)?;
         folder.first = folder.count;
         folder.block.clear();
+        folder.long_values.clear();
         Ok(())
     }
 
-    /// Writes a block; it gets its place here.
-    fn append(&mut self, row: Row, block: &[u8]) -> io::Result<()> {
+    /// Writes a block and its long values; it gets its place here.
+    fn append(&mut self, row: Row, block: &[u8], long_values: &[u8]) -> io::Result<()> {
         self.file.write_all(block)?;
+        self.file.write_all(long_values)?;
         self.rows.push(Row { offset: self.len, ..row });
-        self.len += block.len() as u64;
+        self.len += (block.len() + long_values.len()) as u64;
         Ok(())
     }
 
@@ -282,13 +351,17 @@ impl NewStateFile {
         let missing = old.rows.iter().filter(|row| wanted(&row.folder) && !is_new(row));
         let mut missing: Vec<Row> = missing.copied().collect();
         missing.sort_unstable_by_key(|row| row.offset);
-        let mut block = Vec::new();
+        let (mut block, mut long_values) = (Vec::new(), Vec::new());
         for row in missing {
-            // The checksum goes with it, so what is damaged there is known as damaged here.
-            if !old.read_unchecked(&row, &mut block) {
+            // The checksums go with it, so what is damaged there is known as damaged here.
+            if !old.read_unchecked((row.offset, row.bytes()), &mut block) {
                 break;
             }
-            self.append(row, &block)?;
+            let long = Long::of(&row, &block);
+            if !old.read_unchecked((long.offset, long.len), &mut long_values) {
+                break;
+            }
+            self.append(row, &block, &long_values)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::pack::{Compression, Compressor, FrameBuilder};
 use crate::repository::Repository;
 use crate::repository::writer::{DATA_FRAME_LEN, Job, Shared};
 
-/// What a reading and a compressing thread take together, with their frames, up to level 9 …
+/// What a reading and a compressing thread take together, with their frames, up to level 3 …
 const THREAD_BYTES: usize = 20 << 20;
 /// … and how much more from this level on: zstd's tables.
 const MORE_BYTES: [(i32, usize); 5] =
@@ -34,6 +34,13 @@ impl Spare {
         FrameBuilder::with_buffer(spare.unwrap_or_default())
     }
 
+    /// Gives all of it back to the system.
+    pub(super) fn clear(&self) {
+        if let Ok(mut buffers) = self.buffers.lock() {
+            *buffers = Vec::new();
+        }
+    }
+
     /// Keeps the memory of a frame that is done, unless it is too small for the next one.
     pub(super) fn take_back(&self, buffer: Vec<u8>) {
         if let Ok(mut spare) = self.buffers.lock()
@@ -45,7 +52,7 @@ impl Spare {
     }
 }
 
-/// A thread counts as one that keeps a core busy while this lives.
+/// A thread counts as one that keeps a core busy while this lives: it cuts, hashes or compresses, and does not wait for a file.
 pub struct Working<'a>(&'a AtomicUsize);
 
 impl<'a> Working<'a> {
@@ -92,6 +99,13 @@ impl Compressors {
             let _ = back.send(None);
         }
         Self { idle, back }
+    }
+
+    /// Gives the memory of the idle ones back to the system.
+    pub(super) fn clear(&self) {
+        for _ in self.idle.try_iter().collect::<Vec<_>>() {
+            let _ = self.back.send(None);
+        }
     }
 
     /// Has work done with one of them, as soon as one is idle. Who has one waits for nobody.

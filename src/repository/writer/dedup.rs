@@ -1,14 +1,15 @@
 //! Which chunks are new: not in the repository, and not put by another thread of this run.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::id::{ChunkId, ChunkKind};
-use crate::index::{ChunkCache, FACT_LEN, Index, Segment, is_vanished};
+use crate::index::{ChunkCache, FACT_LEN, Index, is_vanished};
 use crate::pack::Location;
 use crate::repository::writer::{Shared, WriteOptions, notice};
 
@@ -19,14 +20,13 @@ pub(super) fn open_cache(
     budget: Budget,
     stop: &AtomicBool,
 ) -> Result<Option<ChunkCache>> {
-    let facts: u64 = index.segments().map(Segment::fact_count).sum();
-    let begun = Once::new();
+    let planned = Cell::new(0);
     // Only a large index takes long enough to speak of it.
-    let go_on = |more: u64| {
-        begun.call_once(|| {
+    let go_on = |more: u64, facts: u64| {
+        if planned.replace(facts) != facts {
             options.observer.event(&Event::Phase("reading the index"));
             options.observer.event(&Event::Planned { items: 0, bytes: facts * FACT_LEN as u64 });
-        });
+        }
         options.observer.event(&Event::Advanced { bytes: more * FACT_LEN as u64 });
         !stop.load(Ordering::Relaxed)
     };

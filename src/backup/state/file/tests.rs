@@ -13,13 +13,18 @@ fn node(number: u8) -> ChunkId {
     ChunkId::from_bytes([number; 32])
 }
 
-/// Names of a folder, and what each has: the name, 100 times. Folder 1 takes several blocks.
+/// Names of a folder, and what each has: the name, 100 times or, so that it is not long, 10 times. Folder 1 takes several blocks.
 fn content(folder: u8) -> Records {
-    let count = if folder == 1 { 500 } else { 5 };
+    let count = if folder == 1 { 2000 } else { 5 };
     (0..count)
-        .map(|number| format!("{folder}-{number:04}").into_bytes())
-        .map(|name| (name.clone(), name.repeat(100)))
+        .map(|number| (format!("{folder}-{number:04}").into_bytes(), if number % 3 == 0 { 10 } else { 100 }))
+        .map(|(name, times)| (name.clone(), name.repeat(times)))
         .collect()
+}
+
+/// The stamp of a name.
+fn stamp(name: &[u8]) -> [u8; STAMP_LEN] {
+    name.repeat(STAMP_LEN)[..STAMP_LEN].try_into().unwrap()
 }
 
 fn write(path: &Path, folders: &[u8]) {
@@ -27,7 +32,7 @@ fn write(path: &Path, folders: &[u8]) {
     for folder in folders {
         let mut open = OpenFolder::new(Some(key(*folder)));
         for (name, value) in content(*folder) {
-            new.add(&mut open, &name, &[&value]).unwrap();
+            new.add(&mut open, &name, &stamp(&name), &value).unwrap();
         }
         // The third is not known whole.
         if *folder == 3 {
@@ -45,7 +50,7 @@ fn all(file: &StateFile, folder: u8) -> Result<Records, Spoilt> {
     let (mut cursor, mut found) = (Cursor::new(file), Vec::new());
     let mut after = Vec::new();
     while let Some(record) = cursor.next_after(&key(folder), &after)? {
-        assert_eq!(record.number as usize, found.len());
+        assert_eq!(record.stamp, stamp(record.name));
         found.push((record.name.to_vec(), record.value.to_vec()));
         after = record.name.to_vec();
     }
@@ -63,7 +68,10 @@ fn what_was_written_is_found_in_any_order() {
     assert!(file.rows_of(&key(1)).len() > 3);
     let mut cursor = Cursor::new(&file);
     let mut value = |folder, name: &[u8]| {
-        cursor.get(&key(folder), name).unwrap().map(|record| (record.number, record.value.to_vec()))
+        let found = cursor.stamp(&key(folder), name).unwrap();
+        let record = cursor.get(&key(folder), name).unwrap();
+        assert_eq!(found.map(|(_, stamp)| stamp), record.as_ref().map(|_| stamp(name)));
+        found.zip(record).map(|((number, _), record)| (number, record.value.to_vec()))
     };
     for folder in [7, 1, 3, 1, 1, 7] {
         let all_of_it = || (0u32..).zip(content(folder));
@@ -91,19 +99,19 @@ fn records_are_found_by_their_numbers_and_beside_names() {
     let mut cursor = Cursor::new(&file);
     let expected = content(1);
     // Forwards, backwards, with jumps; and other folders in between, more than are held.
-    for number in (0..500).chain((0..500).rev()).chain((0..500).map(|number| number * 77 % 500)) {
+    for number in (0..2000).chain((0..2000).rev()).chain((0..2000).map(|number| number * 77 % 2000)) {
         let record = cursor.at(&key(1), number).unwrap().unwrap();
         let (name, value) = &expected[number as usize];
-        assert!((record.number, record.name, record.value) == (number, &name[..], &value[..]));
+        assert!((record.name, record.value) == (&name[..], &value[..]));
         if number % 7 == 0 {
             for other in 2..=20 {
                 assert!(cursor.at(&key(other), 4).unwrap().unwrap().value == content(other)[4].1);
             }
         }
-        let (name, value) = &expected[(number as usize + 490) % 500];
+        let (name, value) = &expected[(number as usize + 1990) % 2000];
         assert!(cursor.get(&key(1), name).unwrap().unwrap().value == value);
     }
-    assert!(cursor.at(&key(1), 500).unwrap().is_none());
+    assert!(cursor.at(&key(1), 2000).unwrap().is_none());
     assert!(cursor.at(&key(21), 0).unwrap().is_none());
 }
 
@@ -115,7 +123,7 @@ fn a_folder_that_is_known_whole_has_a_summary() {
     let file = StateFile::open(&path).unwrap();
     let mut cursor = Cursor::new(&file);
     for round in 0..2 {
-        assert_eq!(cursor.summary(&key(1)).unwrap(), Some(Summary { count: 500, node: node(1) }));
+        assert_eq!(cursor.summary(&key(1)).unwrap(), Some(Summary { count: 2000, node: node(1) }));
         assert_eq!(cursor.summary(&key(2)).unwrap(), Some(Summary { count: 5, node: node(2) }));
         assert_eq!(cursor.summary(&key(3)).unwrap(), None);
         assert_eq!(cursor.summary(&key(4)).unwrap(), None);
@@ -152,14 +160,14 @@ fn the_folders_that_a_new_file_does_not_have_are_taken_over() {
     let old = StateFile::open(&path).unwrap();
     let mut new = NewStateFile::create(&path).unwrap();
     let mut open = OpenFolder::new(Some(key(2)));
-    new.add(&mut open, b"new", &[b"val", b"ue"]).unwrap();
+    new.add(&mut open, b"new", &stamp(b"new"), b"value").unwrap();
     new.close_block(&mut open).unwrap();
     // Of the folder 4 nothing is wanted.
     new.take_over(&old, |folder| *folder != key(4)).unwrap();
     new.keep(b"").unwrap();
     let file = StateFile::open(&path).unwrap();
     assert!(all(&file, 1).unwrap() == content(1));
-    assert_eq!(Cursor::new(&file).summary(&key(1)).unwrap(), Some(Summary { count: 500, node: node(1) }));
+    assert_eq!(Cursor::new(&file).summary(&key(1)).unwrap(), Some(Summary { count: 2000, node: node(1) }));
     assert!(all(&file, 4).unwrap().is_empty());
     assert!(all(&file, 2).unwrap() == [(b"new".to_vec(), b"value".to_vec())]);
     assert!(all(&file, 3).unwrap() == content(3));
