@@ -111,6 +111,11 @@ impl ChunkCache {
         let known = self.known_segments()?;
         let new: Vec<_> = index.segments().filter(|segment| !known.contains(&segment.id())).collect();
         let facts: u64 = new.iter().map(|segment| segment.fact_count()).sum();
+        let others: u64 = index.segments().map(Segment::fact_count).sum::<u64>() - facts;
+        if !known.is_empty() && facts >= FACTS_PER_COMMIT && facts > others {
+            // Filled in order from nothing, redb takes half of the room.
+            return Err(Failure::Doubt("most of it is not in".into()));
+        }
         let mut damaged = Vec::new();
         for segments in new.chunks(MERGED_AT_ONCE) {
             damaged.extend(self.merge(segments, &|more| go_on(more, facts))?);

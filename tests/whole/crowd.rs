@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use crate::support::crowd::crowd;
 use crate::support::manifest::Manifest;
@@ -24,6 +25,10 @@ fn an_index_of_a_hundred_million_chunks_stays_within_bounds() {
 
     let words = |words: &[&str]| -> Vec<OsString> { words.iter().map(OsString::from).collect() };
     measured(&world, "snapshot, unchanged, the index new", &world.snapshot_args(&[]));
+    let cache = world.caches().into_iter().find(|path| path.ends_with("chunks.redb")).unwrap();
+    let for_each = cache.metadata().unwrap().blocks() * 512 / chunks;
+    println!("the cache takes {for_each} bytes a chunk");
+    assert!(for_each < 120);
     world.write_random("0/new", 3, 3 << 20);
     measured(&world, "snapshot, changed", &world.snapshot_args(&[]));
     world.write_random("0/new", 4, 3 << 20);
