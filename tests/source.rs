@@ -319,15 +319,19 @@ fn what_vanishes_or_is_replaced_during_the_walk_is_told() {
     put(&root.path().join("new"), b"new content");
     fs::rename(root.path().join("new"), root.path().join("swap")).expect("renamed");
     assert_eq!(swap.open().expect_err("replaced").raw_os_error(), Some(libc::ESTALE));
+    let unasked = swap.open_unasked().expect("opened").stat().expect("stat");
+    assert!(!swap.is(&unasked) && swap.again().expect("there").is(&unasked));
     assert_eq!(swap.again().expect("there").open().expect("opened").stat().expect("stat").size, 11);
     // A file becomes a symlink, then a FIFO; neither is opened or waited for.
     fs::remove_file(root.path().join("a")).expect("removed");
     symlink("swap", root.path().join("a")).expect("linked");
     assert_eq!(first.open().expect_err("a symlink").raw_os_error(), Some(libc::ESTALE));
+    assert_eq!(first.open_unasked().expect_err("a symlink").raw_os_error(), Some(libc::ESTALE));
     fs::remove_file(root.path().join("a")).expect("removed");
     rustix::fs::mknodat(CWD, root.path().join("a"), FileType::Fifo, Mode::from_raw_mode(0o600), 0)
         .expect("made");
     assert_eq!(first.open().expect_err("a FIFO").raw_os_error(), Some(libc::ESTALE));
+    assert!(!first.is(&first.open_unasked().expect("opened").stat().expect("stat")));
 }
 
 #[test]

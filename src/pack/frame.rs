@@ -20,9 +20,11 @@ const ZSTD: u8 = 1;
 
 /// Frames whose chunks have so many bytes on average are tried first: those of films and pictures are long, and gain nothing.
 const TRIED_CHUNK_LEN: usize = 64 << 10;
-/// So much is tried, from places far apart: what is compressible and longer than the way between two of them is met.
+/// So much is tried, at most a quarter of all, from places far apart: what is compressible and longer than the way between two of them is met.
 const TRIED_PARTS: usize = 16;
 const TRIED_PART_LEN: usize = 4 << 10;
+/// A frame that is too short for so many parts is not tried.
+const TRIED_LEAST_PARTS: usize = 4;
 
 /// How frames are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +210,7 @@ impl Compressor {
         let start = builder.lay_table();
         let plain = &builder.buffer[start..];
         let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
-        let saves = self.may_save(plain, builder.ids.len())? && self.encode(plain)?;
+        let saves = self.may_save(plain, &builder.ids)? && self.encode(plain)?;
         let (codec, stored) = if saves { (ZSTD, &self.encoded[..]) } else { (RAW, plain) };
         let chunks = verify(&self.keys, &builder.ids, (codec, plain_len, stored), &mut self.decoder)
             .map_err(FrameError::NotReproduced)?;
@@ -220,20 +222,23 @@ impl Compressor {
     }
 
     /// Whether compressing may save something: no, if the chunks are long and some parts of them, tried at level 1, do not shrink by
-    /// 1/128. To compress all of it and find nothing saved would be an eighth of all the work on a film.
-    fn may_save(&mut self, plain: &[u8], chunks: usize) -> Result<bool, FrameError> {
+    /// 1/128; or if they are nodes of trees, which are much the same all over, and do not by 1/32. To compress all of it and find nothing saved
+    /// would be an eighth of all the work on a film, and a fifth of that on a million small files, which are in their nodes.
+    fn may_save(&mut self, plain: &[u8], chunks: &[(ChunkId, ChunkKind, u32)]) -> Result<bool, FrameError> {
         let Some(probe) = &mut self.probe else { return Ok(false) };
-        let step = plain.len() / TRIED_PARTS;
-        let is_of_long_chunks = plain.len() / chunks.max(1) >= TRIED_CHUNK_LEN;
-        if step < 2 * TRIED_PART_LEN || !(is_of_long_chunks || self.tries_all) {
+        let count = TRIED_PARTS.min(plain.len() / (4 * TRIED_PART_LEN));
+        let is_of_long_chunks = plain.len() / chunks.len().max(1) >= TRIED_CHUNK_LEN;
+        let is_of_nodes = chunks.first().is_some_and(|(_, kind, _)| PackKind::of(*kind) == PackKind::Tree);
+        if count < TRIED_LEAST_PARTS || !(is_of_long_chunks || is_of_nodes || self.tries_all) {
             return Ok(true);
         }
-        let parts = plain.chunks_exact(step).filter_map(|part| part.get(..TRIED_PART_LEN));
+        let parts = plain.chunks_exact(plain.len() / count).filter_map(|part| part.get(..TRIED_PART_LEN));
         let tried = parts.collect::<Vec<_>>().concat();
         self.encoded.clear();
         self.encoded.reserve(zstd::zstd_safe::compress_bound(tried.len()));
         probe.compress_to_buffer(&tried, &mut self.encoded).map_err(FrameError::Compression)?;
-        Ok(self.encoded.len() < tried.len() - tried.len() / 128)
+        let least = tried.len() / if is_of_nodes { 32 } else { 128 };
+        Ok(self.encoded.len() < tried.len() - least)
     }
 
     /// Compresses; whether that saves at least 1/16.

@@ -60,6 +60,17 @@ impl Found {
     /// # Errors
     /// Any error of the system; `ESTALE` if another file is there now: see [`Found::again`].
     pub fn open(&self) -> io::Result<SourceFile> {
+        let file = self.open_unasked()?;
+        let opened = file.stat()?;
+        if self.is(&opened) { Ok(SourceFile { opened, ..file }) } else { Err(Errno::STALE.into()) }
+    }
+
+    /// As [`Found::open`], but takes what is there for what was found, without asking: whoever reads it has to do so afterwards, by
+    /// [`SourceFile::stat`], and to believe nothing unless it [is](Found::is) that and [was not changed](Stat::has_stamps_of) since.
+    ///
+    /// # Errors
+    /// Any error of the system; `ESTALE` if a symlink is there now.
+    pub fn open_unasked(&self) -> io::Result<SourceFile> {
         if self.stat.kind != FileKind::Regular {
             return Err(Errno::INVAL.into());
         }
@@ -70,12 +81,13 @@ impl Found {
                 // It is a symlink now.
                 if error.raw_os_error() == Some(libc::ELOOP) { Errno::STALE.into() } else { error }
             })?;
-        let opened = stat::of_descriptor(&fd)?;
-        if opened.kind == FileKind::Regular && opened.id() == self.stat.id() {
-            Ok(SourceFile { fd, opened })
-        } else {
-            Err(Errno::STALE.into())
-        }
+        Ok(SourceFile { fd, opened: self.stat })
+    }
+
+    /// Whether these are the metadata of the file that was found, whatever became of its content.
+    #[must_use]
+    pub fn is(&self, stat: &Stat) -> bool {
+        stat.kind == self.stat.kind && stat.id() == self.stat.id()
     }
 
     /// What has this name now: after `ESTALE`, since programs replace files by renaming a new one over them.
@@ -132,7 +144,7 @@ pub struct SourceFile {
 }
 
 impl SourceFile {
-    /// Its metadata when it was opened.
+    /// Its metadata when it was opened; when it was found, if it was [opened unasked](Found::open_unasked).
     #[must_use]
     pub fn opened(&self) -> &Stat {
         &self.opened

@@ -13,9 +13,13 @@ const FOR_THE_RUN: u64 = 800;
 
 /// Files of one chunk, in four folders.
 fn world() -> World {
+    world_of(5000)
+}
+
+fn world_of(file_len: usize) -> World {
     let world = World::new();
     for i in 0..FILES {
-        world.write_random(&format!("{}/{i:04}", i % 4), i, 5000);
+        world.write_random(&format!("{}/{i:04}", i % 4), i, file_len);
     }
     settle();
     world
@@ -71,6 +75,16 @@ fn a_file_that_is_new_is_looked_at_three_times_and_read_once() {
     assert_at_most(&most, || {
         let world = world();
         // Quietly: who watches has all files counted beside.
+        calls(&world, &world.snapshot_args(&["--quiet"]))
+    });
+}
+
+#[test]
+fn a_new_file_that_its_entry_holds_is_looked_at_twice_and_read_once() {
+    needs!("strace");
+    let most = [("statx", 2), ("openat", 1), ("pread64", 1), ("flistxattr", 1), ("close", 1)];
+    assert_at_most(&most, || {
+        let world = world_of(1000);
         calls(&world, &world.snapshot_args(&["--quiet"]))
     });
 }

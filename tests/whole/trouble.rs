@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use vault::backend::LocalFolder;
@@ -76,6 +76,41 @@ fn a_file_that_changes_while_it_is_read_is_saved_and_said() {
     // Now that they are still they are read again, and all is well.
     let after = world.snapshot(&[]);
     assert!(after.read() >= 2);
+    world.comes_back();
+}
+
+#[test]
+fn small_files_that_are_replaced_during_the_run_are_saved_as_one_of_what_they_were() {
+    const FILES: u64 = 300;
+    needs!("strace");
+    let world = World::new();
+    // Each version has a byte and a length of its own.
+    let version = |number: u8| vec![number; 500 + usize::from(number)];
+    for i in 0..FILES {
+        world.write(&format!("{i:03}"), &version(0));
+    }
+    let replaced = AtomicU64::new(0);
+    let change = |round: u64| {
+        let new = world.vault.join("new");
+        fs::write(&new, version(u8::try_from(1 + round % 250).unwrap())).unwrap();
+        fs::rename(&new, world.source.join(format!("{:03}", round * 7 % FILES))).unwrap();
+        replaced.store(round, Ordering::Relaxed);
+    };
+    // Whatever is asked about is given time to change before it is opened, read, and asked about again.
+    let slowly =
+        ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=statx", "-e", "inject=statx:delay_exit=3000"];
+    let args = world.snapshot_args(&["--quiet"]);
+    let output = meanwhile(change, || world.vault.start(world.vault.command_under(&slowly, &args)).wait());
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", output.stderr);
+    assert!(replaced.load(Ordering::Relaxed) > FILES / 3, "they were replaced while it ran");
+    world.is_sound();
+    let restored = world.restore("latest", &[]);
+    for i in 0..FILES {
+        let found = fs::read(restored.target().join(format!("{i:03}"))).unwrap();
+        assert_eq!(found, version(found[0]), "{i:03}");
+    }
+    drop(restored);
+    world.snapshot(&[]);
     world.comes_back();
 }
 
