@@ -34,7 +34,7 @@ use crate::pack::Compression;
 use crate::repository::{Repository, WriteOptions, Writer, Written};
 use crate::session::machine_id;
 use crate::snapshot::{Entry, Snapshot, Source, State, Time, Why, counter};
-use crate::source::{Filter, WalkOptions};
+use crate::source::{Filter, SourceRoot, WalkOptions};
 
 use assemble::Assembled;
 use conduct::{Conductor, Node};
@@ -412,8 +412,10 @@ fn run(
     let (groups, waiting_groups) = bounded::<read::Group>(GROUPS_UNDER_WAY);
     let (ordered, in_order) = bounded::<read::Answer>(GROUPS_UNDER_WAY);
     let is_saved = &AtomicBool::new(false);
+    // A disk that turns is read by one thread, in the order of the walk; others compress what was read.
+    let turns = sources.iter().filter_map(place::Placed::found).any(SourceRoot::is_on_a_turning_disk);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..if turns { 1 } else { threads } {
             let groups = waiting_groups.clone();
             scope.spawn(move || read::run(shared, state, &groups));
         }

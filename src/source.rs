@@ -66,6 +66,12 @@ impl SourceRoot {
         look_up().map_err(Error::path("open", given))
     }
 
+    /// Whether it is on a disk that turns, as far as the system tells.
+    #[must_use]
+    pub fn is_on_a_turning_disk(&self) -> bool {
+        filesystem::is_rotational(self.stat.dev)
+    }
+
     /// The path from the root, whether or not there is anything. What stands before a `..` is resolved, for the name before it
     /// may be a symlink.
     ///

@@ -1,10 +1,13 @@
 //! How many system calls a file costs: what is asked for twice, or per file and need not be, shows here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
+use crate::support::mount::{FileSystem, Mount};
 use crate::support::needs::needs;
+use crate::support::vault::Vault;
 use crate::whole::world::{World, settle};
 
 const FILES: u64 = 3000;
@@ -117,4 +120,35 @@ fn a_file_that_is_restored_is_opened_and_written_once() {
         let _ = fs::remove_dir_all(&target);
         calls(&world, &args)
     });
+}
+
+/// How many threads open files of the source.
+fn threads_that_open(world: &World) -> usize {
+    let trace = world.vault.join("trace");
+    let strace = ["strace", "-f", "-qq", "-e", "trace=openat", "-o", trace.to_str().unwrap()];
+    world.vault.start(world.vault.command_under(&strace, &world.snapshot_args(&["--force"]))).wait().ok();
+    let lines = fs::read_to_string(trace).unwrap();
+    // The name of a file, relative to its folder.
+    let of_source = lines.lines().filter(|line| line.contains(", \"of-the-source-"));
+    of_source.filter_map(|line| line.split(' ').next()).collect::<HashSet<_>>().len()
+}
+
+#[test]
+fn files_on_a_disk_that_turns_are_read_by_one_thread() {
+    needs!("ext4", "strace");
+    let disk = Mount::new(FileSystem::Ext4, 64);
+    let vault = Vault::new();
+    let repository = vault.join("repository");
+    let world = World::at(vault, disk.join("source"), repository);
+    for i in 0..FILES {
+        world.write_random(&format!("{}/of-the-source-{i:04}", i % 40), i, 5000);
+    }
+    settle();
+    let dev = fs::metadata(&world.source).unwrap().dev();
+    let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
+    let turns = |turns: &str| fs::write(format!("/sys/dev/block/{major}:{minor}/queue/rotational"), turns).unwrap();
+    turns("1");
+    assert_eq!(threads_that_open(&world), 1);
+    turns("0");
+    assert!(threads_that_open(&world) > 1);
 }
