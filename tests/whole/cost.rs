@@ -146,7 +146,8 @@ fn files_on_a_disk_that_turns_are_read_by_one_thread() {
     settle();
     let dev = fs::metadata(&world.source).unwrap().dev();
     let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
-    let turns = |turns: &str| fs::write(format!("/sys/dev/block/{major}:{minor}/queue/rotational"), turns).unwrap();
+    let turns =
+        |turns: &str| fs::write(format!("/sys/dev/block/{major}:{minor}/queue/rotational"), turns).unwrap();
     turns("1");
     assert_eq!(threads_that_open(&world), 1);
     turns("0");
