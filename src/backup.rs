@@ -413,7 +413,8 @@ fn run(
     let (ordered, in_order) = bounded::<read::Answer>(GROUPS_UNDER_WAY);
     let is_saved = &AtomicBool::new(false);
     // A disk that turns is read by one thread, in the order of the walk; others compress what was read.
-    let turns = sources.iter().filter_map(place::Placed::found).any(SourceRoot::is_on_a_turning_disk);
+    let (roots, mut disks) = (sources.iter().filter_map(place::Placed::found), HashSet::new());
+    let turns = roots.filter(|root| disks.insert(root.stat.dev)).any(SourceRoot::is_on_a_turning_disk);
     std::thread::scope(|scope| {
         for _ in 0..if turns { 1 } else { threads } {
             let groups = waiting_groups.clone();

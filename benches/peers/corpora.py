@@ -1,4 +1,5 @@
-"""What is saved: four corpora, each built once below the work folder, the same bytes on every machine.
+"""What is saved: four corpora, each built once below the work folder, the same bytes on every machine
+but for the disk image, which depends on the version of e2fsprogs.
 
 A corpus has one version or two; the second takes the place of the first for the stage `changed`.
 """

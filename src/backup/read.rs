@@ -28,6 +28,8 @@ const INLINE_XATTR_LEN: usize = 4096;
 const INLINE_XATTRS_LEN: usize = 64 << 10;
 /// Longer ones become chunks of this length.
 const XATTR_CHUNK_LEN: usize = 1 << 20;
+/// So often a file is opened whose name another one has taken meanwhile.
+const MAX_OPENINGS: usize = 10;
 
 /// Neighbouring nodes, and where to send them when they are whole.
 pub(super) struct Group {
@@ -221,7 +223,7 @@ impl Reader<'_> {
         again.ok_or_else(|| Failure::Source(io::ErrorKind::Other.into()))
     }
 
-    /// Reads a file so small that nothing of it is stored yet, and asks only afterwards whether it is what the walk found: a system
+    /// Reads a file that says it is so small that its entry holds it, and asks only afterwards whether it is what the walk found: a system
     /// call less for each of a million. None if it is not, or cannot be read.
     fn read_as_found(&mut self, found: &Found) -> Result<Option<ReadOnce>, Failure> {
         if found.stat.size > INLINE_LEN {
@@ -397,12 +399,19 @@ fn is_same(old: &Entry, new: &Entry) -> bool {
     old.kind == new.kind && seen(&old.meta) == seen(&new.meta) && old.meta.xattrs == new.meta.xattrs
 }
 
-/// Opens a file, or the one that took its name since the walk saw it, as when an editor saves.
+/// Opens a file, or the one that took its name since the walk saw it, as when an editor saves. Where others take it again and again, the
+/// next one may be in time.
 fn open(found: &Found) -> io::Result<SourceFile> {
-    match found.open() {
-        Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => found.again()?.open(),
-        other => other,
+    let mut opened = found.open();
+    for _ in 1..MAX_OPENINGS {
+        match opened {
+            Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => {
+                opened = found.again()?.open();
+            }
+            other => return other,
+        }
     }
+    opened
 }
 
 /// The node of a directory that is not assembled yet: never stored.
