@@ -1,14 +1,16 @@
 //! Snapshot to disk: [`restore`], what it can be told ([`RestoreOptions`]) and what it says ([`RestoreSummary`]).
 //!
 //! The tree is walked once, in order (`walk`). Directories and special files are made at once; regular files are
-//! gathered in batches (`plan`), whose pieces are fetched by pack and frame, each frame once, and written to temporary
-//! files, which get their names when all of a batch is whole and durable (`content`). What a file carries besides its bytes is in `metadata`,
+//! gathered (`batch`), whose pieces are fetched by pack and frame (`plan`), each frame once, and written to new files (`content`).
+//! These get their names when all of a batch is whole and durable: each its own, or where the directory is new as well they have
+//! it, and the directory gets its name then (`place`, `target`). What a file carries besides its bytes is in `metadata`,
 //! what the target has too much in `delete`, and every call that touches the target in `target`. Invariants:
 //! - nothing below the target is reached but through descriptors, and never through a symlink;
 //! - an existing file is never opened for writing; a name shows the old file or the whole new one, after a crash too;
 //! - no byte is written that was not verified against the id of its chunk;
 //! - memory does not grow with the number, depth or length of files: only names in hard-link groups are remembered.
 
+mod batch;
 mod content;
 mod delete;
 mod frames;
@@ -27,6 +29,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use crate::chunk::GetChunk;
 use crate::error::{Error, Result};
@@ -248,9 +251,8 @@ pub fn restore(
             bytes: snapshot.counter(counter::BYTES),
         });
     }
-    let walked = walk::Walk::new(&run).run(entry);
+    thread::scope(|scope| walk::Walk::new(&run, scope).run(entry).unwrap_or_else(|error| run.abort(error)));
     run.take_abort()?;
-    walked?;
     if let (Some(root), false) = (&run.root, options.dry_run) {
         root.sync().map_err(Error::path("make durable", target))?;
         for dir in lock(&run.file_systems).values() {
@@ -321,13 +323,13 @@ struct Run<'a> {
     abort: Mutex<Option<Error>>,
     aborted: AtomicBool,
     summary: Mutex<RestoreSummary>,
-    links: Mutex<plan::Links>,
+    links: Mutex<place::Links>,
     /// Names written by `keep_damaged`, which `delete` must not take for superfluous.
     kept: Mutex<HashSet<Vec<u8>>>,
     /// Temporary files that are open, the longest open first.
     open_temps: Mutex<std::collections::VecDeque<std::sync::Weak<content::Writing>>>,
     /// Files of a batch for which there was no room.
-    without_room: Mutex<Vec<plan::Job>>,
+    without_room: Mutex<Vec<batch::Job>>,
     /// A directory on each further file system that is mounted below the target and was gone through.
     file_systems: Mutex<HashMap<u64, Arc<target::Dir>>>,
     /// Mounts of which it was said that nothing is removed in them.

@@ -2,6 +2,7 @@
 
 mod limits;
 mod loss;
+mod names;
 mod room;
 mod safety;
 mod store;

@@ -22,8 +22,10 @@ use crate::id::ChunkKind;
 use crate::snapshot::list::Pieces;
 use crate::snapshot::{Content, Piece};
 
+use super::batch::Job;
 use super::metadata::Wanted;
-use super::plan::{Job, Need, link_key};
+use super::place::link_key;
+use super::plan::Need;
 use super::target::{self, Dir, Handle, Temp};
 use super::{Overwrite, Run, Sparse, joined, lock};
 
@@ -370,30 +372,36 @@ impl Run<'_> {
         writing.attempt(self, File::sync_data)
     }
 
-    /// What was written is durable: gives the file its name.
-    pub(super) fn place(&self, writing: &Arc<Writing>) -> Result<()> {
+    /// What was written is durable: a file of which something is lost goes before its directory is seen.
+    pub(super) fn settle(&self, writing: &Arc<Writing>) -> Result<()> {
         let job = &writing.job;
-        if self.options.verify && lock(&writing.lost).error.is_none() {
-            let file = writing.file(self).map_err(self.error("open", &job.path));
-            if let Err(error) = file.and_then(|file| self.set_final_metadata(writing, &file)) {
-                lock(&writing.lost).error = Some(error);
+        if self.options.verify {
+            self.read_back(writing)?;
+            if lock(&writing.lost).error.is_none() {
+                let file = writing.file(self).map_err(self.error("open", &job.path));
+                if let Err(error) = file.and_then(|file| self.set_final_metadata(writing, &file)) {
+                    lock(&writing.lost).error = Some(error);
+                }
             }
         }
         let lost = std::mem::take(&mut *lock(&writing.lost));
         lock(&writing.open).take();
+        let Some(error) = lost.error else { return Ok(()) };
         let temp = lock(&writing.temp).take();
-        self.check()?;
-        if let Some(error) = lost.error {
-            if writing.may_be_tried_again && error.is_no_space() {
-                lock(&self.without_room).push(job.clone());
-                return Ok(());
-            }
-            if let (Some((temp, _)), true, false) = (temp, self.options.keep_damaged, lost.target_failed) {
-                self.keep_damaged(job, temp, &lost.ranges)?;
-            }
-            return self.problem_or_end(&job.path, error);
+        if writing.may_be_tried_again && error.is_no_space() {
+            lock(&self.without_room).push(job.clone());
+            return Ok(());
         }
-        let Some((mut temp, made)) = temp else { return Ok(()) };
+        if let (Some((temp, _)), true, false) = (temp, self.options.keep_damaged, lost.target_failed) {
+            self.keep_damaged(job, temp, &lost.ranges)?;
+        }
+        self.problem_or_end(&job.path, error)
+    }
+
+    /// Gives a file that is whole and durable its name.
+    pub(super) fn place(&self, writing: &Arc<Writing>) -> Result<()> {
+        let job = &writing.job;
+        let Some((mut temp, made)) = lock(&writing.temp).take() else { return Ok(()) };
         if let Err(error) = self.put_in_place(&mut temp, &job.entry.name, &job.path) {
             return self.problem_or_end(&job.path, error);
         }

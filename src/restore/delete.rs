@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use rustix::fs::FileType;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Change, Item};
 use crate::id::ChunkId;
 use crate::snapshot::tree::Entries;
 
-use super::target::{Dir, Dirs};
+use super::target::{Dir, Dirs, is_left_over, type_of};
 use super::{Run, joined, lock};
 
 /// So many names of the target are compared with the snapshot at a time.
@@ -90,15 +90,51 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Removes a name and all below it, without recursion. Whether it is gone; what stays is an event.
+    /// Removes the temporary files and directories of restores that have ended. A comfort: whatever stays is met again where it matters.
+    pub(super) fn remove_left_over(&self, dir: &Arc<Dir>) -> Result<()> {
+        let mut left_over = Vec::new();
+        let listed = dir.list(|name, _| {
+            if is_left_over(name) {
+                left_over.push(name.to_vec());
+            }
+            Ok(())
+        });
+        if listed.is_ok() {
+            for name in left_over {
+                let path = joined(&dir.path, &name);
+                Removal { run: self, is_left_over: true }.remove(dir, &name, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a name and all below it. Whether it is gone; what stays is an event.
     pub(super) fn remove(&self, dir: &Arc<Dir>, name: &[u8], path: &[u8]) -> Result<bool> {
+        Removal { run: self, is_left_over: false }.remove(dir, name, path)
+    }
+
+    /// A path below the target as one in the snapshot.
+    fn in_snapshot(&self, path: &[u8]) -> Vec<u8> {
+        joined(&self.base, path)
+    }
+}
+
+/// How things are removed: what is superfluous where the selection takes it in, with events; what is left over all and silently.
+struct Removal<'r> {
+    run: &'r Run<'r>,
+    is_left_over: bool,
+}
+
+impl Removal<'_> {
+    /// Removes a name and all below it, without recursion. Whether it is gone.
+    fn remove(&self, dir: &Arc<Dir>, name: &[u8], path: &[u8]) -> Result<bool> {
         let mut dirs = Dirs::new(dir.clone());
         let mut levels: Vec<Level> = Vec::new();
         let mut path = path.to_vec();
         let mut next = Some(name.to_vec());
         let mut gone = false;
         loop {
-            self.check()?;
+            self.run.check()?;
             if let Some(name) = next.take() {
                 match self.remove_or_enter(&mut dirs, &name, &path) {
                     Ok(Removed::Entered(level)) => levels.push(level),
@@ -131,26 +167,26 @@ impl Run<'_> {
     }
 
     fn remove_emptied(&self, dirs: &mut Dirs, name: &[u8], path: &[u8]) -> Result<bool> {
-        if !self.options.dry_run {
+        if !self.run.options.dry_run {
             let removed = dirs.top().and_then(|parent| parent.remove_dir(name));
-            if let Err(error) = removed.map_err(self.error("remove", path)) {
+            if let Err(error) = removed.map_err(self.run.error("remove", path)) {
                 self.problem_or_end(path, error)?;
                 return Ok(false);
             }
         }
-        self.done(path, Item::Directory, Change::Removed, 0);
+        self.done(path, Item::Directory, 0);
         Ok(true)
     }
 
     fn remove_or_enter(&self, dirs: &mut Dirs, name: &[u8], path: &[u8]) -> Result<Removed> {
-        let parent = dirs.top().map_err(self.error("open", path))?;
-        let Some(stat) = parent.stat(name).map_err(self.error("look at", path))? else {
+        let parent = dirs.top().map_err(self.run.error("open", path))?;
+        let Some(stat) = parent.stat(name).map_err(self.run.error("look at", path))? else {
             return Ok(Removed::Gone);
         };
-        if super::target::type_of(&stat) != FileType::Directory {
-            return self.remove_file(&parent, name, path, super::target::type_of(&stat));
+        if type_of(&stat) != FileType::Directory {
+            return self.remove_file(&parent, name, path, type_of(&stat));
         }
-        if !self.wanted_below(path, true) && !self.may_contain(&self.in_snapshot(path)) {
+        if !self.is_wanted(path, true) && !self.may_contain(path) {
             return Ok(Removed::Stays);
         }
         let inner = match parent.open_dir_here(name, path.to_vec()) {
@@ -158,7 +194,7 @@ impl Run<'_> {
                 self.notice(path, "not removed: something is mounted there");
                 return Ok(Removed::Stays);
             }
-            other => Arc::new(other.map_err(self.error("open", path))?),
+            other => Arc::new(other.map_err(self.run.error("open", path))?),
         };
         if inner.is_repository() {
             self.notice(path, "not removed: it is a repository");
@@ -168,14 +204,14 @@ impl Run<'_> {
             path_len: path.len(),
             name: name.to_vec(),
             folders: Vec::new(),
-            kept: !self.wanted_below(path, true),
+            kept: !self.is_wanted(path, true),
         };
         inner.list(|name, kind| {
-            self.check()?;
+            self.run.check()?;
             let path = joined(path, name);
             let kind = match kind {
                 FileType::Unknown => match inner.stat(name) {
-                    Ok(Some(stat)) => super::target::type_of(&stat),
+                    Ok(Some(stat)) => type_of(&stat),
                     _ => FileType::Unknown,
                 },
                 kind => kind,
@@ -199,27 +235,45 @@ impl Run<'_> {
     }
 
     fn remove_file(&self, dir: &Dir, name: &[u8], path: &[u8], kind: FileType) -> Result<Removed> {
-        if !self.wanted_below(path, false) || lock(&self.kept).contains(path) {
+        if !self.is_wanted(path, false) || lock(&self.run.kept).contains(path) {
             return Ok(Removed::Stays);
         }
         let is_file = kind == FileType::RegularFile;
         let stat = if is_file { dir.stat(name).ok().flatten() } else { None };
         let bytes = stat.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
-        if !self.options.dry_run {
-            dir.unlink(name).map_err(self.error("remove", path))?;
+        if !self.run.options.dry_run {
+            dir.unlink(name).map_err(self.run.error("remove", path))?;
         }
-        self.done(path, if is_file { Item::File } else { Item::Other }, Change::Removed, bytes);
+        self.done(path, if is_file { Item::File } else { Item::Other }, bytes);
         Ok(Removed::Gone)
     }
 
-    /// Whether the selection takes in what lies at a path below the target.
-    fn wanted_below(&self, path: &[u8], is_dir: bool) -> bool {
-        self.options.select.is_none() || self.selected(&self.in_snapshot(path), is_dir)
+    fn done(&self, path: &[u8], item: Item, bytes: u64) {
+        if !self.is_left_over {
+            self.run.done(path, item, Change::Removed, bytes);
+        }
     }
 
-    /// A path below the target as one in the snapshot.
-    fn in_snapshot(&self, path: &[u8]) -> Vec<u8> {
-        joined(&self.base, path)
+    fn problem_or_end(&self, path: &[u8], error: Error) -> Result<()> {
+        if self.is_left_over { self.run.check() } else { self.run.problem_or_end(path, error) }
+    }
+
+    fn notice(&self, path: &[u8], text: &str) {
+        if !self.is_left_over {
+            self.run.notice(path, text);
+        }
+    }
+
+    /// Whether what lies at a path below the target is to go.
+    fn is_wanted(&self, path: &[u8], is_dir: bool) -> bool {
+        self.is_left_over
+            || self.run.options.select.is_none()
+            || self.run.selected(&self.run.in_snapshot(path), is_dir)
+    }
+
+    /// Whether anything below may be.
+    fn may_contain(&self, path: &[u8]) -> bool {
+        self.is_left_over || self.run.may_contain(&self.run.in_snapshot(path))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::event::Change;
 use crate::snapshot::{Entry, Kind, Why};
 
 use super::metadata::Wanted;
-use super::plan::{Original, link_key};
+use super::place::{Original, link_key};
 use super::target::{self, Dir, Temp};
 use super::{NotSet, Run, lock};
 
@@ -118,8 +118,7 @@ impl Run<'_> {
 
     fn note_name(&self, dir: &Arc<Dir>, entry: &Entry, inode: target::Inode) {
         if let Some(group) = link_key(entry) {
-            let (name, inode) = (entry.name.0.clone(), Some(inode));
-            let original = Original { dir: dir.path.clone(), dir_inode: Some(dir.inode), name, inode };
+            let original = Original::new(Some(dir), entry.name.0.clone(), Some(inode));
             lock(&self.links).restored(group, original);
         }
     }

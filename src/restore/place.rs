@@ -1,17 +1,86 @@
 //! How a new thing takes the place of what has its name, and how it becomes a further name of a file.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustix::fs::{FileType, Stat};
 
+use crate::codec;
 use crate::error::{Error, Result};
 use crate::event::{Change, Item};
+use crate::id::{self, LinkGroup};
 use crate::snapshot::{Entry, Time};
 
-use super::plan::{Job, Original, link_key};
+use super::batch::Job;
 use super::target::{self, Dir, Inode, Temp};
 use super::{NotSet, Overwrite, RestoreOptions as Options, Run, lock};
+
+/// Files with several names, as far as they are restored.
+#[derive(Default)]
+pub(super) struct Links {
+    /// The first name of each, and none while that waits in a batch.
+    files: HashMap<LinkKey, Option<Original>>,
+    inodes: HashMap<Inode, LinkKey>,
+}
+
+/// What names of one file have in common: their group, and a hash of what they are. An inode number that was used twice while the
+/// snapshot was taken gives two files one group.
+pub(super) type LinkKey = (LinkGroup, [u8; 16]);
+
+/// The key of an entry that may have further names.
+pub(super) fn link_key(entry: &Entry) -> Option<LinkKey> {
+    entry.meta.link_group.map(|group| (group, id::checksum_128(&[&codec::encode(&entry.kind)])))
+}
+
+/// A name that exists, to link to.
+#[derive(Clone)]
+pub(super) struct Original {
+    /// The path of its directory below the target.
+    pub(super) dir: Vec<u8>,
+    pub(super) dir_inode: Option<Inode>,
+    /// The directory, as long as it is open: while it is hidden it has not that path.
+    pub(super) open: Weak<Dir>,
+    pub(super) name: Vec<u8>,
+    /// Unknown in a dry run of what does not exist.
+    pub(super) inode: Option<Inode>,
+}
+
+impl Original {
+    /// A name in a directory; none in a dry run if that does not exist.
+    pub(super) fn new(dir: Option<&Arc<Dir>>, name: Vec<u8>, inode: Option<Inode>) -> Self {
+        let path = dir.map_or_else(Vec::new, |dir| dir.path.clone());
+        let open = dir.map_or_else(Weak::new, Arc::downgrade);
+        Self { dir: path, dir_inode: dir.map(|dir| dir.inode), open, name, inode }
+    }
+}
+
+impl Links {
+    /// Whether no name of this group came up before.
+    pub(super) fn begin(&mut self, group: LinkKey) -> bool {
+        let before = self.files.len();
+        self.files.entry(group).or_default();
+        self.files.len() > before
+    }
+
+    /// The name that the file of this group has already.
+    pub(super) fn original(&self, group: LinkKey) -> Option<Original> {
+        self.files.get(&group)?.clone()
+    }
+
+    /// Notes under which name the file of this group was restored.
+    pub(super) fn restored(&mut self, group: LinkKey, original: Original) {
+        if let Some(inode) = original.inode {
+            self.inodes.insert(inode, group);
+        }
+        self.files.insert(group, Some(original));
+    }
+
+    /// Whether an existing inode may be the file of this group: it is not that of another one.
+    pub(super) fn may_be(&self, inode: Inode, group: LinkKey) -> bool {
+        self.inodes.get(&inode).is_none_or(|owner| *owner == group)
+    }
+}
 
 impl Run<'_> {
     /// Whether what exists may be replaced, by the rule that the user chose.
@@ -109,8 +178,8 @@ impl Run<'_> {
     /// A temporary further name, if it is of the very file that was restored.
     fn further_name(&self, dir: &Arc<Dir>, original: &Original) -> io::Result<Option<Temp>> {
         let (Some(root), Some(dir_inode)) = (&self.root, original.dir_inode) else { return Ok(None) };
-        let temp = if dir_inode == dir.inode {
-            Temp::link(dir, dir, &original.name)?
+        let temp = if let Some(from) = original.open.upgrade() {
+            Temp::link(dir, &from, &original.name)?
         } else {
             let names: Vec<&[u8]> =
                 original.dir.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
@@ -123,9 +192,7 @@ impl Run<'_> {
     /// Notes that the file of a link group has this name.
     pub(super) fn note_link(&self, job: &Job, inode: Option<Inode>) {
         if let Some(group) = link_key(&job.entry) {
-            let (dir, dir_inode) =
-                job.dir.as_ref().map_or((Vec::new(), None), |dir| (dir.path.clone(), Some(dir.inode)));
-            let original = Original { dir, dir_inode, name: job.entry.name.0.clone(), inode };
+            let original = Original::new(job.dir.as_ref(), job.entry.name.0.clone(), inode);
             lock(&self.links).restored(group, original);
         }
     }

@@ -3,10 +3,12 @@
 //! [`Dir`] is an open directory; every name in it is opened with `openat2`, beneath it and through no symlink. [`Dirs`] is
 //! a chain of directories of any depth of which a bounded number is open: one that was closed is found again by its
 //! names, from the nearest open one, and believed only if it is still the same inode. [`Temp`] is a new file without
-//! its final name, which is removed unless it is given one. [`Handle`] is a thing whose metadata is read and set.
+//! its final name, which is removed unless it is given one; a new directory may be without its name for a while too
+//! (`hidden`). [`Handle`] is a thing whose metadata is read and set.
 
 mod chain;
 mod handle;
+mod hidden;
 mod root;
 
 use std::ffi::OsStr;
@@ -17,8 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, SeekFrom, Stat,
@@ -65,6 +66,7 @@ pub(super) struct Dir {
     mount: u64,
     /// It was made here a moment ago, and nobody but its owner may enter it: what it has was put there by this restore.
     is_own: bool,
+    hidden: Mutex<Option<hidden::Hidden>>,
 }
 
 impl Dir {
@@ -84,7 +86,8 @@ impl Dir {
         // Before Linux 5.8 nothing tells one mount of a file system from another: then the file system alone counts.
         let stat = rustix::fs::statx(&fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
         let mount = stat.ok().filter(|stat| stat.stx_mask & StatxFlags::MNT_ID.bits() != 0);
-        Ok(Self { fd, path, inode, mount: mount.map_or(0, |stat| stat.stx_mnt_id), is_own: false })
+        let mount = mount.map_or(0, |stat| stat.stx_mnt_id);
+        Ok(Self { fd, path, inode, mount, is_own: false, hidden: Mutex::default() })
     }
 
     /// The file system that it lies on, and the mount through which it was reached.
@@ -246,7 +249,7 @@ impl Dir {
         if !rustix::fs::fstatfs(&self.fd).is_ok_and(|fs| FOLDING.contains(&(fs.f_type & 0xffff_ffff))) {
             return false;
         }
-        let Ok((temp, _)) = Temp::file(self, 0) else { return false };
+        let Ok((temp, _)) = Temp::file(self, b"vault", 0) else { return false };
         matches!(self.stat(&temp.name.to_ascii_uppercase()), Ok(Some(_)))
     }
 
@@ -271,22 +274,6 @@ impl Dir {
             || is_ours("config.2", &[config])
             || is_ours("copy", &[b"VLTCOPY1"])
             || ["packs", "index", "snapshots", "records", "tmp"].iter().all(is_folder)
-    }
-
-    /// Removes the temporary files of restores that have ended.
-    pub(super) fn remove_left_over(&self) -> Result<()> {
-        let mut left_over = Vec::new();
-        self.list(|name, kind| {
-            if kind != FileType::Directory && is_left_over(name) {
-                left_over.push(name.to_vec());
-            }
-            Ok(())
-        })?;
-        for name in left_over {
-            // Whatever keeps it there is met again, and said, where it matters.
-            let _ = self.unlink(&name);
-        }
-        Ok(())
     }
 }
 
@@ -330,36 +317,49 @@ fn lookups(names: &[&[u8]]) -> Vec<Vec<u8>> {
     paths
 }
 
-/// A new thing under a temporary name. Dropped without `rename`, it is removed.
+/// A new thing under a temporary name, or under its own in a directory that is hidden. Dropped without `rename`, it is removed.
 pub(super) struct Temp {
     pub(super) dir: Arc<Dir>,
     name: Vec<u8>,
-    /// It is a further name of something that may have the final name already.
-    is_link: bool,
+    naming: Naming,
     done: bool,
 }
 
+/// What the name of a [`Temp`] is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    Temporary,
+    /// A temporary one, and a further name of something that may have the final name already.
+    Further,
+    /// The final one, which is given to it with the directory's.
+    Final,
+}
+
 impl Temp {
-    fn new(dir: &Arc<Dir>, name: Vec<u8>, is_link: bool) -> Self {
-        Self { dir: dir.clone(), name, is_link, done: false }
+    fn new(dir: &Arc<Dir>, name: Vec<u8>, naming: Naming) -> Self {
+        Self { dir: dir.clone(), name, naming, done: false }
     }
 
-    /// A new regular file, open for writing and reading. It has as much of the mode that it is to get as others cannot make use of
-    /// before it belongs to whom it is to.
-    pub(super) fn file(dir: &Arc<Dir>, mode: u32) -> io::Result<(Self, File)> {
-        let name = temporary_name();
+    /// A new regular file that is to be called `name`, open for writing and reading. It has as much of the mode that it is to get as
+    /// others cannot make use of before it belongs to whom it is to.
+    pub(super) fn file(dir: &Arc<Dir>, name: &[u8], mode: u32) -> io::Result<(Self, File)> {
+        let (name, naming) = if dir.is_hidden() {
+            (name.to_vec(), Naming::Final)
+        } else {
+            (temporary_name(), Naming::Temporary)
+        };
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let early = if dir.is_own { mode & 0o777 } else { 0 };
         let mode = Mode::RUSR | Mode::WUSR | Mode::from_raw_mode(early);
         let fd = open_beneath(dir.fd.as_fd(), &name, flags, mode, ResolveFlags::empty())?;
-        Ok((Self::new(dir, name, false), File::from(fd)))
+        Ok((Self::new(dir, name, naming), File::from(fd)))
     }
 
     /// A new symlink.
     pub(super) fn symlink(dir: &Arc<Dir>, target: &[u8]) -> io::Result<Self> {
         let name = temporary_name();
         rustix::fs::symlinkat(target, &dir.fd, &name)?;
-        Ok(Self::new(dir, name, false))
+        Ok(Self::new(dir, name, Naming::Temporary))
     }
 
     /// A new FIFO, socket or device.
@@ -367,14 +367,14 @@ impl Temp {
         let name = temporary_name();
         let device = rustix::fs::makedev(major, minor);
         rustix::fs::mknodat(&dir.fd, &name, kind, Mode::RUSR | Mode::WUSR, device)?;
-        Ok(Self::new(dir, name, false))
+        Ok(Self::new(dir, name, Naming::Temporary))
     }
 
     /// A further name of a thing.
     pub(super) fn link(dir: &Arc<Dir>, from_dir: &Dir, from: &[u8]) -> io::Result<Self> {
         let name = temporary_name();
         dir.link(&name, from_dir, from)?;
-        Ok(Self::new(dir, name, true))
+        Ok(Self::new(dir, name, Naming::Further))
     }
 
     /// Opens the file again.
@@ -395,9 +395,14 @@ impl Temp {
 
     /// Gives it its name, in place of anything that is no directory.
     pub(super) fn rename(&mut self, name: &[u8]) -> io::Result<()> {
+        if self.naming == Naming::Final && self.name == name {
+            self.done = !self.dir.is_hidden();
+            let hidden = || io::Error::other("its directory did not get its name");
+            return self.done.then_some(()).ok_or_else(hidden);
+        }
         self.dir.rename(&self.name, name)?;
         // Two names of one inode: the rename did nothing, and the temporary one goes.
-        self.done = !self.is_link || self.dir.stat(&self.name)?.is_none();
+        self.done = self.naming != Naming::Further || self.dir.stat(&self.name)?.is_none();
         Ok(())
     }
 
@@ -411,9 +416,13 @@ impl Temp {
 
 impl Drop for Temp {
     fn drop(&mut self) {
-        if !self.done {
-            // Nothing refers to it, and what went wrong before is what the user hears of.
-            let _ = self.dir.unlink(&self.name);
+        // What is in a directory that is shown is whole.
+        if self.done || self.naming == Naming::Final && !self.dir.is_hidden() {
+            return;
+        }
+        // Nothing refers to it, and what went wrong before is what the user hears of.
+        if self.dir.unlink(&self.name).is_err() {
+            self.dir.spoil();
         }
     }
 }
@@ -428,8 +437,8 @@ fn temporary_name() -> Vec<u8> {
     [TEMPORARY.0, name, TEMPORARY.1].concat().into_bytes()
 }
 
-/// Whether a temporary file is of a restore on this host that has ended.
-fn is_left_over(name: &[u8]) -> bool {
+/// Whether a temporary name is of a restore on this host that has ended.
+pub(super) fn is_left_over(name: &[u8]) -> bool {
     std::str::from_utf8(name)
         .ok()
         .and_then(|name| name.strip_prefix(TEMPORARY.0)?.strip_suffix(TEMPORARY.1))

@@ -4,12 +4,13 @@
 //! on the way back the others are opened again. A directory that is not selected itself is made only when something
 //! below it is. While it is worked in, a directory is open to nobody but its owner; mode and time come when it is left.
 
+mod directory;
+
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
-
-use rustix::fs::FileType;
+use std::thread::Scope;
 
 use crate::error::Result;
 use crate::event::{Change, Item};
@@ -17,16 +18,17 @@ use crate::id::ChunkId;
 use crate::snapshot::tree::Entries;
 use crate::snapshot::{Entry, Kind, Meta};
 
+use super::batch::{Batch, Finish, Flusher, Job};
 use super::metadata::Wanted;
-use super::plan::{Batch, Finish, Job};
-use super::target::{self, Dir, Dirs};
+use super::target::{Dir, Dirs};
 use super::{Overwrite, Run, lock};
+use directory::Made;
 
 /// So many levels keep their reader.
 const MAX_READERS: usize = 64;
 
 /// The walk.
-pub(super) struct Walk<'a> {
+pub(super) struct Walk<'scope, 'a> {
     run: &'a Run<'a>,
     /// The chain of those levels that exist in the target; none if the target does not, in a dry run.
     dirs: Option<Dirs>,
@@ -34,6 +36,7 @@ pub(super) struct Walk<'a> {
     /// Of the current level in the snapshot.
     path: Vec<u8>,
     batch: Batch,
+    flusher: Flusher<'scope, 'a>,
     /// Per file system: whether names that differ by case are one.
     folds: HashMap<u64, bool>,
 }
@@ -55,7 +58,7 @@ struct Level<'a> {
     is_incomplete: bool,
     change: Change,
     mode_before: Option<u32>,
-    /// The last batch that has a file of this directory.
+    /// The last batch that has a file of this directory, or made it or one in it.
     batch: Option<u64>,
     /// The names so far, folded, where that makes a difference.
     folded: Option<HashSet<u64>>,
@@ -81,15 +84,16 @@ enum Here {
     Passed,
 }
 
-impl<'a> Walk<'a> {
+impl<'scope, 'a> Walk<'scope, 'a> {
     /// A walk that stands at the root of the target.
-    pub(super) fn new(run: &'a Run<'a>) -> Self {
+    pub(super) fn new(run: &'a Run<'a>, scope: &'scope Scope<'scope, 'a>) -> Self {
         Self {
             run,
             dirs: run.root.clone().map(Dirs::new),
             levels: Vec::new(),
             path: run.base.clone(),
             batch: Batch::default(),
+            flusher: Flusher::new(scope, run),
             folds: HashMap::new(),
         }
     }
@@ -127,12 +131,13 @@ impl<'a> Walk<'a> {
                 None => {
                     self.leave()?;
                     if self.levels.is_empty() {
-                        return self.batch.flush(self.run);
+                        self.flusher.flush(&mut self.batch)?;
+                        return self.flusher.wait();
                     }
                 }
             }
             if self.batch.is_full(self.run.reader.budget()) {
-                self.batch.flush(self.run)?;
+                self.flusher.flush(&mut self.batch)?;
             }
         }
     }
@@ -273,16 +278,27 @@ impl<'a> Walk<'a> {
     /// Makes or opens the directory of a level, below one that is open.
     fn make(&mut self, index: usize) -> Result<Place> {
         let Some(dirs) = &mut self.dirs else { return Ok(Place::Absent) };
+        // What `delete` lists has its name.
+        let above = index.checked_sub(1).and_then(|above| self.levels.get(above));
+        let is_listed = self.run.options.delete && above.is_some_and(|above| above.existed);
         let Some(level) = self.levels.get_mut(index) else { return Ok(Place::Passed) };
         let name = self.path.get(level.name_at..level.path_len).unwrap_or_default().to_vec();
         let base = self.run.base.len();
         let path = self.path.get(base..level.path_len).unwrap_or_default();
         let path = path.strip_prefix(b"/").unwrap_or(path).to_vec();
         let parent = dirs.top().map_err(self.run.error("open the directory of", &path))?;
-        match self.run.make_directory(&parent, &name, &path, level) {
+        match self.run.make_directory(&parent, &name, &path, level, !is_listed) {
             Ok(Made::Directory(dir)) => {
                 let dir = Arc::new(dir);
                 dirs.push(&name, dir.clone());
+                if dir.is_hidden() {
+                    let number = Some(self.batch.number);
+                    level.batch = number;
+                    let above = index.checked_sub(1).and_then(|above| self.levels.get_mut(above));
+                    let is_new =
+                        above.is_some_and(|above| std::mem::replace(&mut above.batch, number) != number);
+                    self.batch.push_made(dir.clone(), is_new);
+                }
                 let mut level = std::mem::replace(&mut self.levels[index], Level::new(0, 0, None, None));
                 let looked = self.look_at_directory(&mut level, &dir);
                 self.levels[index] = level;
@@ -329,8 +345,7 @@ impl<'a> Walk<'a> {
             level.mode_before = Some(mode);
         }
         if level.existed {
-            // A comfort: whatever keeps us from it is met again where it matters.
-            let _ = dir.remove_left_over();
+            self.run.remove_left_over(dir)?;
         }
         let folds = *self.folds.entry(dir.inode.0).or_insert_with(|| dir.folds_case());
         level.folded = folds.then(HashSet::new);
@@ -364,6 +379,10 @@ impl<'a> Walk<'a> {
             dirs.pop();
         }
         let run = self.run;
+        // Its temporary files are nothing to be removed, and what is kept of damaged ones is not known yet.
+        if run.options.delete && level.batch.is_some_and(|number| self.flusher.is_under_way(number)) {
+            self.flusher.wait()?;
+        }
         if let (Some(dir), Some(node), true, false, true) =
             (&dir, level.node, level.existed, level.damaged || level.is_incomplete, run.options.delete)
             && let Err(error) = run.delete_superfluous(dir, node, level.folded.is_some())
@@ -380,8 +399,9 @@ impl<'a> Walk<'a> {
             (meta, owner)
         });
         let finish = Finish { dir, path, meta, mode_before: level.mode_before, change: level.change, counts };
-        if level.batch == Some(self.batch.number) {
-            self.batch.finish_later(finish);
+        let is_in_this = level.batch == Some(self.batch.number);
+        if is_in_this || level.batch.is_some_and(|number| self.flusher.is_under_way(number)) {
+            self.batch.push_finish(finish, !is_in_this);
             return Ok(());
         }
         run.finish_directory(finish)
@@ -406,81 +426,5 @@ impl Level<'_> {
             batch: None,
             folded: None,
         }
-    }
-}
-
-/// What came of making a directory.
-enum Made {
-    Directory(Dir),
-    /// A dry run: it would have been made.
-    Pretended,
-    /// Something is in its place that is to stay.
-    LeftOut,
-}
-
-impl Run<'_> {
-    fn make_directory(
-        &self,
-        parent: &Arc<Dir>,
-        name: &[u8],
-        path: &[u8],
-        level: &mut Level<'_>,
-    ) -> Result<Made> {
-        let found = parent.stat(name).map_err(self.error("look at", path))?;
-        level.change = Change::New;
-        if let Some(stat) = found {
-            if target::type_of(&stat) == FileType::Directory {
-                level.existed = true;
-                level.change = Change::Unchanged;
-                if self.options.dry_run {
-                    // What may not be looked into is not opened for that.
-                    let opened = parent.open_dir(name, path.to_vec());
-                    return Ok(opened.map_or(Made::Pretended, Made::Directory));
-                }
-                let opened = parent.force_open_dir(name, path.to_vec());
-                let (dir, mode_before) = opened.map_err(self.error("open", path))?;
-                level.mode_before = mode_before;
-                return Ok(Made::Directory(dir));
-            }
-            let mtime = level.meta.as_ref().map(|meta| meta.mtime).unwrap_or_default();
-            if !self.may_replace(&stat, mtime) {
-                return Ok(Made::LeftOut);
-            }
-            level.change = Change::Changed;
-            if !self.options.dry_run {
-                parent.unlink(name).map_err(self.error("replace", path))?;
-            }
-        }
-        if self.options.dry_run {
-            return Ok(Made::Pretended);
-        }
-        let made = if level.meta.is_some() {
-            parent.make_dir(name, path.to_vec())
-        } else {
-            parent.make_default_dir(name).and_then(|()| parent.open_dir(name, path.to_vec()))
-        };
-        made.map(Made::Directory).map_err(self.error("make the directory", path))
-    }
-
-    /// Sets the metadata of a directory that nothing is done in any more.
-    pub(super) fn finish_directory(&self, finish: Finish) -> Result<()> {
-        let Finish { dir, path, meta, mode_before, change, counts } = finish;
-        if let (Some(dir), false) = (&dir, self.options.dry_run) {
-            let handle = dir.own_handle();
-            let set = match (&meta, mode_before) {
-                (Some((meta, owner)), _) => self
-                    .set_metadata(&handle, &Wanted { meta, owner: *owner }, None)
-                    .map_err(|fault| fault.at(self, &path)),
-                (None, Some(mode)) => handle.chmod(mode).map_err(self.error("set the permissions of", &path)),
-                (None, None) => Ok(()),
-            };
-            if let Err(error) = set {
-                return self.problem_or_end(&path, error);
-            }
-        }
-        if counts {
-            self.done(&path, Item::Directory, change, 0);
-        }
-        Ok(())
     }
 }

@@ -56,6 +56,26 @@ fn a_full_disk_ends_the_restore_and_leaves_whole_files_only() {
 }
 
 #[test]
+fn a_full_disk_is_said_though_the_walk_goes_on_meanwhile() {
+    needs!("tmpfs");
+    let chunk = noise(1, 100_000);
+    let store = Store::new(|writer| {
+        // As long as a batch may be, so that it is restored while the next one is gathered.
+        let pieces: Vec<_> = std::iter::repeat_n((Some(&chunk[..]), 0), 11_000).collect();
+        let small = (0..8000).map(|number| file(writer, format!("small-{number}"), b"s"));
+        small.chain([pieces_file(writer, "large", &pieces)]).collect()
+    });
+    let mount = Mount::tmpfs(&store.target(), "size=64k");
+    for _ in 0..10 {
+        let options = RestoreOptions::default();
+        let error = restore_with(&store.reader, &store.snapshot, b"", &store.target(), &options).unwrap_err();
+        assert!(error.is_no_space(), "{error:?}");
+        assert!(names(&store.target()).is_empty());
+    }
+    drop(mount);
+}
+
+#[test]
 fn a_hundred_gigabytes_of_holes_take_no_time_and_no_space() {
     let store = Store::new(|writer| {
         let hole = (None, 50_000_000_000);

@@ -170,15 +170,19 @@ fn verify_reads_files_that_would_be_believed_by_size_and_time() {
 /// On a crash the file system may keep name, length and time of a file and lose its bytes, unless these were synced before.
 #[test]
 fn files_get_their_names_only_when_their_bytes_are_durable() {
-    needs!("strace");
+    needs!("strace", "tmpfs");
     let vault = Vault::new();
     let source = vault.join("source");
-    fs::create_dir(&source).unwrap();
+    fs::create_dir_all(source.join("folder/inner")).unwrap();
     for number in 0..20u8 {
-        fs::write(source.join(format!("small-{number}")), noise(number.into(), 100)).unwrap();
-        fs::write(source.join(format!("large-{number}")), noise(number.into(), 200_000)).unwrap();
+        for folder in ["", "folder", "folder/inner"] {
+            let folder = source.join(folder);
+            fs::write(folder.join(format!("small-{number}")), noise(number.into(), 100)).unwrap();
+            fs::write(folder.join(format!("large-{number}")), noise(number.into(), 200_000)).unwrap();
+        }
     }
     let (place, target, trace) = (vault.join("repository"), vault.join("target"), vault.join("trace"));
+    let mount = Mount::tmpfs(&target, "size=64m");
     let place = place.to_str().unwrap();
     vault.run(&["-r", place, "init"]).ok();
     vault.run(&["-r", place, "snapshot", "--as-path", "s", source.to_str().unwrap()]).ok();
@@ -187,7 +191,7 @@ fn files_get_their_names_only_when_their_bytes_are_durable() {
     let args = ["-r", place, "restore", "latest:s", "--target", target.to_str().unwrap()];
     vault.start(vault.command_under(&wrapper, &args)).wait().ok();
     let text = fs::read_to_string(trace).unwrap();
-    let (mut dirty, mut renames) = (false, 0);
+    let (mut dirty, mut renames, mut folders) = (false, 0, 0);
     for line in text.lines().filter(|line| line.contains("/target")) {
         let call = line.split_once(' ').map_or("", |(_, call)| call.trim_start());
         if call.starts_with("pwrite64") || call.starts_with("write") {
@@ -197,9 +201,12 @@ fn files_get_their_names_only_when_their_bytes_are_durable() {
         } else if call.starts_with("rename") {
             assert!(!dirty, "{line}");
             renames += 1;
+            folders += usize::from(call.contains("\"folder\"") || call.contains("\"inner\""));
         }
     }
-    assert_eq!(renames, 40);
+    // In new folders files have their names from the beginning, and the folders get theirs.
+    assert_eq!((renames, folders), (42, 2));
+    drop(mount);
 }
 
 #[test]

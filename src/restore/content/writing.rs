@@ -9,7 +9,7 @@ use rustix::fs::Stat;
 
 use crate::error::{Error, Result};
 use crate::event::Change;
-use crate::restore::plan::Job;
+use crate::restore::batch::Job;
 use crate::restore::target::{self, Temp};
 use crate::restore::{Run, lock};
 
@@ -99,7 +99,8 @@ impl Writing {
                 temp.reopen(target::inode_of(made))?
             } else {
                 let dir = self.job.dir.as_ref().ok_or(io::ErrorKind::NotFound)?;
-                let (new, file) = Temp::file(dir, self.job.entry.meta.mode)?;
+                let entry = &self.job.entry;
+                let (new, file) = Temp::file(dir, &entry.name, entry.meta.mode)?;
                 *temp = Some((new, rustix::fs::fstat(&file)?));
                 file
             };

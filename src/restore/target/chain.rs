@@ -1,7 +1,7 @@
 //! A chain of directories of any depth, of which a bounded number is open.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::{Dir, Inode};
 use crate::restore::joined;
@@ -20,7 +20,10 @@ pub(in crate::restore) struct Dirs {
 struct Step {
     name: Vec<u8>,
     inode: Inode,
-    dir: Option<Arc<Dir>>,
+    /// Held while it is one of the last ones.
+    held: Option<Arc<Dir>>,
+    /// Open as long as anybody holds it, as those do that are hidden.
+    dir: Weak<Dir>,
 }
 
 impl Dirs {
@@ -31,9 +34,14 @@ impl Dirs {
 
     /// Goes down into `dir`, which is called `name` in the current directory.
     pub(in crate::restore) fn push(&mut self, name: &[u8], dir: Arc<Dir>) {
-        self.steps.push(Step { name: name.to_vec(), inode: dir.inode, dir: Some(dir) });
+        self.steps.push(Step {
+            name: name.to_vec(),
+            inode: dir.inode,
+            dir: Arc::downgrade(&dir),
+            held: Some(dir),
+        });
         if let Some(far) = self.steps.len().checked_sub(MAX_OPEN_DIRS + 1) {
-            self.steps[far].dir = None;
+            self.steps[far].held = None;
         }
     }
 
@@ -45,19 +53,19 @@ impl Dirs {
     /// The current directory, opened again if need be.
     pub(in crate::restore) fn top(&mut self) -> io::Result<Arc<Dir>> {
         let Some(last) = self.steps.last() else { return Ok(self.root.clone()) };
-        if let Some(dir) = &last.dir {
+        if let Some(dir) = &last.held {
             return Ok(dir.clone());
         }
-        let open = self.steps.iter().rposition(|step| step.dir.is_some());
-        let first = open.map_or(0, |index| index + 1).max(self.steps.len().saturating_sub(REOPENED_DIRS));
-        let mut current =
-            open.and_then(|index| self.steps[index].dir.clone()).unwrap_or_else(|| self.root.clone());
-        let mut from = open.map_or(0, |index| index + 1);
+        let mut open = self.steps.iter().enumerate().rev();
+        let open = open.find_map(|(index, step)| Some((index + 1, step.dir.upgrade()?)));
+        let (mut from, mut current) = open.unwrap_or_else(|| (0, self.root.clone()));
+        let first = from.max(self.steps.len().saturating_sub(REOPENED_DIRS));
         for to in first..self.steps.len() {
             let names: Vec<&[u8]> = self.steps[from..=to].iter().map(|step| step.name.as_slice()).collect();
             let path = joined(&current.path, &names.join(&b'/'));
             current = Arc::new(current.walk_to(&names, path, self.steps[to].inode)?);
-            self.steps[to].dir = Some(current.clone());
+            self.steps[to].dir = Arc::downgrade(&current);
+            self.steps[to].held = Some(current.clone());
             from = to + 1;
         }
         Ok(current)

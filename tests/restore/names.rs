@@ -1,0 +1,232 @@
+//! When what is restored gets its name: a new folder when all in it is whole and durable, and never anything less.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use vault::error::Error;
+use vault::event::Event;
+use vault::id::{ChunkKind, LinkGroup};
+use vault::restore::{Frames, RestoreOptions, RestoreSummary, restore};
+use vault::snapshot::{Entry, Kind};
+
+use super::store::{Lossy, MTIME, Mount, Store, directory, entry, file, names, noise};
+use crate::support::needs::needs;
+use crate::support::vault::Vault;
+
+/// Restores and has `look` see the target at each piece that was written, and at each thing done.
+fn watched(
+    store: &Store,
+    reader: &dyn Frames,
+    options: &RestoreOptions,
+    look: impl Fn(&Path, bool) -> bool + Send + Sync,
+) -> vault::error::Result<(RestoreSummary, Vec<String>)> {
+    let (stop, problems, target) = (AtomicBool::new(false), Mutex::new(Vec::new()), store.target());
+    let observer = |event: &Event<'_>| match event {
+        Event::Advanced { .. } => {
+            stop.store(look(&target, false) || stop.load(Ordering::SeqCst), Ordering::SeqCst);
+        }
+        Event::Done { .. } => drop(look(&target, true)),
+        Event::Problem { path, error } => {
+            problems.lock().unwrap().push(format!("{}: {error}", path.display()));
+        }
+        _ => {}
+    };
+    let summary = restore(reader, &store.snapshot, b"", &target, options, &observer, &stop)?;
+    Ok((summary, problems.into_inner().unwrap()))
+}
+
+/// Temporary names in a folder.
+fn temporary(folder: &Path) -> Vec<String> {
+    names(folder).into_iter().filter(|name| name.starts_with(".vault-")).collect()
+}
+
+/// A store with a target on a file system that takes well to a change of the name of open folders.
+fn on_tmpfs(fill: impl FnOnce(&vault::repository::Writer) -> Vec<Entry>) -> (Store, Mount) {
+    let store = Store::new(fill);
+    let mount = Mount::tmpfs(&store.target(), "size=64m");
+    (store, mount)
+}
+
+#[test]
+fn a_new_folder_is_seen_when_all_its_files_are_whole() {
+    needs!("tmpfs");
+    let (store, mount) = on_tmpfs(|writer| {
+        let inner = directory(
+            writer,
+            "inner",
+            vec![file(writer, "f", &noise(9, 300_000)), file(writer, "small", b"s")],
+        );
+        let files = (0..5).map(|seed| file(writer, format!("{seed}"), &noise(seed, 300_000)));
+        vec![directory(writer, "folder", files.chain([inner]).collect())]
+    });
+    let hidden = AtomicBool::new(false);
+    let (summary, problems) = watched(&store, &store.reader, &RestoreOptions::default(), |target, _| {
+        hidden.fetch_or(temporary(target).len() == 1, Ordering::SeqCst);
+        for (folder, files) in [("folder", vec!["0", "1", "2", "3", "4"]), ("folder/inner", vec!["f"])] {
+            if target.join(folder).exists() {
+                for name in files {
+                    let meta = fs::metadata(target.join(folder).join(name)).unwrap();
+                    assert_eq!((meta.len(), meta.mtime()), (300_000, MTIME.secs));
+                }
+            }
+        }
+        false
+    })
+    .unwrap();
+    assert!(hidden.into_inner(), "the test is about what is hidden");
+    assert!(summary.is_success(), "{problems:?}");
+    assert_eq!((summary.files, summary.directories), (7, 3));
+    assert_eq!(names(&store.target().join("folder")), ["0", "1", "2", "3", "4", "inner"]);
+    assert_eq!(fs::metadata(store.target().join("folder")).unwrap().mtime(), MTIME.secs);
+    assert!(fs::read(store.target().join("folder/inner/f")).unwrap() == noise(9, 300_000));
+    drop(mount);
+}
+
+#[test]
+fn an_interruption_leaves_new_folders_with_their_names_and_whole_files_only() {
+    needs!("tmpfs");
+    let (store, mount) = on_tmpfs(|writer| {
+        let folder = |n: u64| {
+            let files = (0..4).map(|seed| file(writer, format!("{seed}"), &noise(10 * n + seed, 300_000)));
+            let link = entry("link", 0o777, Kind::Symlink(b"0".as_slice().into()));
+            directory(writer, format!("{n}"), files.chain([link]).collect())
+        };
+        vec![directory(writer, "all", (0..4).map(folder).collect())]
+    });
+    let result = watched(&store, &store.reader, &RestoreOptions::default(), |target, done| {
+        !done && !temporary(target).is_empty()
+    });
+    assert!(matches!(result, Err(Error::Interrupted)));
+    assert_eq!(names(&store.target()), ["all"]);
+    let all = store.target().join("all");
+    assert_eq!(names(&all), ["0", "1", "2", "3"]);
+    for folder in names(&all) {
+        for name in names(&all.join(&folder)).into_iter().filter(|name| name != "link") {
+            let seed = 10 * folder.parse::<u64>().unwrap() + name.parse::<u64>().unwrap();
+            assert!(fs::read(all.join(&folder).join(name)).unwrap() == noise(seed, 300_000));
+        }
+    }
+    let (summary, _) = store.restore(&RestoreOptions::default());
+    assert!(summary.is_success() && summary.files + summary.unchanged >= 16, "{summary:?}");
+    drop(mount);
+}
+
+#[test]
+fn a_file_that_is_lost_is_in_a_new_folder_at_no_time() {
+    needs!("tmpfs");
+    let broken = noise(1, 300_000);
+    let (store, mount) = on_tmpfs(|writer| {
+        let files = vec![file(writer, "broken", &broken), file(writer, "whole", &noise(2, 300_000))];
+        vec![directory(writer, "folder", files)]
+    });
+    let lost = store.reader.keys().ids().chunk_id(ChunkKind::Data, &broken[200_000..]);
+    let reader = Lossy(&store.reader, HashSet::from([lost]));
+    let look = |target: &Path, _| {
+        assert!(!target.join("folder/broken").exists());
+        false
+    };
+    let (summary, problems) = watched(&store, &reader, &RestoreOptions::default(), look).unwrap();
+    assert_eq!((summary.errors, summary.damaged, summary.files), (1, 1, 1), "{problems:?}");
+    assert_eq!(names(&store.target().join("folder")), ["whole"]);
+    fs::remove_dir_all(store.target().join("folder")).unwrap();
+    let keep = RestoreOptions { keep_damaged: true, ..RestoreOptions::default() };
+    watched(&store, &reader, &keep, look).unwrap();
+    assert_eq!(names(&store.target().join("folder")), ["broken.damaged", "whole"]);
+    drop(mount);
+}
+
+#[test]
+fn names_of_one_thing_in_several_new_folders_are_one() {
+    needs!("tmpfs");
+    let (store, mount) = on_tmpfs(|writer| {
+        let folder = |name: &str| {
+            let mut link = entry("link", 0o777, Kind::Symlink(b"nowhere".as_slice().into()));
+            link.meta.link_group = Some(LinkGroup::from_bytes([1; 16]));
+            let mut linked = file(writer, "file", &noise(1, 5000));
+            linked.meta.link_group = Some(LinkGroup::from_bytes([2; 16]));
+            directory(writer, name, vec![link, linked])
+        };
+        vec![directory(writer, "above", vec![folder("a"), folder("b")]), folder("c")]
+    });
+    let (summary, lines) = store.restore(&RestoreOptions::default());
+    assert!(summary.is_success() && summary.not_set.is_empty(), "{lines:?}");
+    for name in ["link", "file"] {
+        let inode =
+            |folder: &str| fs::symlink_metadata(store.target().join(folder).join(name)).unwrap().ino();
+        assert_eq!(inode("above/a"), inode("above/b"), "{name}");
+        assert_eq!(inode("above/a"), inode("c"), "{name}");
+    }
+    drop(mount);
+}
+
+#[test]
+fn a_folder_whose_name_is_taken_meanwhile_is_a_problem_and_the_other_one_untouched() {
+    needs!("tmpfs");
+    let (store, mount) = on_tmpfs(|writer| {
+        let folder = |name: &str| directory(writer, name, vec![file(writer, "f", &noise(1, 300_000))]);
+        vec![folder("free"), folder("taken")]
+    });
+    let (summary, problems) = watched(&store, &store.reader, &RestoreOptions::default(), |target, done| {
+        if !done && !target.join("taken").exists() {
+            fs::create_dir(target.join("taken")).unwrap();
+            fs::write(target.join("taken/f"), "mine").unwrap();
+        }
+        false
+    })
+    .unwrap();
+    assert_eq!((summary.files, summary.errors), (1, 2), "{problems:?}");
+    assert!(problems.iter().any(|problem| problem.starts_with("taken/f: ")), "{problems:?}");
+    assert_eq!(fs::read(store.target().join("taken/f")).unwrap(), b"mine");
+    assert!(fs::read(store.target().join("free/f")).unwrap() == noise(1, 300_000));
+    drop(mount);
+}
+
+#[test]
+fn new_folders_of_a_killed_restore_are_removed_by_the_next_one_with_all_in_them() {
+    needs!("tmpfs");
+    let vault = Vault::new();
+    let (source, target) = (vault.join("source"), vault.join("target"));
+    for folder in ["a", "a/b"] {
+        fs::create_dir_all(source.join(folder)).unwrap();
+        for number in 0..4 {
+            fs::write(source.join(folder).join(format!("{number}")), noise(number, 1_000_000)).unwrap();
+        }
+    }
+    let mount = Mount::tmpfs(&target, "size=64m");
+    let place = vault.join("repository");
+    let place = place.to_str().unwrap();
+    vault.run(&["-r", place, "init"]).ok();
+    vault.run(&["-r", place, "snapshot", "--as-path", "s", source.to_str().unwrap()]).ok();
+    let args = ["-r", place, "restore", "latest:s", "--target", target.to_str().unwrap()];
+    let slow: Vec<&str> = args.iter().copied().chain(["--limit-write", "500K"]).collect();
+    let running = vault.spawn(&slow);
+    let begun = Instant::now();
+    let has_files = || temporary(&target).first().is_some_and(|name| names(&target.join(name)).len() > 1);
+    while !has_files() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no temporary folder came up");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    running.signal(rustix::process::Signal::KILL);
+    running.wait();
+    assert!(has_files() && !target.join("a").exists(), "the test is about what a killed restore leaves");
+    // A name of ours that is of no restore that has ended.
+    fs::create_dir(target.join(".vault-mine.tmp")).unwrap();
+    let restored = vault.run(&args).ok();
+    let said = format!("{}{}", restored.text(), restored.stderr);
+    assert!(!said.to_lowercase().contains("removed"), "{said}");
+    assert_eq!(names(&target), [".vault-mine.tmp", "a"]);
+    for folder in ["a", "a/b"] {
+        for number in 0..4 {
+            let restored = fs::File::open(target.join(folder).join(format!("{number}"))).unwrap();
+            let mut bytes = vec![0; 1_000_000];
+            restored.read_exact_at(&mut bytes, 0).unwrap();
+            assert!(bytes == noise(number, 1_000_000) && restored.metadata().unwrap().len() == 1_000_000);
+        }
+    }
+    drop(mount);
+}
