@@ -3,11 +3,14 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::{Command, Stdio};
 
 use crate::support::manifest::Manifest;
+use crate::support::mount::{FileSystem, Mount};
 use crate::support::needs::needs;
 use crate::support::torture::{self, Random};
+use crate::support::vault::Vault;
 use crate::whole::world::{World, quiet};
 
 /// The most memory that any verb may take, in KiB: the default of `--memory`.
@@ -181,4 +184,42 @@ fn a_file_of_three_gib_stays_within_bounds() {
     if nightly() {
         cycle("3 GiB", |world| long(world, 3 << 10));
     }
+}
+
+/// All of it is data, which a small disk has because each GiB of it is the same; where blocks are zero, the restored file has holes.
+#[test]
+fn a_file_of_100_gib_of_data_stays_within_bounds() {
+    needs!("xfs", "python3");
+    if !nightly() {
+        return;
+    }
+    let (gib, disk) = (100u64, Mount::new(FileSystem::Xfs, 2500));
+    let vault = Vault::new();
+    let repository = vault.join("repository");
+    let world = World::at(vault, disk.join("source"), repository);
+    let (part, whole) = (disk.join("part"), world.source.join("file"));
+    let mut random = Random(10);
+    let mut file = File::create(&part).unwrap();
+    for _ in 0..1 << 14 {
+        file.write_all(&[random.bytes(4096), vec![0; 60 << 10]].concat()).unwrap();
+    }
+    file.sync_all().unwrap();
+    let mut clone = Command::new("xfs_io");
+    clone.arg("-f");
+    for at in 0..gib {
+        clone.arg("-c").arg(format!("reflink {} 0 {}g 1g", part.display(), at));
+    }
+    assert!(clone.arg(&whole).stdout(Stdio::null()).status().unwrap().success());
+    assert!(fs::metadata(&whole).unwrap().blocks() * 512 >= gib << 30, "all of it is data");
+    measured(&world, "100 GiB of data, first snapshot", &world.snapshot_args(&[]));
+    let target = world.vault.join("target");
+    let restore = ["restore".into(), "--sparse".into(), world.selector("latest"), "--target".into()];
+    measured(
+        &world,
+        "100 GiB of data, restore",
+        &restore.into_iter().chain([target.clone().into()]).collect::<Vec<_>>(),
+    );
+    measured(&world, "100 GiB of data, check", &["check".into(), "--read-data".into()]);
+    let same = Command::new("cmp").arg(&whole).arg(target.join("file")).status().unwrap();
+    assert!(same.success());
 }
