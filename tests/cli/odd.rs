@@ -118,7 +118,10 @@ fn a_file_that_grows_while_it_is_read_is_not_read_for_ever() {
     let path = world.src().join("growing");
     let mut file = fs::File::create(&path).unwrap();
     let bytes = Random(12).bytes(1 << 16);
-    file.write_all(&bytes).unwrap();
+    // Long enough that it grows while it is read, also where all processors are busy with other things.
+    for _ in 0..2048 {
+        file.write_all(&bytes).unwrap();
+    }
     let stop = AtomicBool::new(false);
     let saved = std::thread::scope(|scope| {
         scope.spawn(|| {
