@@ -199,7 +199,8 @@ impl RestoreSummary {
 ///
 /// # Errors
 /// `NotFound` if nothing lies at `path`; `Nested` if target and repository lie in one another; `Interrupted` after `stop`
-/// was set, `Path` if the target cannot be made or is full: then no temporary file stays behind.
+/// was set, `Path` if the target cannot be made or is full: then no temporary file stays behind. A new folder whose name
+/// somebody else has taken meanwhile is a `Problem`, as is all in it, and keeps a temporary name that a later restore removes.
 pub fn restore(
     reader: &dyn Frames,
     snapshot: &Snapshot,

@@ -76,7 +76,7 @@ pub(super) struct Finish {
 /// Files that are restored together.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// Which batch this is, so that a directory knows whether it has files in it.
+    /// Which batch this is, so that a directory knows whether it has files or new directories in it.
     pub(super) number: u64,
     jobs: Vec<Job>,
     linked: Vec<Job>,
@@ -87,8 +87,8 @@ pub(super) struct Batch {
     held: usize,
 }
 
-/// Directories that were made while a batch was gathered, the upper ones first. They are shown in any case: one that stays hidden
-/// would be lost to the user with all that is whole in it.
+/// Directories that were made while a batch was gathered, the upper ones first. They are shown when a restore is broken off, too: one
+/// that stays hidden would be lost to the user with all that is whole in it.
 #[derive(Default)]
 pub(super) struct NewDirs(pub(super) Vec<Arc<Dir>>);
 
@@ -96,7 +96,7 @@ impl Drop for NewDirs {
     fn drop(&mut self) {
         for dir in &self.0 {
             // Only the end of the restore leaves any, and why it ended is what the user hears of.
-            let _ = dir.show();
+            let _ = dir.give_name();
         }
     }
 }
@@ -191,6 +191,9 @@ impl<'scope, 'a> Flusher<'scope, 'a> {
     pub(super) fn flush(&mut self, batch: &mut Batch) -> Result<()> {
         self.wait()?;
         let (batch, run) = (batch.take(), self.run);
+        if run.threads() < 2 {
+            return batch.restore(run);
+        }
         let number = batch.number;
         let restore = move || batch.restore(run).unwrap_or_else(|error| run.abort(error));
         self.under_way = Some((number, self.scope.spawn(restore)));
@@ -200,6 +203,13 @@ impl<'scope, 'a> Flusher<'scope, 'a> {
     /// Whether this is the batch under way.
     pub(super) fn is_under_way(&self, number: u64) -> bool {
         self.under_way.as_ref().is_some_and(|(under_way, _)| *under_way == number)
+    }
+
+    /// Waits for the batch under way, which may lay new files beside those that they replace; whether there was one.
+    pub(super) fn wait_for_room(&mut self) -> Result<bool> {
+        let is_under_way = self.under_way.is_some();
+        self.wait()?;
+        Ok(is_under_way)
     }
 
     /// Waits until no batch is under way. Fails once the restore is to end, as it is if a batch could not be restored.

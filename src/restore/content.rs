@@ -1,8 +1,8 @@
 //! The content of one regular file: what is right already, what is fetched, and how the new file takes the old one's place.
 //!
 //! A [`Writing`] is a file on its way: pieces that an older version has at the same place are taken from there once their
-//! hash agrees; all others arrive verified, in any order, from any thread. The last one to arrive sets the metadata and
-//! renames. A piece that is lost costs this file, and the older version stays.
+//! hash agrees; all others arrive verified, in any order, from any thread. The last one to arrive sets the
+//! metadata; the file gets its name with its batch. A piece that is lost costs this file, and the older version stays.
 
 mod writing;
 

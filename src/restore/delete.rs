@@ -1,4 +1,5 @@
-//! What the target has and the snapshot does not: removed with `delete`, when the walk leaves a directory.
+//! What the target has and the snapshot does not: removed with `delete`, when the walk leaves a directory. And what killed
+//! restores have left over, when it enters one.
 //!
 //! Never what the snapshot left out on purpose (it has an entry), what the user's selection does not take in, what is
 //! mounted into the target, or what is in a repository. Both listings pass in portions, so a directory of any length does;
@@ -90,7 +91,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Removes the temporary files and directories of restores that have ended. A comfort: whatever stays is met again where it matters.
+    /// Removes the temporary files and directories of restores that have ended. A comfort: whatever stays harms nothing.
     pub(super) fn remove_left_over(&self, dir: &Arc<Dir>) -> Result<()> {
         let mut left_over = Vec::new();
         let listed = dir.list(|name, _| {

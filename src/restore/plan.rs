@@ -206,9 +206,14 @@ impl Run<'_> {
         })
     }
 
+    /// So many threads fetch and write at a time, beside that of the walk if there are several.
+    pub(super) fn threads(&self) -> usize {
+        self.reader.budget().threads(THREAD_BYTES).min(MAX_THREADS)
+    }
+
     /// Calls `work` for each number below `count`, on several threads. The first error ends the restore.
     pub(super) fn in_parallel(&self, count: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
-        let threads = self.reader.budget().threads(THREAD_BYTES).min(MAX_THREADS).min(count);
+        let threads = self.threads().min(count);
         let next = AtomicUsize::new(0);
         let worker = || {
             loop {

@@ -421,7 +421,9 @@ impl Drop for Temp {
             return;
         }
         // Nothing refers to it, and what went wrong before is what the user hears of.
-        if self.dir.unlink(&self.name).is_err() {
+        let removed = self.dir.unlink(&self.name);
+        let stays = removed.is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
+        if stays && self.naming == Naming::Final {
             self.dir.spoil();
         }
     }

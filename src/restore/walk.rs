@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::Scope;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Change, Item};
 use crate::id::ChunkId;
 use crate::snapshot::tree::Entries;
@@ -212,7 +212,11 @@ impl<'scope, 'a> Walk<'scope, 'a> {
             self.batch.push(self.run, Job { dir, path, entry, size, content, owner }, first);
             return Ok(());
         }
-        match self.run.restore_other(dir.as_ref(), &entry, &path, owner) {
+        let mut restored = self.run.restore_other(dir.as_ref(), &entry, &path, owner);
+        if restored.as_ref().is_err_and(Error::is_no_space) && self.flusher.wait_for_room()? {
+            restored = self.run.restore_other(dir.as_ref(), &entry, &path, owner);
+        }
+        match restored {
             Ok(change) => {
                 self.run.done(&path, Item::Other, change, 0);
                 Ok(())
@@ -263,6 +267,10 @@ impl<'scope, 'a> Walk<'scope, 'a> {
             if place == Place::Absent {
                 level.change = if level.change == Change::Changed { Change::Changed } else { Change::New };
             }
+            // Levels that were put off are made all at once, however many.
+            if self.batch.is_full(self.run.reader.budget()) {
+                self.flusher.flush(&mut self.batch)?;
+            }
         }
         match (self.levels.last().map(|level| level.place), &mut self.dirs) {
             (Some(Place::Open), Some(dirs)) => {
@@ -287,7 +295,11 @@ impl<'scope, 'a> Walk<'scope, 'a> {
         let path = self.path.get(base..level.path_len).unwrap_or_default();
         let path = path.strip_prefix(b"/").unwrap_or(path).to_vec();
         let parent = dirs.top().map_err(self.run.error("open the directory of", &path))?;
-        match self.run.make_directory(&parent, &name, &path, level, !is_listed) {
+        let mut made = self.run.make_directory(&parent, &name, &path, level, !is_listed);
+        if made.as_ref().is_err_and(Error::is_no_space) && self.flusher.wait_for_room()? {
+            made = self.run.make_directory(&parent, &name, &path, level, !is_listed);
+        }
+        match made {
             Ok(Made::Directory(dir)) => {
                 let dir = Arc::new(dir);
                 dirs.push(&name, dir.clone());
@@ -379,8 +391,9 @@ impl<'scope, 'a> Walk<'scope, 'a> {
             dirs.pop();
         }
         let run = self.run;
-        // Its temporary files are nothing to be removed, and what is kept of damaged ones is not known yet.
-        if run.options.delete && level.batch.is_some_and(|number| self.flusher.is_under_way(number)) {
+        // Temporary files of the batch under way are nothing to be removed, and what is kept of damaged ones is not known yet: it may have
+        // some of this directory, whose last files are in the next one.
+        if run.options.delete && level.existed {
             self.flusher.wait()?;
         }
         if let (Some(dir), Some(node), true, false, true) =

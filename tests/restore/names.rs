@@ -168,7 +168,10 @@ fn names_of_one_thing_in_several_new_folders_are_one() {
 fn a_folder_whose_name_is_taken_meanwhile_is_a_problem_and_the_other_one_untouched() {
     needs!("tmpfs");
     let (store, mount) = on_tmpfs(|writer| {
-        let folder = |name: &str| directory(writer, name, vec![file(writer, "f", &noise(1, 300_000))]);
+        let folder = |name: &str| {
+            let inner = directory(writer, "inner", vec![file(writer, "g", &noise(2, 300_000))]);
+            directory(writer, name, vec![file(writer, "f", &noise(1, 300_000)), inner])
+        };
         vec![folder("free"), folder("taken")]
     });
     let (summary, problems) = watched(&store, &store.reader, &RestoreOptions::default(), |target, done| {
@@ -179,8 +182,11 @@ fn a_folder_whose_name_is_taken_meanwhile_is_a_problem_and_the_other_one_untouch
         false
     })
     .unwrap();
-    assert_eq!((summary.files, summary.errors), (1, 2), "{problems:?}");
-    assert!(problems.iter().any(|problem| problem.starts_with("taken/f: ")), "{problems:?}");
+    // What lies deeper is not there either, though its own names were free.
+    assert_eq!((summary.files, summary.directories, summary.errors), (2, 3, 4), "{problems:?}");
+    for path in ["taken", "taken/f", "taken/inner", "taken/inner/g"] {
+        assert!(problems.iter().any(|problem| problem.starts_with(&format!("{path}: "))), "{problems:?}");
+    }
     assert_eq!(fs::read(store.target().join("taken/f")).unwrap(), b"mine");
     assert!(fs::read(store.target().join("free/f")).unwrap() == noise(1, 300_000));
     drop(mount);
@@ -228,5 +234,79 @@ fn new_folders_of_a_killed_restore_are_removed_by_the_next_one_with_all_in_them(
             assert!(bytes == noise(number, 1_000_000) && restored.metadata().unwrap().len() == 1_000_000);
         }
     }
+    drop(mount);
+}
+
+/// So many that they are restored in two batches.
+const TWO_BATCHES: usize = 16_000;
+
+#[test]
+fn delete_spares_the_temporary_files_of_the_batch_under_way() {
+    let store = Store::new(|writer| {
+        let files = (0..TWO_BATCHES).map(|number| file(writer, format!("{number:05}"), b"new"));
+        vec![directory(writer, "folder", files.collect())]
+    });
+    let folder = store.target().join("folder");
+    fs::create_dir_all(&folder).unwrap();
+    for number in 0..TWO_BATCHES {
+        fs::write(folder.join(format!("{number:05}")), "old version").unwrap();
+    }
+    fs::write(folder.join("extra"), "").unwrap();
+    let options = RestoreOptions { delete: true, ..RestoreOptions::default() };
+    let (summary, lines) = store.restore(&options);
+    let problems: Vec<_> = lines.iter().filter(|line| line.starts_with("Problem")).take(3).collect();
+    assert_eq!((summary.errors, summary.removed), (0, 1), "{problems:?}");
+    assert_eq!(summary.files, TWO_BATCHES as u64);
+    assert!((0..TWO_BATCHES).all(|number| fs::read(folder.join(format!("{number:05}"))).unwrap() == b"new"));
+}
+
+#[test]
+fn the_walk_waits_for_the_room_that_a_batch_is_about_to_give_back() {
+    needs!("tmpfs");
+    let symlinks = 3000;
+    let store = Store::new(|writer| {
+        let files = (0..TWO_BATCHES).map(|number| file(writer, format!("{number:05}"), b"new"));
+        let link = |number| entry(format!("{number}"), 0o777, Kind::Symlink(b"x".as_slice().into()));
+        let links = directory(writer, "links", (0..symlinks).map(link).collect());
+        vec![directory(writer, "a", files.collect()), links]
+    });
+    // Each file needs an inode of its own beside that of the old one, until it takes its place.
+    let mount = Mount::tmpfs(&store.target(), &format!("size=64m,nr_inodes={}", TWO_BATCHES + symlinks + 20));
+    fs::create_dir(store.target().join("a")).unwrap();
+    for number in 0..TWO_BATCHES {
+        fs::write(store.target().join(format!("a/{number:05}")), "old version").unwrap();
+    }
+    let (summary, lines) = store.restore(&RestoreOptions::default());
+    let problems: Vec<_> = lines.iter().filter(|line| line.starts_with("Problem")).take(3).collect();
+    assert_eq!((summary.errors, summary.files), (0, TWO_BATCHES as u64), "{problems:?}");
+    assert_eq!(names(&store.target().join("links")).len(), symlinks);
+    drop(mount);
+}
+
+#[test]
+fn a_deep_file_that_alone_is_selected_takes_few_descriptors() {
+    needs!("tmpfs", "sh");
+    let (vault, levels) = (Vault::new(), 1200);
+    let source = vault.join("source");
+    fs::create_dir(&source).unwrap();
+    let mut dir = fs::File::open(&source).unwrap();
+    for _ in 0..levels {
+        rustix::fs::mkdirat(&dir, "d", rustix::fs::Mode::RWXU).unwrap();
+        let flags = rustix::fs::OFlags::DIRECTORY;
+        dir = rustix::fs::openat(&dir, "d", flags, rustix::fs::Mode::empty()).unwrap().into();
+    }
+    let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
+    rustix::fs::openat(&dir, "wanted", flags, rustix::fs::Mode::RUSR).unwrap();
+    let target = vault.join("target");
+    let mount = Mount::tmpfs(&target, "size=64m");
+    let place = vault.join("repository");
+    let place = place.to_str().unwrap();
+    vault.run(&["-r", place, "init"]).ok();
+    vault.run(&["-r", place, "snapshot", "--as-path", "s", source.to_str().unwrap()]).ok();
+    let args =
+        ["-r", place, "restore", "latest:s", "--include", "**/wanted", "--target", target.to_str().unwrap()];
+    vault.start(vault.command_under(&["sh", "-c", "ulimit -n 1024; exec \"$@\"", "sh"], &args)).wait().ok();
+    let found = std::process::Command::new("find").arg(&target).args(["-name", "wanted"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout).matches("wanted").count(), 1);
     drop(mount);
 }

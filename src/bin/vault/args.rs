@@ -99,7 +99,7 @@ pub struct Global {
     /// Take at most so much memory (suffixes M, G), 96M at least: fewer threads and smaller caches, or more of them [default: 256M]. A passphrase takes what its key was made with, at first
     #[arg(long, global = true, value_name = "SIZE")]
     pub memory: Option<Memory>,
-    /// Read and compute with at most so many threads at a time [default: one for each core]
+    /// Read and compute with at most so many threads at a time; a restore with several has one more that walks through the snapshot [default: one for each core]
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<NonZero<usize>>,
     /// Read and write at most so many bytes a second (suffixes K, M, G)

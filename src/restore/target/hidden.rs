@@ -53,8 +53,17 @@ impl Dir {
         lock(&self.hidden).is_some()
     }
 
-    /// Gives a hidden directory its name, which must not exist.
+    /// Gives a hidden directory its name, which must not exist. Not in a directory that did not get its own: nobody would see it.
     pub(in crate::restore) fn show(&self) -> io::Result<()> {
+        let parent = lock(&self.hidden).as_ref().map(|hidden| hidden.parent.clone());
+        if parent.is_some_and(|parent| parent.is_hidden()) {
+            return Err(io::Error::other("the directory above did not get its name"));
+        }
+        self.give_name()
+    }
+
+    /// The same, whatever has become of the directory above.
+    pub(in crate::restore) fn give_name(&self) -> io::Result<()> {
         let mut hidden = lock(&self.hidden);
         if let Some(Hidden { parent, temporary, name, is_spoiled }) = &*hidden {
             if *is_spoiled {

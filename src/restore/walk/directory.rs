@@ -72,6 +72,10 @@ impl Run<'_> {
     /// Sets the metadata of a directory that nothing is done in any more.
     pub(in crate::restore) fn finish_directory(&self, finish: Finish) -> Result<()> {
         let Finish { dir, path, meta, mode_before, change, counts } = finish;
+        // That it did not get its name was said.
+        if dir.as_ref().is_some_and(|dir| dir.is_hidden()) {
+            return Ok(());
+        }
         if let (Some(dir), false) = (&dir, self.options.dry_run) {
             let handle = dir.own_handle();
             let set = match (&meta, mode_before) {
