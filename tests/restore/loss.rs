@@ -12,7 +12,9 @@ use vault::error::Error;
 use vault::id::{ChunkKind, LinkGroup};
 use vault::restore::RestoreOptions;
 
-use super::store::{Lossy, MTIME, Mount, Store, directory, file, names, noise, restore_with};
+use super::store::{
+    Lossy, MTIME, Mount, Store, and_more, directory, file, names, noise, restore_with, saved,
+};
 use crate::support::mount::{self, FileSystem};
 use crate::support::needs::needs;
 use crate::support::repository;
@@ -181,15 +183,11 @@ fn files_get_their_names_only_when_their_bytes_are_durable() {
             fs::write(folder.join(format!("large-{number}")), noise(number.into(), 200_000)).unwrap();
         }
     }
-    let (place, target, trace) = (vault.join("repository"), vault.join("target"), vault.join("trace"));
+    let (target, trace) = (vault.join("target"), vault.join("trace"));
     let mount = Mount::tmpfs(&target, "size=64m");
-    let place = place.to_str().unwrap();
-    vault.run(&["-r", place, "init"]).ok();
-    vault.run(&["-r", place, "snapshot", "--as-path", "s", source.to_str().unwrap()]).ok();
     let what = "trace=pwrite64,write,syncfs,fdatasync,fsync,rename,renameat,renameat2";
     let wrapper = ["strace", "-f", "-y", "-e", what, "-o", trace.to_str().unwrap()];
-    let args = ["-r", place, "restore", "latest:s", "--target", target.to_str().unwrap()];
-    vault.start(vault.command_under(&wrapper, &args)).wait().ok();
+    vault.start(vault.command_under(&wrapper, &saved(&vault))).wait().ok();
     let text = fs::read_to_string(trace).unwrap();
     let (mut dirty, mut renames, mut folders) = (false, 0, 0);
     for line in text.lines().filter(|line| line.contains("/target")) {
@@ -215,13 +213,8 @@ fn temporary_files_of_a_killed_restore_are_removed_by_the_next_one() {
     let source = vault.join("source");
     fs::create_dir(&source).unwrap();
     fs::write(source.join("large"), noise(1, 3_000_000)).unwrap();
-    let (place, target) = (vault.join("repository"), vault.join("target"));
-    let place = place.to_str().unwrap();
-    vault.run(&["-r", place, "init"]).ok();
-    vault.run(&["-r", place, "snapshot", "--as-path", "s", source.to_str().unwrap()]).ok();
-    let args = ["-r", place, "restore", "latest:s", "--target", target.to_str().unwrap()];
-    let slow: Vec<&str> = args.iter().copied().chain(["--limit-write", "300K"]).collect();
-    let running = vault.spawn(&slow);
+    let (target, args) = (vault.join("target"), saved(&vault));
+    let running = vault.spawn(&and_more(&args, &["--limit-write", "300K"]));
     let begun = Instant::now();
     let left = || names(&target).into_iter().filter(|name| name.starts_with(".vault-")).count();
     while !target.exists() || left() == 0 {
@@ -330,16 +323,12 @@ fn verify_notices_that_what_was_written_is_not_there() {
     let (source, target) = (vault.join("source"), vault.join("target"));
     fs::create_dir(&source).unwrap();
     fs::write(source.join("f"), noise(1, 60_000)).unwrap();
-    let place = vault.join("repository");
-    let place = place.to_str().unwrap();
-    vault.run(&["-r", place, "init"]).ok();
-    vault.run(&["-r", place, "snapshot", "--as-path", "s", source.to_str().unwrap()]).ok();
+    let args = saved(&vault);
     let wrapper = ["strace", "-f", "-e", "inject=pwrite64:retval=60000:when=1", "-o", "/dev/null"];
-    let args = ["-r", place, "restore", "latest:s", "--target", target.to_str().unwrap(), "--verify"];
-    let verified = vault.start(vault.command_under(&wrapper, &args)).wait().code(1);
+    let verified = vault.start(vault.command_under(&wrapper, &and_more(&args, &["--verify"]))).wait().code(1);
     assert!(verified.stderr.contains("does not read back the same"), "{}", verified.stderr);
     assert!(names(&target).is_empty(), "it has no name, and no temporary file is left");
-    vault.start(vault.command_under(&wrapper, &args[..6])).wait().ok();
+    vault.start(vault.command_under(&wrapper, &args)).wait().ok();
     assert!(
         fs::read(target.join("f")).unwrap() != fs::read(source.join("f")).unwrap(),
         "or the test is void"

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +14,8 @@ use vault::id::{ChunkKind, LinkGroup};
 use vault::restore::{Frames, RestoreOptions, RestoreSummary, restore};
 use vault::snapshot::{Entry, Kind};
 
-use super::store::{Lossy, MTIME, Mount, Store, directory, entry, file, names, noise};
+use super::store::{Lossy, MTIME, Mount, Store, and_more, directory, entry, file, names, noise, saved};
+use crate::support::mount::{self, FileSystem};
 use crate::support::needs::needs;
 use crate::support::vault::Vault;
 
@@ -119,13 +120,8 @@ fn an_interruption_leaves_new_folders_with_their_names_and_whole_files_only() {
 #[test]
 fn a_file_that_is_lost_is_in_a_new_folder_at_no_time() {
     needs!("tmpfs");
-    let broken = noise(1, 300_000);
-    let (store, mount) = on_tmpfs(|writer| {
-        let files = vec![file(writer, "broken", &broken), file(writer, "whole", &noise(2, 300_000))];
-        vec![directory(writer, "folder", files)]
-    });
-    let lost = store.reader.keys().ids().chunk_id(ChunkKind::Data, &broken[200_000..]);
-    let reader = Lossy(&store.reader, HashSet::from([lost]));
+    let (store, mount) = on_tmpfs(with_a_loss);
+    let reader = losing(&store);
     let look = |target: &Path, _| {
         assert!(!target.join("folder/broken").exists());
         false
@@ -204,13 +200,8 @@ fn new_folders_of_a_killed_restore_are_removed_by_the_next_one_with_all_in_them(
         }
     }
     let mount = Mount::tmpfs(&target, "size=64m");
-    let place = vault.join("repository");
-    let place = place.to_str().unwrap();
-    vault.run(&["-r", place, "init"]).ok();
-    vault.run(&["-r", place, "snapshot", "--as-path", "s", source.to_str().unwrap()]).ok();
-    let args = ["-r", place, "restore", "latest:s", "--target", target.to_str().unwrap()];
-    let slow: Vec<&str> = args.iter().copied().chain(["--limit-write", "500K"]).collect();
-    let running = vault.spawn(&slow);
+    let args = saved(&vault);
+    let running = vault.spawn(&and_more(&args, &["--limit-write", "500K"]));
     let begun = Instant::now();
     let has_files = || temporary(&target).first().is_some_and(|name| names(&target.join(name)).len() > 1);
     while !has_files() {
@@ -299,14 +290,73 @@ fn a_deep_file_that_alone_is_selected_takes_few_descriptors() {
     rustix::fs::openat(&dir, "wanted", flags, rustix::fs::Mode::RUSR).unwrap();
     let target = vault.join("target");
     let mount = Mount::tmpfs(&target, "size=64m");
-    let place = vault.join("repository");
-    let place = place.to_str().unwrap();
-    vault.run(&["-r", place, "init"]).ok();
-    vault.run(&["-r", place, "snapshot", "--as-path", "s", source.to_str().unwrap()]).ok();
-    let args =
-        ["-r", place, "restore", "latest:s", "--include", "**/wanted", "--target", target.to_str().unwrap()];
+    let args = and_more(&saved(&vault), &["--include", "**/wanted"]);
     vault.start(vault.command_under(&["sh", "-c", "ulimit -n 1024; exec \"$@\"", "sh"], &args)).wait().ok();
     let found = std::process::Command::new("find").arg(&target).args(["-name", "wanted"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout).matches("wanted").count(), 1);
     drop(mount);
+}
+
+/// A new folder with a file of which a piece is lost and one that is whole.
+fn with_a_loss(put: &vault::repository::Writer) -> Vec<Entry> {
+    let files = vec![file(put, "broken", &noise(1, 300_000)), file(put, "whole", &noise(2, 300_000))];
+    vec![directory(put, "folder", files)]
+}
+
+fn losing(store: &Store) -> Lossy<'_> {
+    let lost = store.reader.keys().ids().chunk_id(ChunkKind::Data, &noise(1, 300_000)[200_000..]);
+    Lossy(&store.reader, HashSet::from([lost]))
+}
+
+/// The file of which a piece is lost, while its folder has a temporary name.
+fn broken(target: &Path) -> Option<PathBuf> {
+    let path = target.join(temporary(target).first()?).join("broken");
+    path.exists().then_some(path)
+}
+
+#[test]
+fn a_broken_file_that_somebody_else_removed_does_not_keep_its_folder_from_being_seen() {
+    needs!("tmpfs");
+    let (store, mount) = on_tmpfs(with_a_loss);
+    let removed = AtomicBool::new(false);
+    let look = |target: &Path, _| {
+        if let Some(path) = broken(target) {
+            removed.fetch_or(fs::remove_file(path).is_ok(), Ordering::SeqCst);
+        }
+        false
+    };
+    let (summary, problems) = watched(&store, &losing(&store), &RestoreOptions::default(), look).unwrap();
+    assert!(removed.into_inner(), "or the test is void");
+    assert_eq!((summary.errors, summary.files), (1, 1), "{problems:?}");
+    assert_eq!(names(&store.target().join("folder")), ["whole"]);
+    drop(mount);
+}
+
+#[test]
+fn a_folder_with_a_broken_file_that_cannot_be_removed_is_not_seen() {
+    needs!("ext4");
+    let disk = mount::Mount::new(FileSystem::Ext4, 64);
+    let store = Store::new(with_a_loss);
+    let (target, pinned) = (disk.join("target"), Mutex::new(None));
+    let pin = |path: &Path, is_pinned| {
+        let file = fs::File::open(path).unwrap();
+        let mut flags = rustix::fs::ioctl_getflags(&file).unwrap();
+        flags.set(rustix::fs::IFlags::IMMUTABLE, is_pinned);
+        rustix::fs::ioctl_setflags(&file, flags).unwrap();
+    };
+    let observer = |event: &Event<'_>| {
+        if let (Event::Advanced { .. }, Some(path)) =
+            (event, target.exists().then(|| broken(&target)).flatten())
+        {
+            pin(&path, true);
+            pinned.lock().unwrap().get_or_insert(path);
+        }
+    };
+    let (options, stop) = (RestoreOptions::default(), AtomicBool::new(false));
+    let summary =
+        restore(&losing(&store), &store.snapshot, b"", &target, &options, &observer, &stop).unwrap();
+    let pinned = pinned.into_inner().unwrap().expect("or the test is void");
+    assert!(pinned.exists() && !target.join("folder").exists(), "{:?}", names(&target));
+    assert_eq!((summary.errors, summary.files, summary.directories), (3, 0, 1));
+    pin(&pinned, false);
 }

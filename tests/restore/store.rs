@@ -21,6 +21,7 @@ use vault::snapshot::tree::TreeWriter;
 use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, State, Time, Why, Xattr};
 
 use crate::support::repository;
+use crate::support::vault::Vault;
 
 pub(super) const MTIME: Time = Time { secs: 1_000_000_000, nanos: 123_456_789 };
 
@@ -193,6 +194,20 @@ pub(super) fn names(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Saves the folder `source` with the program, and gives back the arguments that restore it into the folder `target`.
+pub(super) fn saved(vault: &Vault) -> Vec<String> {
+    let [place, source, target] =
+        ["repository", "source", "target"].map(|name| vault.join(name).display().to_string());
+    vault.run(&["-r", &place, "init"]).ok();
+    vault.run(&["-r", &place, "snapshot", "--as-path", "s", &source]).ok();
+    ["-r", &place, "restore", "latest:s", "--target", &target].map(str::to_owned).into()
+}
+
+/// The same arguments and more.
+pub(super) fn and_more(args: &[String], more: &[&str]) -> Vec<String> {
+    args.iter().cloned().chain(more.iter().map(|arg| (*arg).to_owned())).collect()
 }
 
 /// A mounted file system that is gone at the end.

@@ -116,6 +116,35 @@ fn a_file_that_is_restored_is_opened_and_written_once_and_not_renamed_in_a_new_f
     });
 }
 
+#[test]
+fn a_restore_with_one_thread_has_no_other_that_works() {
+    needs!("strace");
+    let world = world();
+    world.snapshot(&[]);
+    let (trace, target) = (world.vault.join("trace"), world.vault.join("target"));
+    let what = ["strace", "-f", "-qq", "-e", "trace=mkdirat,pwrite64", "-o", trace.to_str().unwrap()];
+    let threads_with = |threads: &str| {
+        let _ = fs::remove_dir_all(&target);
+        let args: [OsString; 6] = [
+            "restore".into(),
+            "--threads".into(),
+            threads.into(),
+            world.selector("latest"),
+            "--target".into(),
+            target.clone().into(),
+        ];
+        world.vault.start(world.vault.command_under(&what, &args)).wait().ok();
+        let lines = fs::read_to_string(&trace).unwrap();
+        lines
+            .lines()
+            .filter_map(|line| line.split(' ').next().map(str::to_owned))
+            .collect::<HashSet<_>>()
+            .len()
+    };
+    assert_eq!(threads_with("1"), 1);
+    assert!(threads_with("2") > 1, "or they are not counted");
+}
+
 /// How many threads open files of the source.
 fn threads_that_open(world: &World) -> usize {
     let trace = world.vault.join("trace");
