@@ -56,7 +56,7 @@ class Repository:
             if secret is not None:
                 stop(1, "a passphrase was given, and the repository says that it is not encrypted")
             self.keys = reader_bytes.Keys(id)
-        self.refuse_removed_key()
+        self.heed_records()
         snapshots, segments = self.listed("snapshots"), self.listed("index")  # in this order: [DUR-9]
         packs = [Pack(os.path.join(self.place, name), name, bytes.fromhex(name[-64:]), size, self.keys)
                  for first in range(256) for name, size in self.listed(f"packs/{first:02x}")]
@@ -86,16 +86,18 @@ class Repository:
             stop(13, "damage: config: [CONF-4] it was altered or exchanged, or the key is that of another repository")
         return master
 
-    def refuse_removed_key(self):
+    def heed_records(self):
         copy = self.sound("copy", object_file, b"VLTCOPY1", self.keys, "CopyInfo")
         read = [(name, self.sound(name, object_file, b"VLTRECRD", self.keys, "RecordBody", "RecordOuter"))
                 for name, _ in self.listed("records", optional=True)]
         says = [(name[-64:], record[0]) for name, record in read
                 if record and record[0].scope in ((0, None), (1, copy and copy[1].copy))]
         undone = {id.hex() for _, record in says if record.kind == 2 for id in record.ids}
-        if self.key and any(record.kind == 5 and name not in undone and bytes.fromhex(self.key[-64:]) in record.ids
-                            for name, record in says):
+        said = lambda kind: {id.hex() for name, record in says if record.kind == kind and name not in undone
+                             for id in record.ids}
+        if self.key and self.key[-64:] in said(5):
             stop(12, f"the key {self.key} that this passphrase opens was removed from the repository")
+        self.forgotten = said(1) - said(3)  # [REC-3]
 
     def sound(self, name, read, *args):  # what `read` makes of the bytes of a file; if it is damaged, that is said
         try:
@@ -281,7 +283,8 @@ class Repository:
     def find(self, wanted):  # the entry of SNAPSHOT[:PATH]
         prefix, _, path = os.fsencode(wanted).partition(b":")
         fitting = [snapshot for _, id, snapshot in self.snapshots
-                   if id.startswith(os.fsdecode(prefix)) or prefix == b"latest" and snapshot.state == 0]
+                   if id.startswith(os.fsdecode(prefix))
+                   or prefix == b"latest" and snapshot.state == 0 and id not in self.forgotten]
         fitting = fitting[-1:] if prefix == b"latest" else fitting
         entry = fitting[0].root if len(fitting) == 1 else None
         for name in filter(None, path.split(b"/")):
@@ -302,6 +305,7 @@ def main(args):
     if len(args) == 1:
         for start, id, snapshot in repository.snapshots:
             state = ("complete", "partial", "suspect", "part of plan")[snapshot.state]
+            state += ", forgotten" * (id in repository.forgotten)
             when = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=max(0, min(start.secs, 1 << 37)))
             print(f"{id[:16]}  {when}  {state}  {show(b' '.join(source.resolved for source in snapshot.sources))}")
     elif len(args) == 2:

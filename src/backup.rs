@@ -260,7 +260,7 @@ fn save(
     let snapshots = repository.snapshots()?;
     let mut writer = repository.writer_until(&write_options(options, observer), stop)?;
     say_damaged(&**observer, &snapshots)?;
-    let predecessor = find_predecessor(&snapshots, options, &sources);
+    let predecessor = find_predecessor(&snapshots, &repository.forgotten()?, options, &sources);
     plan(observer, predecessor.map(|(_, snapshot)| snapshot));
 
     let listed: HashSet<SnapshotId> = snapshots.iter().map(|(id, _)| *id).collect();

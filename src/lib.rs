@@ -20,7 +20,7 @@
 //! | bytes | [`chunk`], then [`pack`], then [`index`] |
 //! | trees | [`snapshot`], then [`browse`] |
 //! | the store | [`repository`] |
-//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`find`] [`diff`] [`export`] [`stats`] |
+//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`find`] [`diff`] [`export`] [`stats`] [`forget`] |
 //!
 //! The library never prints, exits or reads the environment. What happens is told to an [`event::Observer`]. Long operations take a flag and
 //! end soon after it is set.
@@ -67,6 +67,7 @@ pub mod event;
 pub mod export;
 pub mod field;
 pub mod find;
+pub mod forget;
 pub mod guard;
 pub mod header;
 pub mod id;

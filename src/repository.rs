@@ -259,20 +259,41 @@ impl Repository {
         Ok(ids.into_iter().map(PackId::from_bytes).collect())
     }
 
+    /// The snapshots that records in force call forgotten in this copy, unless they are held `[REC-3]`.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn forgotten(&self) -> Result<HashSet<SnapshotId>> {
+        let held = self.stated(record_kind::HELD, self.copy.copy)?;
+        let forgotten = self.stated(record_kind::FORGOTTEN, self.copy.copy)?;
+        Ok(forgotten.difference(&held).copied().map(SnapshotId::from_bytes).collect())
+    }
+
+    /// The snapshots that records in force hold in this copy.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn held(&self) -> Result<HashSet<SnapshotId>> {
+        let held = self.stated(record_kind::HELD, self.copy.copy)?;
+        Ok(held.into_iter().map(SnapshotId::from_bytes).collect())
+    }
+
     /// What the records in force of one kind say of a copy.
     pub(crate) fn stated(&self, kind: u32, copy: CopyId) -> Result<HashSet<[u8; 32]>> {
+        Ok(self.in_force(kind, copy)?.into_iter().flat_map(|(_, outer)| outer.ids).collect())
+    }
+
+    /// The records of one kind that speak of a copy, and that none has undone.
+    pub(crate) fn in_force(&self, kind: u32, copy: CopyId) -> Result<Vec<(RecordId, RecordOuter)>> {
         let statements = self.statements()?.into_iter().filter_map(|(id, read)| Some((id, read.ok()?)));
-        let statements: Vec<_> = statements.filter(|(_, outer)| outer.speaks_of(copy)).collect();
+        let mut statements: Vec<_> = statements.filter(|(_, outer)| outer.speaks_of(copy)).collect();
         let undone: HashSet<[u8; 32]> = statements
             .iter()
             .filter(|(_, outer)| outer.kind == record_kind::UNDONE)
             .flat_map(|(_, outer)| outer.ids.iter().copied())
             .collect();
-        Ok(statements
-            .iter()
-            .filter(|(id, outer)| outer.kind == kind && !undone.contains(id.as_bytes()))
-            .flat_map(|(_, outer)| outer.ids.iter().copied())
-            .collect())
+        statements.retain(|(id, outer)| outer.kind == kind && !undone.contains(id.as_bytes()));
+        Ok(statements)
     }
 
     /// Loads the index and returns the way to the chunks. Lists segments, then packs `[DUR-9]`; again if names vanish meanwhile

@@ -3,6 +3,7 @@
 mod basics;
 mod damaged;
 mod encrypted;
+mod forget;
 mod gaps;
 mod health;
 mod look;

@@ -5,6 +5,7 @@ mod crafted;
 mod cuts;
 mod files;
 mod packs;
+mod records;
 mod segments;
 
 use vault::error::{Corruption, Error};

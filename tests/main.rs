@@ -6,6 +6,7 @@ mod cli;
 mod damage;
 mod durability;
 mod engine;
+mod forget;
 mod format;
 mod mirror;
 mod restore;

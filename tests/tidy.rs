@@ -45,7 +45,7 @@ const HOMES: [(&str, &[&str]); 19] = [
     ("indicatif", &["bin"]),
     ("signal_hook", &["bin"]),
     ("serde_json", &["bin"]),
-    ("jiff", &["bin"]),
+    ("jiff", &["bin", "forget"]),
 ];
 
 /// What the library leaves to the program: printing, ending, and looking at its surroundings.

@@ -9,16 +9,18 @@ use crate::event::{Event, Observer};
 use crate::id::{SnapshotId, hash};
 use crate::snapshot::{Field, SNAPSHOT_SEEN, Snapshot, State};
 
-/// The newest snapshot of the same host, label and places: complete ones only.
+/// The newest snapshot of the same host, label and places: complete ones only, and none that is forgotten.
 pub(super) fn find_predecessor<'a>(
     snapshots: &'a [(SnapshotId, Result<Snapshot>)],
+    forgotten: &HashSet<SnapshotId>,
     options: &BackupOptions,
     sources: &[place::Placed],
 ) -> Option<(&'a SnapshotId, &'a Snapshot)> {
     let host = host_of(options);
     let places: HashSet<&[u8]> = sources.iter().map(|source| source.stored_at.as_slice()).collect();
-    snapshots.iter().rev().filter_map(|(id, read)| Some((id, read.as_ref().ok()?))).find(|(_, snapshot)| {
+    snapshots.iter().rev().filter_map(|(id, read)| Some((id, read.as_ref().ok()?))).find(|(id, snapshot)| {
         snapshot.state == State::Complete
+            && !forgotten.contains(id)
             && snapshot.host == host
             && snapshot.label == options.label
             && snapshot.sources.len() == places.len()

@@ -184,7 +184,9 @@ impl Check<'_> {
         }
         let mut starts = Vec::new();
         let mut said = Said::default();
-        for id in snapshots {
+        // Whatever only they need may be deleted at any time, and is no loss.
+        let forgotten = self.repository.forgotten()?;
+        for id in snapshots.iter().filter(|id| !forgotten.contains(id)) {
             self.go_on()?;
             let Some(start) = self.start(id, &mut said)? else { continue };
             starts.push(start);

@@ -17,8 +17,6 @@ pub mod record_kind {
     pub const UNDONE: u32 = 2;
     /// Snapshots are held.
     pub const HELD: u32 = 3;
-    /// Snapshots are no longer held.
-    pub const NO_LONGER_HELD: u32 = 4;
     /// Keys are removed.
     pub const KEY_REMOVED: u32 = 5;
     /// Packs are damaged.
@@ -105,7 +103,8 @@ impl RecordOuter {
     /// Whether this program knows what the record means `[REC-1]`.
     #[must_use]
     pub fn is_known(&self) -> bool {
-        matches!(self.kind, record_kind::UNDONE | record_kind::KEY_REMOVED | record_kind::PACK_DAMAGED)
+        use record_kind::{FORGOTTEN, HELD, KEY_REMOVED, PACK_DAMAGED, UNDONE};
+        matches!(self.kind, FORGOTTEN | UNDONE | HELD | KEY_REMOVED | PACK_DAMAGED)
     }
 
     /// Whether the record speaks of this copy `[REC-2]`.

@@ -1,4 +1,4 @@
-//! `[HEAD-n]`, `[OBJ-n]`, `[CONF-n]`, `[REPO-n]`, `[REC-n]`, and what a reader checks between chunks.
+//! `[HEAD-n]`, `[OBJ-n]`, `[CONF-n]`, `[REPO-n]`, and what a reader checks between chunks.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,13 +11,14 @@ use vault::error::{Error, Result};
 use vault::event::Silent;
 use vault::header::{Header, Magic, Seal, decode_object, encode_object, seal_object};
 use vault::id::{ChunkId, ChunkKind, CopyId, IdKeys, PackId, RepositoryId, SnapshotId};
-use vault::repository::{Config, Record, RecordBody, RecordOuter, Scope, WriteOptions, record_kind};
+use vault::repository::{Config, Scope, WriteOptions, record_kind};
 use vault::seal::Keys;
 use vault::snapshot::list::Pieces;
 use vault::snapshot::tree::{Entries, TreeWriter};
 use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, State, Time};
 
 use super::crafted::{Place, finish_header, finish_object};
+use super::records::record;
 use super::{broken, rule};
 use crate::support::repository::{self, is_encrypted};
 
@@ -317,13 +318,6 @@ fn one_chunk(place: &Place) -> (ChunkId, PackId) {
     (id, repository.reader().unwrap().locate(ChunkKind::Data, &id).unwrap().pack)
 }
 
-fn record(place: &Place, kind: u32, must_understand: bool, scope: Scope, ids: Vec<[u8; 32]>) -> [u8; 32] {
-    let outer = RecordOuter { kind, must_understand, scope, ids };
-    let created = Time { secs: 0, nanos: 0 };
-    let body = RecordBody { created, host: String::new(), reason: String::new(), fields: Vec::new() };
-    place.write_hashed("records", &Record { outer, body }.encode(&place.keys).unwrap())
-}
-
 /// Whether a chunk would be stored again, and whether it can be read.
 fn presence(place: &Place, id: &ChunkId) -> (bool, bool) {
     let repository = place.open();
@@ -365,23 +359,6 @@ fn repo_6_rec_2_a_pack_recorded_as_damaged_in_this_copy_is_read_but_not_relied_o
     assert_eq!(presence(&place, &id), (false, true), "undone in another copy");
     record(&place, record_kind::UNDONE, false, Scope::AllCopies, vec![statement]);
     assert_eq!(presence(&place, &id), (true, true), "undone");
-}
-
-#[test]
-fn rec_1_rec_2_a_record_that_must_be_understood_and_is_not_forbids_to_write() {
-    let writes = |must_understand: bool, scope: fn(CopyId) -> Scope, kind: u32| {
-        let place = Place::new();
-        record(&place, kind, must_understand, scope(place.open().copy().copy), vec![[1; 32]]);
-        let repository = place.open();
-        assert!(repository.reader().is_ok());
-        repository.writer(&WriteOptions::new(Arc::new(Silent))).is_ok()
-    };
-    assert!(!writes(true, |_| Scope::AllCopies, 77));
-    assert!(!writes(true, Scope::Copy, 77));
-    assert!(!writes(true, |_| Scope::AllCopies, record_kind::FORGOTTEN), "reserved, and not known yet");
-    assert!(writes(false, |_| Scope::AllCopies, 77));
-    assert!(writes(true, |_| Scope::Copy(CopyId::from_bytes([9; 16])), 77));
-    assert!(writes(true, |_| Scope::AllCopies, record_kind::PACK_DAMAGED));
 }
 
 /// Chunks in memory, under whatever id.

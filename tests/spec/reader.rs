@@ -16,6 +16,8 @@ use std::sync::atomic::AtomicBool;
 use vault::backend::{Backend, LocalFolder};
 use vault::backup::{BackupOptions, backup};
 use vault::event::{Observer, Silent};
+use vault::forget::{Statement, forget, hold};
+use vault::repository::Scope;
 
 use super::package;
 use crate::support::manifest::Manifest;
@@ -129,6 +131,23 @@ fn python_restores_a_tree_with_one_of_everything() {
     fs::remove_dir_all(at.join("repository/index")).unwrap();
     reader(&at, &["restore", "latest:saved"], 13);
     assert_eq!(before.diff(&Manifest::of(&at.join("restored"))), [""; 0]);
+}
+
+#[test]
+fn rec_3_python_takes_no_forgotten_snapshot_for_the_latest_unless_it_is_held() {
+    needs!("python3 with the packages of spec/reader.py");
+    let at = Scratch::new();
+    fs::write(at.dir("source").join("a"), "of a snapshot").unwrap();
+    saved(&at);
+    let repository = repository::open(Arc::new(LocalFolder::new(at.join("repository")))).unwrap();
+    let ids = repository.snapshot_ids().unwrap();
+    let statement = Statement { scope: Scope::AllCopies, host: String::new(), reason: String::new() };
+    reader(&at, &["restore", "latest"], 0);
+    forget(&repository, &ids, &statement).unwrap();
+    reader(&at, &["restore", "latest"], 1);
+    reader(&at, &["restore", &ids[0].to_string()], 0);
+    hold(&repository, &ids, &statement).unwrap();
+    reader(&at, &["restore", "latest"], 0);
 }
 
 /// The only file below a folder of the repository that passes.

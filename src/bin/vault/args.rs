@@ -1,5 +1,6 @@
 //! The command line, as clap reads it. What words mean is decided here (`values`), what they do in `commands`.
 
+mod forget;
 mod key;
 mod snapshot;
 mod values;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use vault::budget::{Budget, DEFAULT_MEMORY};
 use vault::error::Result;
 
+pub use forget::{ForgetArgs, HoldArgs, StatementArgs, TakeBackArgs};
 pub use key::{AddKeyArgs, ExportKeyArgs, InitArgs, KeyArgs, KeyVerb, RemoveKeyArgs};
 pub use snapshot::SnapshotArgs;
 pub use values::{Memory, Rate, Subset, from_timestamp, parse_time};
@@ -163,6 +165,18 @@ pub enum Verb {
     /// Show what the repository and each snapshot hold
     #[command(after_help = with_selectors())]
     Stats(StatsArgs),
+    /// Forget snapshots: those that are named, or all that no rule keeps
+    #[command(after_help = with_selectors())]
+    Forget(Box<ForgetArgs>),
+    /// Hold snapshots, so that none of them can be forgotten
+    #[command(after_help = with_selectors())]
+    Hold(HoldArgs),
+    /// Let go of snapshots that are held
+    #[command(after_help = with_selectors())]
+    Unhold(TakeBackArgs),
+    /// Bring back snapshots that were forgotten
+    #[command(after_help = with_selectors())]
+    Undo(TakeBackArgs),
     /// Manage the passphrases of an encrypted repository
     #[command(after_help = EXIT_CODES)]
     Key(KeyArgs),
@@ -199,6 +213,9 @@ pub struct SnapshotsArgs {
     /// Only the newest so many
     #[arg(long, value_name = "N")]
     pub last: Option<usize>,
+    /// Only those that were forgotten, and can be brought back yet
+    #[arg(long, conflicts_with = "alone")]
+    pub forgotten: bool,
     /// Show too what each one alone holds: reads the trees of all snapshots
     #[arg(long)]
     pub alone: bool,

@@ -4,6 +4,7 @@ mod cat;
 mod check;
 mod diff;
 mod find;
+mod forget;
 mod init;
 mod key;
 mod ls;
@@ -48,9 +49,12 @@ pub struct Context {
 }
 
 /// The snapshots of a repository, oldest first.
+#[derive(Default)]
 pub struct Snapshots {
     /// Those that can be read.
     pub whole: Vec<(SnapshotId, Snapshot)>,
+    /// Those that could be, but were forgotten.
+    pub forgotten: Vec<(SnapshotId, Snapshot)>,
     /// Those that cannot.
     pub damaged: Vec<(SnapshotId, Error)>,
 }
@@ -66,6 +70,10 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Cat(_) => "cat",
         Verb::Stats(_) => "stats",
         Verb::Key(_) => "key",
+        Verb::Forget(_) => "forget",
+        Verb::Hold(_) => "hold",
+        Verb::Unhold(_) => "unhold",
+        Verb::Undo(_) => "undo",
         _ => "",
     });
     match verb {
@@ -79,6 +87,10 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Restore(args) => restore::run(context, &args),
         Verb::Check(args) => check::run(context, &args),
         Verb::Stats(args) => stats::run(context, &args),
+        Verb::Forget(args) => forget::run(context, &args),
+        Verb::Hold(args) => forget::hold(context, &args),
+        Verb::Unhold(args) => forget::unhold(context, &args),
+        Verb::Undo(args) => forget::undo(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Mirror(args) => mirror::run(context, &args),
         Verb::Completions(args) => manual::completions(context, &args),
@@ -243,10 +255,15 @@ impl Context {
     pub fn snapshots(&self, repository: &Repository, selectors: &[&Selector]) -> Result<Snapshots> {
         let by_id = |selector: &&Selector| matches!(selector.which, select::Which::Id(_));
         let all_by_id = !selectors.is_empty() && selectors.iter().all(by_id);
-        let mut snapshots = Snapshots { whole: Vec::new(), damaged: Vec::new() };
+        let mut snapshots = Snapshots::default();
+        // Before the snapshots: what is forgotten meanwhile is shown once more.
+        let forgotten = repository.forgotten()?;
         for (id, read) in repository.snapshots()? {
             match read {
+                Ok(snapshot) if forgotten.contains(&id) => snapshots.forgotten.push((id, snapshot)),
                 Ok(snapshot) => snapshots.whole.push((id, snapshot)),
+                // Whatever became of it, nobody wants it.
+                Err(_) if forgotten.contains(&id) => {}
                 Err(error) => {
                     if all_by_id {
                         self.screen.warn(&render::chain(&error));
@@ -276,6 +293,13 @@ impl Snapshots {
             if let Some((id, _)) = damaged.filter(|_| !self.whole.iter().any(|(id, _)| fits(id))) {
                 let source = vault::error::Corruption::WrongHash;
                 return Err(Error::Damaged { file: format!("snapshots/{id}"), source });
+            }
+            let forgotten = self.forgotten.iter().find(|(id, _)| fits(id));
+            if let Some((id, _)) = forgotten.filter(|_| !self.whole.iter().any(|(id, _)| fits(id))) {
+                let id = short(id);
+                let what =
+                    format!("snapshot {id} any more, it was forgotten; `vault undo {id}` brings it back");
+                return Err(Error::NotFound { what });
             }
         }
         let index = select::select(selector, &self.whole, zone)?;

@@ -1,12 +1,14 @@
 //! `vault snapshots`.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 use vault::error::Result;
 use vault::id::SnapshotId;
 use vault::snapshot::{Snapshot, State, counter};
 use vault::stats::Amount;
 
-use super::{Context, Snapshots, short};
+use super::{Context, short};
 use crate::args::SnapshotsArgs;
 use crate::exit::Outcome;
 use crate::render::text::{self, escape};
@@ -24,12 +26,20 @@ pub fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
     } else {
         None
     };
-    let rows = chosen(args, &snapshots);
+    let held = repository.held()?;
+    let rows = chosen(args, if args.forgotten { &snapshots.forgotten } else { &snapshots.whole });
     if context.screen.is_json() {
         for (index, snapshot) in &rows {
             let alone = alone.as_ref().and_then(|alone| alone.get(*index));
-            context.screen.json(&to_json(context, snapshot, alone))?;
+            let mut value = to_json(context, snapshot, alone);
+            value["held"] = held.contains(&snapshot.0).into();
+            context.screen.json(&value)?;
         }
+    } else if args.forgotten && rows.is_empty() {
+        context.screen.note("no such snapshots that were forgotten and are not deleted yet");
+    } else if snapshots.whole.is_empty() && !snapshots.forgotten.is_empty() && !args.forgotten {
+        let text = "all snapshots were forgotten: `vault snapshots --forgotten` lists them, `vault undo` brings them back";
+        context.screen.note(text);
     } else if snapshots.whole.is_empty() && !snapshots.damaged.is_empty() {
         // There are some: what is wrong with each was said.
     } else if snapshots.whole.is_empty() && !repository.present_packs()?.packs.is_empty() {
@@ -41,7 +51,7 @@ pub fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
     } else if rows.is_empty() {
         context.screen.note("no such snapshots");
     } else {
-        print_table(context, &rows, alone.as_deref())?;
+        print_table(context, &rows, alone.as_deref(), &held)?;
     }
     Ok(context.outcome())
 }
@@ -49,22 +59,27 @@ pub fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
 /// A snapshot and its place among all of them.
 type Row<'a> = (usize, &'a (SnapshotId, Snapshot));
 
-fn chosen<'a>(args: &SnapshotsArgs, snapshots: &'a Snapshots) -> Vec<Row<'a>> {
+fn chosen<'a>(args: &SnapshotsArgs, snapshots: &'a [(SnapshotId, Snapshot)]) -> Vec<Row<'a>> {
     let wanted = |snapshot: &Snapshot| {
         args.label.as_ref().is_none_or(|label| *label == snapshot.label)
             && args.host.as_ref().is_none_or(|host| *host == snapshot.host)
             && args.tag.iter().all(|tag| snapshot.tags.contains(tag))
     };
     let mut rows: Vec<Row<'_>> =
-        snapshots.whole.iter().enumerate().filter(|(_, (_, snapshot))| wanted(snapshot)).collect();
+        snapshots.iter().enumerate().filter(|(_, (_, snapshot))| wanted(snapshot)).collect();
     if let Some(last) = args.last {
         rows.drain(..rows.len().saturating_sub(last));
     }
     rows
 }
 
-fn print_table(context: &Context, rows: &[Row<'_>], alone: Option<&[Amount]>) -> Result<()> {
-    let mut head = vec![
+fn print_table(
+    context: &Context,
+    rows: &[Row<'_>],
+    alone: Option<&[Amount]>,
+    held: &HashSet<SnapshotId>,
+) -> Result<()> {
+    let mut columns = vec![
         ("id", Align::Left),
         ("time", Align::Left),
         ("host", Align::Left),
@@ -74,14 +89,14 @@ fn print_table(context: &Context, rows: &[Row<'_>], alone: Option<&[Amount]>) ->
         ("added", Align::Right),
     ];
     if alone.is_some() {
-        head.push(("alone", Align::Right));
+        columns.push(("alone", Align::Right));
     }
-    head.extend([("state", Align::Left), ("paths", Align::Left)]);
+    columns.extend([("state", Align::Left), ("paths", Align::Left)]);
     let described = rows.iter().any(|(_, (_, snapshot))| !snapshot.description.is_empty());
     if described {
-        head.push(("description", Align::Left));
+        columns.push(("description", Align::Left));
     }
-    let mut table = Table::new(&head);
+    let mut table = Table::new(&columns);
     for (index, (id, snapshot)) in rows {
         let mut words: Vec<&str> = Vec::new();
         words.extend(Some(snapshot.label.as_str()).filter(|label| !label.is_empty()));
@@ -99,7 +114,8 @@ fn print_table(context: &Context, rows: &[Row<'_>], alone: Option<&[Amount]>) ->
             cells.push(text::size(alone.get(*index).copied().unwrap_or_default().plain_bytes));
         }
         let paths: Vec<String> = snapshot.sources.iter().map(|source| escape(&source.resolved)).collect();
-        cells.extend([state_words(snapshot), paths.join(", ")]);
+        let held = if held.contains(id) { ", held" } else { "" };
+        cells.extend([format!("{}{held}", state_words(snapshot)), paths.join(", ")]);
         if described {
             cells.push(shortened(&snapshot.description, context.screen.is_verbose()));
         }
