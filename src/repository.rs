@@ -264,8 +264,13 @@ impl Repository {
     /// # Errors
     /// Any error of the medium.
     pub fn forgotten(&self) -> Result<HashSet<SnapshotId>> {
-        let held = self.stated(record_kind::HELD, self.copy.copy)?;
-        let forgotten = self.stated(record_kind::FORGOTTEN, self.copy.copy)?;
+        // From one listing, so that what is said between two is not half heeded.
+        let records = self.all_in_force(self.copy.copy)?;
+        let ids_of = |kind| {
+            let of_kind = records.iter().filter(move |(_, outer)| outer.kind == kind);
+            of_kind.flat_map(|(_, outer)| &outer.ids).copied().collect::<HashSet<_>>()
+        };
+        let (forgotten, held) = (ids_of(record_kind::FORGOTTEN), ids_of(record_kind::HELD));
         Ok(forgotten.difference(&held).copied().map(SnapshotId::from_bytes).collect())
     }
 
@@ -285,6 +290,13 @@ impl Repository {
 
     /// The records of one kind that speak of a copy, and that none has undone.
     pub(crate) fn in_force(&self, kind: u32, copy: CopyId) -> Result<Vec<(RecordId, RecordOuter)>> {
+        let mut records = self.all_in_force(copy)?;
+        records.retain(|(_, outer)| outer.kind == kind);
+        Ok(records)
+    }
+
+    /// The records that speak of a copy, and that none has undone.
+    fn all_in_force(&self, copy: CopyId) -> Result<Vec<(RecordId, RecordOuter)>> {
         let statements = self.statements()?.into_iter().filter_map(|(id, read)| Some((id, read.ok()?)));
         let mut statements: Vec<_> = statements.filter(|(_, outer)| outer.speaks_of(copy)).collect();
         let undone: HashSet<[u8; 32]> = statements
@@ -292,7 +304,7 @@ impl Repository {
             .filter(|(_, outer)| outer.kind == record_kind::UNDONE)
             .flat_map(|(_, outer)| outer.ids.iter().copied())
             .collect();
-        statements.retain(|(id, outer)| outer.kind == kind && !undone.contains(id.as_bytes()));
+        statements.retain(|(id, _)| !undone.contains(id.as_bytes()));
         Ok(statements)
     }
 

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use vault::budget::{Budget, DEFAULT_MEMORY};
 use vault::error::Result;
+use vault::snapshot::Snapshot;
 
 pub use forget::{ForgetArgs, HoldArgs, StatementArgs, TakeBackArgs};
 pub use key::{AddKeyArgs, ExportKeyArgs, InitArgs, KeyArgs, KeyVerb, RemoveKeyArgs};
@@ -198,18 +199,35 @@ fn with_selectors() -> String {
     format!("{SELECTORS}\n\n{EXIT_CODES}")
 }
 
+/// Which snapshots are looked at.
+#[derive(Debug, Args)]
+#[group(id = "Among", multiple = true)]
+pub struct AmongArgs {
+    /// Only snapshots with this label
+    #[arg(long, value_name = "LABEL")]
+    label: Option<String>,
+    /// Only snapshots with this tag (may be given again: with all of them)
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+    /// Only snapshots of this host
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+}
+
+impl AmongArgs {
+    /// Whether a snapshot is one of them.
+    pub fn takes(&self, snapshot: &Snapshot) -> bool {
+        self.label.as_ref().is_none_or(|label| *label == snapshot.label)
+            && self.host.as_ref().is_none_or(|host| *host == snapshot.host)
+            && self.tag.iter().all(|tag| snapshot.tags.contains(tag))
+    }
+}
+
 /// Arguments of `snapshots`.
 #[derive(Debug, Args)]
 pub struct SnapshotsArgs {
-    /// Only snapshots with this label
-    #[arg(long, value_name = "LABEL")]
-    pub label: Option<String>,
-    /// Only snapshots with this tag (may be given again: with all of them)
-    #[arg(long, value_name = "TAG")]
-    pub tag: Vec<String>,
-    /// Only snapshots of this host
-    #[arg(long, value_name = "HOST")]
-    pub host: Option<String>,
+    #[command(flatten)]
+    pub among: AmongArgs,
     /// Only the newest so many
     #[arg(long, value_name = "N")]
     pub last: Option<usize>,

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use clap::Args;
 use vault::forget::{Age, Count, GroupBy, Period, Policy};
 
+use super::AmongArgs;
+
 use crate::select::Selector;
 
 /// Arguments of `forget`.
@@ -13,8 +15,6 @@ pub struct ForgetArgs {
     /// These snapshots, instead of those that no rule keeps
     #[arg(value_name = "SNAPSHOT", conflicts_with_all = ["Keep", "Among", "group_by"])]
     pub selectors: Vec<Selector>,
-    #[command(flatten)]
-    pub keep: KeepArgs,
     #[command(flatten)]
     pub among: AmongArgs,
     /// Judge snapshots together that have these in common: any of host, label, paths, tags; nothing for all together
@@ -28,6 +28,9 @@ pub struct ForgetArgs {
     pub allow_empty: bool,
     #[command(flatten)]
     pub statement: StatementArgs,
+    // What stands behind a heading of its own.
+    #[command(flatten)]
+    pub keep: KeepArgs,
 }
 
 /// What is kept.
@@ -75,22 +78,6 @@ pub struct KeepArgs {
     /// Those with this tag, or with all of `TAG,TAG` (may be given again)
     #[arg(long, value_name = "TAGS")]
     pub keep_tag: Vec<String>,
-}
-
-/// Which snapshots are judged at all.
-#[derive(Debug, Args)]
-#[group(id = "Among", multiple = true)]
-#[command(next_help_heading = "Which snapshots are judged")]
-pub struct AmongArgs {
-    /// Only those with this label
-    #[arg(long, value_name = "LABEL")]
-    pub label: Option<String>,
-    /// Only those with this tag (may be given again: with all of them)
-    #[arg(long, value_name = "TAG")]
-    pub tag: Vec<String>,
-    /// Only those of this host
-    #[arg(long, value_name = "HOST")]
-    pub host: Option<String>,
 }
 
 /// What is said beside.

@@ -147,13 +147,7 @@ fn taken_back(reason: &str) -> Statement {
 
 /// The snapshots that are judged, oldest first.
 fn among(args: &ForgetArgs, snapshots: &Snapshots) -> Vec<Found> {
-    let among = &args.among;
-    let wanted = |snapshot: &Snapshot| {
-        among.label.as_ref().is_none_or(|label| *label == snapshot.label)
-            && among.host.as_ref().is_none_or(|host| *host == snapshot.host)
-            && among.tag.iter().all(|tag| snapshot.tags.contains(tag))
-    };
-    snapshots.whole.iter().filter(|(_, snapshot)| wanted(snapshot)).cloned().collect()
+    snapshots.whole.iter().filter(|(_, snapshot)| args.among.takes(snapshot)).cloned().collect()
 }
 
 fn by_policy(

@@ -60,13 +60,8 @@ pub fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
 type Row<'a> = (usize, &'a (SnapshotId, Snapshot));
 
 fn chosen<'a>(args: &SnapshotsArgs, snapshots: &'a [(SnapshotId, Snapshot)]) -> Vec<Row<'a>> {
-    let wanted = |snapshot: &Snapshot| {
-        args.label.as_ref().is_none_or(|label| *label == snapshot.label)
-            && args.host.as_ref().is_none_or(|host| *host == snapshot.host)
-            && args.tag.iter().all(|tag| snapshot.tags.contains(tag))
-    };
     let mut rows: Vec<Row<'_>> =
-        snapshots.iter().enumerate().filter(|(_, (_, snapshot))| wanted(snapshot)).collect();
+        snapshots.iter().enumerate().filter(|(_, (_, snapshot))| args.among.takes(snapshot)).collect();
     if let Some(last) = args.last {
         rows.drain(..rows.len().saturating_sub(last));
     }
