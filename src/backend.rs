@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -78,6 +78,8 @@ pub struct Listed {
     pub len: u64,
     /// Whether it is a regular file.
     pub is_file: bool,
+    /// When it was written, in seconds by the clock of the medium. Nothing that could lose data is decided by it.
+    pub modified: i64,
 }
 
 /// A file of the repository, open for reading.
@@ -160,6 +162,7 @@ impl Backend for LocalFolder {
                 name: entry.file_name().to_string_lossy().into_owned(),
                 len: metadata.len(),
                 is_file: metadata.is_file(),
+                modified: metadata.mtime(),
             });
         }
         Ok(listed)

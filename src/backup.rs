@@ -43,6 +43,8 @@ use state::LocalState;
 use tally::Tally;
 
 /// What a snapshot needs for its counters and the like.
+/// So often a snapshot is tried while what it relied on vanishes.
+const TRIES: usize = 5;
 const COUNTERS_LEN: u64 = 512;
 /// Groups under way.
 const GROUPS_UNDER_WAY: usize = 16;
@@ -231,16 +233,19 @@ pub fn backup(
     observer: &Arc<dyn Observer>,
     stop: &AtomicBool,
 ) -> Result<BackupSummary> {
-    let stream = options.stream.take();
+    let mut stream = options.stream.take();
     let is_stream = stream.is_some();
-    match save(repository, &options, stream, observer, stop) {
-        // The local state is not what was written, and is gone now. What this try has packed is adopted by the next one, which does without.
-        Err(error @ Error::Cache { .. }) if !is_stream => {
-            observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
-            save(repository, &options, None, observer, stop)
+    for _ in 1..TRIES {
+        match save(repository, &options, stream.take(), observer, stop) {
+            // The local state is not what was written, and is gone now; or somebody pruned. What this try has packed is adopted by the
+            // next one. A stream has gone by.
+            Err(error @ (Error::Cache { .. } | Error::PrunedMeanwhile { .. })) if !is_stream => {
+                observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
+            }
+            other => return other,
         }
-        other => other,
     }
+    save(repository, &options, stream, observer, stop)
 }
 
 /// Takes a snapshot, once.
@@ -303,7 +308,7 @@ fn save(
     if options.dry_run || summary.skipped {
         return Ok(summary);
     }
-    let id = publish(&writer, &snapshot)?;
+    let id = publish(repository, &writer, &snapshot)?;
     summary.snapshot = Some(id);
     // Acknowledged from here on: what follows only makes the next run quicker.
     let comforts = [state.commit(id, writer.used_packs()), writer.merge_segments()];
@@ -323,12 +328,12 @@ fn say_afterwards(repository: &Repository, observer: &dyn Observer, comforts: [R
 }
 
 /// Publishes a snapshot, if it has room for the names of all owners, which are known only now.
-fn publish(writer: &Writer, snapshot: &Snapshot) -> Result<SnapshotId> {
+fn publish(repository: &Repository, writer: &Writer, snapshot: &Snapshot) -> Result<SnapshotId> {
     let (len, most) = (codec::encode(snapshot).len() as u64, MAX_STRUCTURE_LEN);
     if len > most {
         return Err(Error::TooLong { what: "the list of sources with their owners".into(), len, most });
     }
-    writer.publish_snapshot(snapshot)
+    repository.publish_snapshot(writer, snapshot)
 }
 
 /// Why a run is given up that failed with this error.

@@ -50,6 +50,12 @@ pub enum Error {
         /// Its id.
         id: ChunkId,
     },
+    /// A pack that a run relied on was condemned or deleted by one that prunes.
+    #[error("{pack} was pruned meanwhile, and is needed: nothing is lost, and the next run stores it again")]
+    PrunedMeanwhile {
+        /// Its file.
+        pack: String,
+    },
     /// There is no repository at this place.
     #[error("there is no repository at {}", path.display())]
     NoRepository {

@@ -177,7 +177,20 @@ pub fn hold(repository: &Repository, snapshots: &[SnapshotId], statement: &State
 /// # Errors
 /// Any error of the medium.
 pub fn unforget(repository: &Repository, snapshots: &[SnapshotId], statement: &Statement) -> Result<()> {
-    undo(repository, record_kind::FORGOTTEN, snapshots, statement)
+    undo(repository, record_kind::FORGOTTEN, snapshots, statement)?;
+    // Who prunes has either seen that, or is seen: marks first, then snapshots.
+    let marks = repository.marks()?;
+    let condemned = marks.iter().flat_map(|mark| &mark.body.snapshots);
+    if let Some(id) = condemned.into_iter().find(|id| snapshots.contains(id)) {
+        return Err(Error::Usage(format!(
+            "snapshot {id} is being pruned just now: whether it is back shows when that is done"
+        )));
+    }
+    let listed = repository.snapshot_ids()?;
+    match snapshots.iter().find(|id| !listed.contains(id)) {
+        Some(id) => Err(Error::NotFound { what: format!("snapshot {id} any more: it was pruned") }),
+        None => Ok(()),
+    }
 }
 
 /// Takes back that these snapshots are held.

@@ -35,6 +35,10 @@ pub enum Magic {
     Snapshot,
     /// `records/…`
     Record,
+    /// `sessions/…`
+    Session,
+    /// `marks/…`
+    Mark,
 }
 
 impl Magic {
@@ -49,6 +53,8 @@ impl Magic {
             Self::Segment => b"VLTINDEX",
             Self::Snapshot => b"VLTSNAP1",
             Self::Record => b"VLTRECRD",
+            Self::Session => b"VLTSESSN",
+            Self::Mark => b"VLTMARKS",
         }
     }
 }
@@ -174,7 +180,9 @@ fn decode_seal(bytes: &[u8; HEADER_LEN], magic: Magic) -> Result<Seal, Corruptio
         (0, Magic::Key) => Err(Corruption::MissingSeal),
         (0, _) => Ok(Seal::Plain),
         (1, Magic::Key) if is_empty => Ok(Seal::Passphrase),
-        (1, Magic::Config | Magic::Copy | Magic::Key) => Err(Corruption::UnexpectedSeal),
+        (1, Magic::Config | Magic::Copy | Magic::Key | Magic::Session | Magic::Mark) => {
+            Err(Corruption::UnexpectedSeal)
+        }
         (1, _) => Ok(Seal::Sealed(array(&bytes[40..168]))),
         _ => Err(Corruption::rule("HEAD-5", "its seal is of an unknown kind")),
     }
@@ -187,7 +195,7 @@ pub(crate) fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     out
 }
 
-/// The bytes of an object file that is never sealed with a key box: config, copy, and, sealed already, key files.
+/// The bytes of an object file that is never sealed with a key box: config, copy, notices, and, sealed already, key files.
 #[must_use]
 pub fn encode_object(
     magic: Magic,

@@ -11,6 +11,7 @@
 
 mod cache;
 mod facts;
+mod merged;
 mod redundant;
 mod segment;
 
@@ -45,9 +46,15 @@ pub struct PresentPacks {
     pub packs: HashMap<PackId, u64>,
     /// Recorded as damaged in this copy: new snapshots do not rely on them, reading still tries.
     pub damaged: HashSet<PackId>,
+    /// Condemned by somebody who prunes: new snapshots do not rely on them, reading does as long as they are there.
+    pub condemned: HashSet<PackId>,
 }
 
 impl PresentPacks {
+    fn is_reliable(&self, pack: &PackId) -> bool {
+        !self.damaged.contains(pack) && !self.condemned.contains(pack)
+    }
+
     fn has(&self, row: &PackRow) -> bool {
         self.packs.get(&row.pack) == Some(&u64::from(row.stored_len))
     }
@@ -290,7 +297,7 @@ impl Index {
         self.segments.iter().map(|covered| &covered.segment)
     }
 
-    /// All places where a chunk is present, those in packs not recorded as damaged first.
+    /// All places where a chunk is present, those in packs that can be relied on first.
     ///
     /// # Errors
     /// Any error of the medium other than damage.
@@ -303,7 +310,7 @@ impl Index {
         found.retain(|location| location.kind == kind && self.present.packs.contains_key(&location.pack));
         found.sort_unstable();
         found.dedup();
-        found.sort_by_key(|location| self.present.damaged.contains(&location.pack));
+        found.sort_by_key(|location| !self.present.is_reliable(&location.pack));
         Ok(found)
     }
 
@@ -346,13 +353,13 @@ impl Index {
         Ok(self.present.packs.contains_key(&place.pack) && found.contains(place))
     }
 
-    /// Where a chunk is present in a pack that no record calls damaged: what deduplication may rely on.
+    /// Where a chunk is present in a pack that no record calls damaged and nobody condemns: what deduplication may rely on.
     ///
     /// # Errors
     /// Any error of the medium other than damage.
     pub fn locate_sound(&self, kind: ChunkKind, id: &ChunkId) -> Result<Option<Location>> {
         let found = self.locate_all(kind, id)?;
-        Ok(found.into_iter().next().filter(|location| !self.present.damaged.contains(&location.pack)))
+        Ok(found.into_iter().next().filter(|location| self.present.is_reliable(&location.pack)))
     }
 
     /// Where a chunk is present in a sound pack that no segment covers: what the cache cannot know.
@@ -363,10 +370,56 @@ impl Index {
         found.into_iter().find(|location| location.kind == kind && self.is_sound_pack(&location.pack))
     }
 
-    /// Whether a pack is present and not recorded as damaged.
+    /// Whether a pack is present, not recorded as damaged and not condemned.
     #[must_use]
     pub fn is_sound_pack(&self, pack: &PackId) -> bool {
-        self.present.packs.contains_key(pack) && !self.present.damaged.contains(pack)
+        self.present.packs.contains_key(pack) && self.present.is_reliable(pack)
+    }
+
+    /// All chunks in the order of their ids, each with all places where it is present.
+    ///
+    /// # Errors
+    /// That of `each`; damage to a segment, or a pack of another length than one says; any error of the medium.
+    pub fn for_each(&self, mut each: impl FnMut(&ChunkId, &[Location]) -> Result<()>) -> Result<()> {
+        let segments: Vec<&Segment> = self.segments().collect();
+        for row in segments.iter().flat_map(|segment| segment.packs()) {
+            if let Some(found) = self.present.packs.get(&row.pack).filter(|_| !self.present.has(row)) {
+                let (expected, found) = (row.stored_len.into(), *found);
+                return Err(Error::damaged(&pack_file_name(&row.pack))(Corruption::WrongLength {
+                    expected,
+                    found,
+                }));
+            }
+        }
+        let mut merged = merged::Merged::of(&segments);
+        let mut uncovered = self.uncovered.iter().peekable();
+        let mut next = merged.next()?;
+        let (mut id, mut places) = (None, Vec::new());
+        loop {
+            let from_pack = uncovered.next_if(|(other, _)| next.as_ref().is_none_or(|(id, _)| other <= id));
+            let is_last = from_pack.is_none() && next.is_none();
+            let fact = match from_pack {
+                None => std::mem::replace(&mut next, merged.next()?),
+                fact => fact,
+            };
+            if is_last || fact.as_ref().map(|(id, _)| *id) != id {
+                places.sort_unstable();
+                places.dedup();
+                if let Some(id) = id.filter(|_| !places.is_empty()) {
+                    each(&id, &places)?;
+                }
+                places.clear();
+            }
+            let Some((new, place)) = fact else { break };
+            id = Some(new);
+            if self.present.packs.contains_key(&place.pack) {
+                places.push(place);
+            }
+        }
+        match merged.damaged.pop() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// Takes in a segment that this run has just published, with its packs.
@@ -383,6 +436,11 @@ impl Index {
         }
         self.segments.push(Covered { segment, fallback: OnceLock::new() });
         Ok(())
+    }
+
+    /// Relies on these packs no more: they are to be deleted.
+    pub fn condemn(&mut self, packs: impl IntoIterator<Item = PackId>) {
+        self.present.condemned.extend(packs);
     }
 
     /// Takes a pack out: it is not what it should be.

@@ -20,7 +20,7 @@
 //! | bytes | [`chunk`], then [`pack`], then [`index`] |
 //! | trees | [`snapshot`], then [`browse`] |
 //! | the store | [`repository`] |
-//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`find`] [`diff`] [`export`] [`stats`] [`forget`] |
+//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`find`] [`diff`] [`export`] [`stats`] [`forget`] [`prune`] |
 //!
 //! The library never prints, exits or reads the environment. What happens is told to an [`event::Observer`]. Long operations take a flag and
 //! end soon after it is set.
@@ -75,6 +75,7 @@ pub mod index;
 pub mod mirror;
 pub mod pack;
 pub mod pattern;
+pub mod prune;
 pub mod rate;
 pub mod repository;
 pub mod restore;

@@ -11,6 +11,8 @@ mod config;
 mod key;
 mod lock;
 mod object;
+mod presence;
+mod publish;
 mod reader;
 mod record;
 mod renew;
@@ -25,6 +27,7 @@ pub(crate) use config::{
 pub use key::{Kdf, KeyOuter, is_recovery_text};
 pub(crate) use lock::remove_key_file;
 pub use lock::{NewKey, OpenedWith};
+pub use presence::{Notice, NoticeBody, Presence, Work};
 pub use reader::Reader;
 pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
 pub use renew::RenewedCopy;
@@ -34,8 +37,8 @@ pub use writer::{DEFAULT_PACK_LEN, DataBatch, WriteOptions, Writer, Written};
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use crate::backend::{Backend, Listed, read_whole};
 use crate::budget::Budget;
@@ -230,11 +233,13 @@ impl Repository {
         Ok(sorted(files.filter_map(|listed| SegmentId::from_hex(&listed.name))))
     }
 
-    /// The packs that are listed, and what the records say of them.
+    /// The packs that are listed, and what the records and those who prune say of them. Marks first: who deletes a pack condemns it
+    /// before, and until it is gone `[PRUNE-4]`.
     ///
     /// # Errors
-    /// Any error of the medium.
+    /// Any error of the medium; damage to a mark.
     pub fn present_packs(&self) -> Result<PresentPacks> {
+        let condemned = self.condemned()?;
         let mut packs = HashMap::new();
         // A copy made by a tool that skips empty folders lacks some of the 256; without `packs` itself nothing is believed.
         let folders = self.list("packs")?;
@@ -250,7 +255,21 @@ impl Repository {
                 packs.extend(id.map(|id| (id, listed.len)));
             }
         }
-        Ok(PresentPacks { packs, damaged: self.damaged_packs()? })
+        Ok(PresentPacks { packs, damaged: self.damaged_packs()?, condemned })
+    }
+
+    /// The packs that were written at that time or later, by the clock of the medium.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn packs_since(&self, since: i64) -> Result<Vec<PackId>> {
+        let mut packs = Vec::new();
+        for folder in self.list("packs")? {
+            let listed = self.list(&format!("packs/{}", folder.name))?;
+            let young = listed.iter().filter(|listed| listed.modified >= since);
+            packs.extend(young.filter_map(|listed| PackId::from_hex(&listed.name)));
+        }
+        Ok(packs)
     }
 
     /// The packs that a record in force calls damaged in this copy.
@@ -358,10 +377,13 @@ impl Repository {
     /// `Interrupted`; a feature or record that forbids writing; any error of the medium.
     pub fn writer_until(&self, options: &WriteOptions, stop: &AtomicBool) -> Result<Writer> {
         self.check_writable(self.copy.copy)?;
+        // Before anything is listed: who prunes sees that a run goes on.
+        let presence = if options.dry_run { None } else { Some(Presence::announce(self, Work::Writing)?) };
+        let presence = Arc::new(Mutex::new(presence));
         let mut tries = 0;
         loop {
             let (index, problems) = self.load_index()?;
-            match Writer::begin(self, index, problems, options, stop) {
+            match Writer::begin(self, index, problems, (options, &presence), stop) {
                 Err(error) if is_vanished(&error) && tries < LISTING_TRIES => tries += 1,
                 other => return other,
             }

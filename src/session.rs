@@ -30,6 +30,12 @@ impl Session {
         Self { name: format!("{here}-{pid}-{start}-{random:08x}"), next: AtomicU64::new(0) }
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The name of a new temporary file, `tmp/` included.
     #[must_use]
     pub fn temporary(&self) -> String {
@@ -37,7 +43,7 @@ impl Session {
     }
 }
 
-/// Whether a file in `tmp/` was left by a session of this host that has ended.
+/// Whether a file in `tmp/`, `sessions/` or `marks/` was left by a session of this host that has ended.
 #[must_use]
 pub fn is_left_over(name: &str) -> bool {
     let Some(rest) = name.get(..8).and_then(|host| name.strip_prefix(host)) else { return false };

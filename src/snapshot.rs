@@ -4,6 +4,7 @@
 //! and reads directories, `list` the pieces of long files. Next: `restore.rs`.
 
 pub mod list;
+pub mod references;
 pub mod tree;
 
 use serde::{Deserialize, Serialize};

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::chunk::GetChunk;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, SnapshotId};
-use crate::snapshot::{Content, Entry, Kind, ListNode, Piece, Snapshot, TreeNode, list, tree};
+use crate::snapshot::Snapshot;
+use crate::snapshot::references::{Reference, of_node, of_snapshot};
 
 /// A number of chunks and their plain bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,9 +50,6 @@ pub const CHUNKS_AT_ONCE: usize = 1_800_000;
 const SHARED: u32 = u32::MAX;
 /// Stands for the length of a node that cannot be read: it is not counted.
 const UNREADABLE: u32 = u32::MAX;
-
-/// Something to look at: a node to be read, or a data chunk and its length.
-type Pending = (ChunkKind, ChunkId, u32);
 
 /// Who holds a chunk, and its length; by the first half of its id: 128 bits of a hash do not collide, and it halves the memory.
 type Owners = HashMap<[u8; 16], (u32, u32)>;
@@ -119,11 +117,9 @@ impl Pass<'_> {
         stop: &AtomicBool,
         problem: &mut dyn FnMut(&SnapshotId, &ChunkId, Error),
     ) -> Result<()> {
-        let mut pending: Vec<Pending> = Vec::new();
+        let mut pending: Vec<Reference> = Vec::new();
         for (number, (id, snapshot)) in (0u32..).zip(snapshots) {
-            let roots = snapshot.root.kind.directory().into_iter().chain(snapshot.notes);
-            pending.extend(roots.map(|node| (ChunkKind::Tree, node, 0)));
-            refer_xattrs(&snapshot.root, &mut pending);
+            of_snapshot(snapshot, &mut pending);
             while let Some((kind, chunk, len)) = pending.pop() {
                 if stop.load(Ordering::Relaxed) {
                     return Err(Error::Interrupted);
@@ -160,12 +156,12 @@ impl Pass<'_> {
         kind: ChunkKind,
         chunk: &ChunkId,
         number: u32,
-        pending: &mut Vec<Pending>,
+        pending: &mut Vec<Reference>,
     ) -> Result<()> {
         if !claim(&mut self.nodes, chunk, 0, number) {
             return Ok(());
         }
-        let opened = open(self.get, kind, chunk, pending);
+        let opened = of_node(self.get, kind, chunk, pending);
         let len = opened.as_ref().ok().and_then(|len| u32::try_from(*len).ok()).unwrap_or(UNREADABLE);
         self.nodes.entry(half(chunk)).and_modify(|(_, known)| *known = len);
         opened.map(|_| ())
@@ -193,55 +189,4 @@ fn claim(owners: &mut Owners, chunk: &ChunkId, len: u32, number: u32) -> bool {
             true
         }
     }
-}
-
-/// The length of a node; what it refers to is put on `pending`.
-fn open(get: &dyn GetChunk, kind: ChunkKind, id: &ChunkId, pending: &mut Vec<Pending>) -> Result<usize> {
-    let bytes = get.get(kind, id)?;
-    let file = format!("{kind} node {id}");
-    if kind == ChunkKind::Tree {
-        match tree::decode_node(&bytes).map_err(Error::damaged(&file))? {
-            TreeNode::Leaf(entries) => entries.iter().rev().for_each(|entry| refer(entry, pending)),
-            TreeNode::Branch(_, children) => {
-                pending.extend(children.iter().rev().map(|child| (ChunkKind::Tree, child.node, 0)));
-            }
-        }
-    } else {
-        match list::decode_node(&bytes).map_err(Error::damaged(&file))? {
-            ListNode::Leaf(pieces) => refer_pieces(&pieces, pending),
-            ListNode::Branch(_, children) => {
-                pending.extend(children.iter().rev().map(|child| (ChunkKind::List, child.node, 0)));
-            }
-        }
-    }
-    Ok(bytes.len())
-}
-
-fn refer(entry: &Entry, pending: &mut Vec<Pending>) {
-    if let Some(node) = entry.kind.directory() {
-        pending.push((ChunkKind::Tree, node, 0));
-    }
-    if let Kind::File(_, content) = &entry.kind {
-        refer_content(content, pending);
-    }
-    refer_xattrs(entry, pending);
-}
-
-fn refer_xattrs(entry: &Entry, pending: &mut Vec<Pending>) {
-    entry.meta.xattrs.iter().for_each(|xattr| refer_content(&xattr.value, pending));
-}
-
-fn refer_content(content: &Content, pending: &mut Vec<Pending>) {
-    match content {
-        Content::Inline(_) => {}
-        Content::Pieces(pieces) => refer_pieces(pieces, pending),
-        Content::List(node) => pending.push((ChunkKind::List, *node, 0)),
-    }
-}
-
-fn refer_pieces(pieces: &[Piece], pending: &mut Vec<Pending>) {
-    pending.extend(pieces.iter().filter_map(|piece| match piece {
-        Piece::Data(id, len) => Some((ChunkKind::Data, *id, *len)),
-        Piece::Hole(_) => None,
-    }));
 }

@@ -4,11 +4,9 @@
 //! write. So every value carries a checksum over key and value, a locked file means going without, and at any doubt the file is
 //! deleted and filled again from the segments. A value that is silently missing costs a chunk stored twice, never more.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -19,9 +17,8 @@ use crate::error::{Error, Result};
 use crate::guard::{self, Guarded};
 use crate::header::array;
 use crate::id::{self, ChunkId, ChunkKind, PackId, SegmentId};
-use crate::index::facts::Row;
-use crate::index::segment::{Rows, Segment};
-use crate::index::{Index, is_vanished};
+use crate::index::merged::Merged;
+use crate::index::{Index, Segment};
 use crate::pack::{Location, Placed};
 
 const CHUNKS: TableDefinition<&[u8; 32], &[u8; VALUE_LEN]> = TableDefinition::new("chunks");
@@ -244,56 +241,6 @@ impl ChunkCache {
             }
             Failure::Segment(error) => error,
         }
-    }
-}
-
-/// The facts of several segments, in the order of ids through all of them.
-struct Merged<'s> {
-    segments: Vec<(&'s Segment, Rows<'s>)>,
-    /// The next row of each, by the number of its segment.
-    next: BinaryHeap<Reverse<(Row, usize)>>,
-    not_begun: Range<usize>,
-    damaged: Vec<(SegmentId, Error)>,
-}
-
-impl<'s> Merged<'s> {
-    fn of(segments: &[&'s Segment]) -> Self {
-        Self {
-            segments: segments.iter().map(|segment| (*segment, segment.rows())).collect(),
-            next: BinaryHeap::with_capacity(segments.len()),
-            not_begun: 0..segments.len(),
-            damaged: Vec::new(),
-        }
-    }
-
-    fn next(&mut self) -> Result<Option<Placed>> {
-        while let Some(number) = self.not_begun.next() {
-            self.advance(number)?;
-        }
-        let Some(Reverse((row, number))) = self.next.pop() else { return Ok(None) };
-        let Some((segment, _)) = self.segments.get(number) else { return Ok(None) };
-        let placed = segment.placed(&row)?;
-        self.advance(number)?;
-        Ok(Some(placed))
-    }
-
-    /// Puts the next row of a segment among the others; one that is damaged has no more.
-    fn advance(&mut self, number: usize) -> Result<()> {
-        let Some((segment, rows)) = self.segments.get_mut(number) else { return Ok(()) };
-        match rows.next() {
-            Ok(row) => self.next.extend(row.map(|row| Reverse((row, number)))),
-            Err(error) if error.is_damage() && !is_vanished(&error) => {
-                self.damaged.push((segment.id(), error));
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// Those that are not damaged.
-    fn whole(&self) -> impl Iterator<Item = &Segment> {
-        let is_damaged = |id| self.damaged.iter().any(|(damaged, _)| *damaged == id);
-        self.segments.iter().map(|(segment, _)| *segment).filter(move |segment| !is_damaged(segment.id()))
     }
 }
 

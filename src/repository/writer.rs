@@ -37,7 +37,7 @@ use crate::header::{Magic, seal_object};
 use crate::id::{self, ChunkId, ChunkKind, PackId, SnapshotId};
 use crate::index::{ChunkCache, Facts, Index, Problems};
 use crate::pack::{Compression, FrameBuilder, MAX_PACK_LEN, PackKind, ReadyFrame};
-use crate::repository::{Repository, decode_snapshot, object};
+use crate::repository::{Presence, Repository, decode_snapshot, object};
 use crate::seal::Keys;
 use crate::session::Session;
 use crate::snapshot::Snapshot;
@@ -68,6 +68,8 @@ pub struct WriteOptions {
     pub cache_folder: Option<PathBuf>,
     /// Do everything but write: sizes are true, nothing is stored.
     pub dry_run: bool,
+    /// Packs that do not count as present, though nobody has condemned them yet.
+    pub condemned: HashSet<PackId>,
     /// Hears of packs published, adopted, and so on.
     pub observer: Arc<dyn Observer>,
 }
@@ -84,6 +86,7 @@ impl WriteOptions {
             pack_len: DEFAULT_PACK_LEN,
             cache_folder: None,
             dry_run: false,
+            condemned: HashSet::new(),
             observer,
         }
     }
@@ -111,6 +114,8 @@ pub struct Writer {
     compressors: Vec<JoinHandle<()>>,
     packer: Option<JoinHandle<Facts>>,
     adopted: Vec<Facts>,
+    /// What others see of this run.
+    pub(super) presence: Arc<Mutex<Option<Presence>>>,
 }
 
 /// Chunks for the compressors, and where to send the frame.
@@ -179,9 +184,10 @@ impl Writer {
         repository: &Repository,
         mut index: Index,
         mut problems: Problems,
-        options: &WriteOptions,
+        (options, presence): (&WriteOptions, &Arc<Mutex<Option<Presence>>>),
         stop: &AtomicBool,
     ) -> Result<Self> {
+        index.condemn(options.condemned.iter().copied());
         let threads = compress::threads(repository, options.compression)?;
         let backend: Arc<dyn Backend> = if options.dry_run {
             Arc::new(dry::DryRun(repository.backend().clone()))
@@ -226,10 +232,10 @@ impl Writer {
             plain_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
         });
-        Ok(Self::spawn(shared, adopted))
+        Ok(Self::spawn(shared, adopted, presence.clone()))
     }
 
-    fn spawn(shared: Arc<Shared>, adopted: Vec<Facts>) -> Self {
+    fn spawn(shared: Arc<Shared>, adopted: Vec<Facts>, presence: Arc<Mutex<Option<Presence>>>) -> Self {
         let (jobs, waiting_jobs) = bounded::<Job>(WAITING_FRAMES);
         let (ordered, in_order) = bounded::<Waiting>(WAITING_FRAMES + shared.threads);
         let compressors = (0..shared.threads)
@@ -251,6 +257,7 @@ impl Writer {
             compressors,
             packer: Some(packer),
             adopted,
+            presence,
         }
     }
 
@@ -351,6 +358,14 @@ impl Writer {
         object::publish(&*self.shared.backend, &self.shared.session, &name, &bytes)?;
         self.shared.published(&name, bytes.len() as u64);
         Ok(id)
+    }
+
+    /// Takes the facts about packs out of the index that are to be deleted.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn drop_packs(&self, packs: &HashSet<PackId>) -> Result<()> {
+        segments::drop_packs(&self.shared, packs)
     }
 
     /// Brings the index into order where many small segments lie: after the acknowledgement, since nothing waits for it.

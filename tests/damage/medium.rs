@@ -45,7 +45,7 @@ impl Medium {
                 } else {
                     pending.push(path);
                 }
-                listed.push(Listed { name, len, is_file });
+                listed.push(Listed { name, len, is_file, modified: 0 });
             }
             folders.insert(folder, listed);
         }

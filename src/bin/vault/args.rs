@@ -2,6 +2,7 @@
 
 mod forget;
 mod key;
+mod prune;
 mod snapshot;
 mod values;
 
@@ -15,6 +16,7 @@ use vault::snapshot::Snapshot;
 
 pub use forget::{ForgetArgs, HoldArgs, StatementArgs, TakeBackArgs};
 pub use key::{AddKeyArgs, ExportKeyArgs, InitArgs, KeyArgs, KeyVerb, RemoveKeyArgs};
+pub use prune::PruneArgs;
 pub use snapshot::SnapshotArgs;
 pub use values::{Memory, Rate, Subset, from_timestamp, parse_time};
 
@@ -178,6 +180,9 @@ pub enum Verb {
     /// Bring back snapshots that were forgotten
     #[command(after_help = with_selectors())]
     Undo(TakeBackArgs),
+    /// Delete what no snapshot needs any more; others may go on writing meanwhile
+    #[command(after_help = EXIT_CODES)]
+    Prune(PruneArgs),
     /// Manage the passphrases of an encrypted repository
     #[command(after_help = EXIT_CODES)]
     Key(KeyArgs),

@@ -10,6 +10,7 @@ mod key;
 mod ls;
 mod manual;
 mod mirror;
+mod prune;
 mod restore;
 mod snapshot;
 mod snapshots;
@@ -74,6 +75,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Hold(_) => "hold",
         Verb::Unhold(_) => "unhold",
         Verb::Undo(_) => "undo",
+        Verb::Prune(_) => "prune",
         _ => "",
     });
     match verb {
@@ -91,6 +93,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Hold(args) => forget::hold(context, &args),
         Verb::Unhold(args) => forget::unhold(context, &args),
         Verb::Undo(args) => forget::undo(context, &args),
+        Verb::Prune(args) => prune::run(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Mirror(args) => mirror::run(context, &args),
         Verb::Completions(args) => manual::completions(context, &args),

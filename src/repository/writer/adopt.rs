@@ -29,7 +29,9 @@ impl Adopting<'_> {
     /// # Errors
     /// `Interrupted`: nothing has changed then. Any error of the medium.
     pub(super) fn adopt(&self, index: &mut Index, keys: &Keys) -> Result<Vec<Facts>> {
-        let packs = index.uncovered_packs().to_vec();
+        let is_condemned = |pack: &PackId| index.present().condemned.contains(pack);
+        let packs: Vec<PackId> =
+            index.uncovered_packs().iter().filter(|pack| !is_condemned(pack)).copied().collect();
         if packs.is_empty() {
             return Ok(Vec::new());
         }

@@ -182,7 +182,7 @@ fn gather<'s>(shared: &Shared, small: &[&'s Segment]) -> Result<(Facts, Vec<&'s 
         {
             break;
         }
-        match add_segment(&mut union, segment) {
+        match add_segment(&mut union, segment, |_| false) {
             Ok(()) => inputs.push(*segment),
             // Another run has merged it.
             Err(error) if is_vanished(&error) => {}
@@ -206,10 +206,10 @@ fn is_present(index: &Index, segment: &Segment) -> bool {
     segment.packs().iter().all(|row| index.present().packs.get(&row.pack) == Some(&u64::from(row.stored_len)))
 }
 
-fn add_segment(union: &mut Facts, segment: &Segment) -> Result<()> {
+fn add_segment(union: &mut Facts, segment: &Segment, is_out: impl Fn(&PackId) -> bool) -> Result<()> {
     let mut by_pack = std::collections::BTreeMap::<PackId, Vec<_>>::new();
     segment.for_each(|(id, location)| by_pack.entry(location.pack).or_default().push((id, location)))?;
-    for row in segment.packs() {
+    for row in segment.packs().iter().filter(|row| !is_out(&row.pack)) {
         let chunks = by_pack.remove(&row.pack).unwrap_or_default();
         if let Some(kind) = crate::pack::PackKind::from_number(row.kind) {
             union.add_pack(row.pack, row.stored_len.into(), kind, chunks.into_iter());
@@ -239,4 +239,30 @@ fn verify_union(
     } else {
         Err(Error::damaged(name)(Corruption::rule("SEG-5", "it is not the union of what it was made from")))
     }
+}
+
+/// Publishes the facts of all segments that name these packs anew, without them, and then removes those segments. The packs are covered by
+/// none until they are gone.
+pub(super) fn drop_packs(shared: &Shared, packs: &HashSet<PackId>) -> Result<()> {
+    let index = shared.index.read().map_err(|_| Error::Stopped)?;
+    let affected: Vec<&Segment> = index
+        .segments()
+        .filter(|segment| segment.packs().iter().any(|row| packs.contains(&row.pack)))
+        .collect();
+    for segment in affected {
+        let mut facts = Facts::default();
+        let is_out = |pack: &PackId| packs.contains(pack) || !index.present().packs.contains_key(pack);
+        match add_segment(&mut facts, segment, is_out) {
+            // Merged by another run.
+            Err(error) if is_vanished(&error) => continue,
+            other => other?,
+        }
+        if !facts.is_empty() {
+            facts.sort();
+            let (id, name) = publish_file(shared, &facts, &superseded_by_union(shared, &[segment]))?;
+            verify_union(shared, id, &name, &facts, &[])?;
+        }
+        remove(&*shared.backend, &format!("index/{}", segment.id()))?;
+    }
+    Ok(())
 }

@@ -1,0 +1,73 @@
+//! What the snapshots need: every node and data chunk that can be reached from them. Whatever cannot be read ends it: nothing is known then
+//! of what lies below.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::chunk::GetChunk;
+use crate::error::{Error, Result};
+use crate::id::{ChunkId, ChunkKind, SnapshotId};
+use crate::prune::sorted::{Gathered, Sorted};
+use crate::repository::Repository;
+use crate::snapshot::Snapshot;
+use crate::snapshot::references::{of_node, of_snapshot};
+
+/// So many ids are held in memory, in a budget of the default size: 32 MiB of them.
+const IDS_AT_ONCE: usize = 1 << 20;
+
+/// The snapshots that are wanted.
+///
+/// # Errors
+/// Damage to a record, which may hold one or bring it back, or to a snapshot that is not forgotten; any error of the medium.
+pub(super) fn wanted(repository: &Repository) -> Result<Vec<(SnapshotId, Snapshot)>> {
+    repository.statements()?.into_iter().try_for_each(|(_, read)| read.map(|_| ()))?;
+    // Before the snapshots: one that is brought back after this is verified by who brings it back.
+    let forgotten = repository.forgotten()?;
+    let listed = repository.snapshots()?.into_iter().filter(|(id, _)| !forgotten.contains(id));
+    listed.map(|(id, read)| Ok((id, read?))).collect()
+}
+
+/// The ids of all chunks that can be reached from snapshots.
+pub(super) struct Needed {
+    /// The first half of the id of each node that was read.
+    nodes: HashSet<[u8; 16]>,
+    ids: Gathered<32>,
+}
+
+impl Needed {
+    pub(super) fn new(repository: &Repository, scratch: &Path) -> Self {
+        let most = repository.budget().share(IDS_AT_ONCE);
+        Self { nodes: HashSet::new(), ids: Gathered::new(scratch, most) }
+    }
+
+    /// Adds what a snapshot needs.
+    ///
+    /// # Errors
+    /// `Interrupted`; damage to a node; any error of the medium.
+    pub(super) fn add(&mut self, get: &dyn GetChunk, snapshot: &Snapshot, stop: &AtomicBool) -> Result<()> {
+        let mut pending = Vec::new();
+        of_snapshot(snapshot, &mut pending);
+        while let Some((kind, id, _)) = pending.pop() {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            if kind == ChunkKind::Data {
+                self.ids.add(*id.as_bytes())?;
+            } else if self.nodes.insert(half(&id)) {
+                self.ids.add(*id.as_bytes())?;
+                of_node(get, kind, &id, &mut pending)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn sort(self) -> Sorted<32> {
+        self.ids.sort()
+    }
+}
+
+/// 128 bits of a hash do not collide, and it halves the memory.
+fn half(id: &ChunkId) -> [u8; 16] {
+    id.as_bytes().first_chunk().copied().unwrap_or_default()
+}

@@ -1,0 +1,245 @@
+//! What becomes of each pack: it stays, it goes, or what is needed of it is packed anew.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::header::array;
+use crate::id::{ChunkId, ChunkKind, PackId};
+use crate::index::Index;
+use crate::pack::Location;
+use crate::prune::sorted::{Gathered, Sorted};
+use crate::prune::{Limit, PruneOptions};
+
+/// The bytes of a row: pack, frame, chunk, its kind, whether it is needed, its id.
+const ROW_LEN: usize = 54;
+/// So many rows are held in memory, in a budget of the default size: 27 MiB of them.
+const ROWS_AT_ONCE: usize = 1 << 19;
+
+/// A chunk of a pack of which only a part is needed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    pub id: ChunkId,
+    pub place: Location,
+    pub is_needed: bool,
+}
+
+/// What is to be done.
+pub(super) struct Plan {
+    /// Packs of which nothing is needed, ascending.
+    pub dead: Vec<PackId>,
+    /// Packs of which what is needed is packed anew, ascending; and the bytes that this frees.
+    pub repacked: Vec<(PackId, u64)>,
+    /// Packs that stay and hold something that is needed.
+    pub kept: HashSet<PackId>,
+    /// Bytes in `kept` and `repacked` packs that nothing needs.
+    pub unused: u64,
+    /// Bytes of all packs.
+    pub total: u64,
+    /// Chunks that are needed.
+    pub chunks: u64,
+    parts: Sorted<ROW_LEN>,
+    numbered: Vec<PackId>,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Tally {
+    chunks: u32,
+    needed: u32,
+}
+
+/// What makes a plan.
+pub(super) struct Planner<'a> {
+    pub index: &'a Index,
+    pub needed: &'a Sorted<32>,
+    /// Packs that somebody is just writing, or relies on: they stay as they are.
+    pub spared: &'a HashSet<PackId>,
+    pub options: &'a PruneOptions,
+    pub rows_at_once: usize,
+    pub scratch: &'a Path,
+}
+
+impl Planner<'_> {
+    /// # Errors
+    /// `ChunkMissing` if something that is needed is nowhere; damage to the index; any error of the medium.
+    pub(super) fn plan(&self) -> Result<Plan> {
+        let present = self.index.present();
+        let mut numbered: Vec<PackId> = present.packs.keys().copied().collect();
+        numbered.sort_unstable();
+        let number_of = |pack: &PackId| numbered.binary_search(pack).ok();
+        let mut tallies = vec![Tally::default(); numbered.len()];
+        let mut chunks = 0;
+        self.for_each(|_, places, keeper| {
+            for (at, place) in places.iter().enumerate() {
+                let tally = number_of(&place.pack).and_then(|number| tallies.get_mut(number));
+                let Some(tally) = tally else { continue };
+                tally.chunks += 1;
+                tally.needed += u32::from(keeper == Some(at));
+            }
+            chunks += u64::from(keeper.is_some());
+            Ok(())
+        })?;
+        let is_part = |number: usize| {
+            let pack = numbered.get(number);
+            tallies.get(number).zip(pack).is_some_and(|(tally, pack)| {
+                let is_partly = tally.needed < tally.chunks || present.condemned.contains(pack);
+                tally.needed > 0
+                    && is_partly
+                    && !self.spared.contains(pack)
+                    && !present.damaged.contains(pack)
+            })
+        };
+        let mut parts = Gathered::new(self.scratch, self.rows_at_once);
+        self.for_each(|id, places, keeper| {
+            for (at, place) in places.iter().enumerate() {
+                if let Some(number) = number_of(&place.pack).filter(|number| is_part(*number)) {
+                    parts.add(encode(number, id, place, keeper == Some(at)))?;
+                }
+            }
+            Ok(())
+        })?;
+        let mut plan = Plan {
+            dead: Vec::new(),
+            repacked: Vec::new(),
+            kept: HashSet::new(),
+            unused: 0,
+            total: present.packs.values().sum(),
+            chunks,
+            parts: parts.sort(),
+            numbered: Vec::new(),
+        };
+        for (pack, tally) in numbered.iter().zip(&tallies) {
+            if tally.needed > 0 {
+                plan.kept.insert(*pack);
+            } else if !self.spared.contains(pack) {
+                plan.dead.push(*pack);
+            }
+        }
+        plan.numbered = numbered;
+        self.choose(&mut plan)?;
+        Ok(plan)
+    }
+
+    /// Chooses which packs to pack anew: those of which most is unused first, until what is left unused is little enough.
+    fn choose(&self, plan: &mut Plan) -> Result<()> {
+        let present = self.index.present();
+        let len = |pack: &PackId| present.packs.get(pack).copied().unwrap_or(0);
+        let mut candidates = Vec::new();
+        plan.parts_by_pack(|pack, parts| {
+            let unused = unused(parts);
+            candidates.push((unused * 1000 / len(&pack).max(1), unused, pack));
+            Ok(())
+        })?;
+        plan.unused = candidates.iter().map(|(_, unused, _)| unused).sum();
+        candidates.sort_unstable_by(|one, other| other.cmp(one));
+        let kept: u64 = plan.kept.iter().map(len).sum();
+        let used = kept.saturating_sub(plan.unused);
+        let allowed = match self.options.max_unused {
+            Limit::Bytes(bytes) => bytes,
+            Limit::PerMille(share) => used / 1000 * u64::from(share),
+            Limit::Unlimited => u64::MAX,
+        };
+        let (mut left, mut repacked) = (plan.unused, 0);
+        for (_, unused, pack) in candidates {
+            let is_condemned = present.condemned.contains(&pack);
+            let is_over = self.options.max_repack.is_some_and(|most| repacked + len(&pack) > most);
+            if is_condemned || left > allowed && !is_over {
+                left -= unused;
+                repacked += len(&pack);
+                plan.kept.remove(&pack);
+                plan.repacked.push((pack, unused));
+            }
+        }
+        plan.repacked.sort_unstable();
+        Ok(())
+    }
+
+    /// Visits all chunks, each with its places, and which of them stands for the chunk if it is needed.
+    fn for_each(
+        &self,
+        mut each: impl FnMut(&ChunkId, &[Location], Option<usize>) -> Result<()>,
+    ) -> Result<()> {
+        let mut needed = self.needed.rows();
+        let mut next = needed.next()?;
+        let missing =
+            |id: [u8; 32]| Error::ChunkMissing { kind: ChunkKind::Data, id: ChunkId::from_bytes(id) };
+        self.index.for_each(|id, places| {
+            if let Some(before) = next.filter(|next| next < id.as_bytes()) {
+                return Err(missing(before));
+            }
+            let mut keeper = None;
+            if next.as_ref() == Some(id.as_bytes()) {
+                next = needed.next()?;
+                let sound = places.iter().position(|place| self.index.is_sound_pack(&place.pack));
+                keeper = Some(sound.unwrap_or(0));
+            }
+            each(id, places, keeper)
+        })?;
+        next.map_or(Ok(()), |id| Err(missing(id)))
+    }
+}
+
+impl Plan {
+    /// Visits the chunks of the packs of which only a part is needed, pack by pack, in the order in which they lie there.
+    pub(super) fn parts_by_pack(&self, mut each: impl FnMut(PackId, &[Part]) -> Result<()>) -> Result<()> {
+        let mut rows = self.parts.rows();
+        let mut parts: Vec<Part> = Vec::new();
+        loop {
+            let part = rows.next()?.and_then(|row| decode(&row, &self.numbered));
+            let pack = parts.first().map(|part| part.place.pack);
+            if let Some(pack) = pack.filter(|pack| part.is_none_or(|part| part.place.pack != *pack)) {
+                each(pack, &parts)?;
+                parts.clear();
+            }
+            match part {
+                Some(part) => parts.push(part),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// The bytes of a pack that nothing needs: of each frame the share of the chunks that are not.
+fn unused(parts: &[Part]) -> u64 {
+    let frames = parts.chunk_by(|one, other| one.place.frame_offset == other.place.frame_offset);
+    frames
+        .map(|frame| {
+            let stored = frame.first().map_or(0, |part| u64::from(part.place.frame_stored_len));
+            let plain: u64 = frame.iter().map(|part| u64::from(part.place.len)).sum();
+            let dead: u64 =
+                frame.iter().filter(|part| !part.is_needed).map(|part| u64::from(part.place.len)).sum();
+            stored * dead / plain.max(1)
+        })
+        .sum()
+}
+
+fn encode(number: usize, id: &ChunkId, place: &Location, is_needed: bool) -> [u8; ROW_LEN] {
+    let mut row = [0; ROW_LEN];
+    row[0..4].copy_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes());
+    row[4..8].copy_from_slice(&place.frame_offset.to_be_bytes());
+    row[8..12].copy_from_slice(&place.offset.to_be_bytes());
+    row[12..16].copy_from_slice(&place.frame_stored_len.to_be_bytes());
+    row[16..20].copy_from_slice(&place.len.to_be_bytes());
+    row[20] = place.kind.number();
+    row[21] = u8::from(is_needed);
+    row[22..54].copy_from_slice(id.as_bytes());
+    row
+}
+
+fn decode(row: &[u8; ROW_LEN], numbered: &[PackId]) -> Option<Part> {
+    let number = |at: usize| u32::from_be_bytes(array(&row[at..]));
+    let place = Location {
+        pack: *numbered.get(number(0) as usize)?,
+        frame_offset: number(4),
+        offset: number(8),
+        frame_stored_len: number(12),
+        len: number(16),
+        kind: ChunkKind::from_number(row[20])?,
+    };
+    Some(Part { id: ChunkId::from_bytes(array(&row[22..])), place, is_needed: row[21] == 1 })
+}
+
+/// How many rows are held in memory.
+pub(super) fn rows_at_once(budget: crate::budget::Budget) -> usize {
+    budget.share(ROWS_AT_ONCE)
+}

@@ -1,0 +1,42 @@
+//! Publishing a snapshot while others may be pruning: `spec/concurrency.md`.
+
+use crate::error::{Error, Result};
+use crate::id::{PackId, SnapshotId};
+use crate::pack::pack_file_name;
+use crate::repository::{Repository, Writer};
+use crate::snapshot::Snapshot;
+
+impl Repository {
+    /// Publishes a snapshot of chunks that are durable. On return the snapshot is, and nobody deletes what it needs.
+    ///
+    /// # Errors
+    /// `PrunedMeanwhile`: nothing was published, and what is missing is stored by another try; `Usage` before the writer has finished; any
+    /// error of the medium.
+    pub fn publish_snapshot(&self, writer: &Writer, snapshot: &Snapshot) -> Result<SnapshotId> {
+        let used = writer.used_packs();
+        let mut presence = writer.presence.lock().map_err(|_| Error::Stopped)?;
+        let presence = presence.as_mut().ok_or(Error::Stopped)?;
+        presence.rely(&used)?;
+        self.check_reliance(&used)?;
+        let id = writer.publish_snapshot(snapshot)?;
+        // Somebody has declared this run ended, so that nobody heeds it any more.
+        if !presence.is_heard()? {
+            if let Err(error) = self.check_reliance(&used) {
+                let name = format!("snapshots/{id}");
+                self.backend.remove(&name).map_err(Error::repository("remove", &name))?;
+                return Err(error);
+            }
+        }
+        Ok(id)
+    }
+
+    /// Whether these packs are here and not condemned: marks are listed first, then packs.
+    fn check_reliance(&self, used: &[PackId]) -> Result<()> {
+        let present = self.present_packs()?;
+        let is_lost = |pack: &&PackId| !present.packs.contains_key(pack) || present.condemned.contains(pack);
+        match used.iter().find(is_lost) {
+            Some(pack) => Err(Error::PrunedMeanwhile { pack: pack_file_name(pack) }),
+            None => Ok(()),
+        }
+    }
+}
