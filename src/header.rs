@@ -83,6 +83,8 @@ pub struct Header {
     pub repository: RepositoryId,
     /// How the file is protected.
     pub seal: Seal,
+    /// Of a plain pack, what tells it from one with the same chunks; else 0.
+    pub salt: u64,
 }
 
 impl Header {
@@ -108,6 +110,7 @@ impl Header {
         if let Seal::Sealed(key_box) = &self.seal {
             bytes[40..168].copy_from_slice(key_box);
         }
+        bytes[168..176].copy_from_slice(&self.salt.to_le_bytes());
         let checksum = id::checksum_128(&[&bytes[..176]]);
         bytes[176..192].copy_from_slice(&checksum);
         bytes
@@ -134,7 +137,9 @@ impl Header {
         let seal = decode_seal(bytes, magic)?;
         let is_pack = magic == Magic::Pack;
         let kind_fits = if is_pack { matches!(bytes[10], 1 | 2) } else { bytes[10] == 0 };
-        if !kind_fits || bytes[168..176].iter().any(|byte| *byte != 0) {
+        // Only a plain pack may be like another one but for its salt.
+        let is_salted = bytes[168..176].iter().any(|byte| *byte != 0);
+        if !kind_fits || is_salted && !(is_pack && seal == Seal::Plain) {
             return Err(Corruption::rule(
                 "HEAD-6",
                 "a reserved byte of the header is set, or its kind unknown",
@@ -150,6 +155,7 @@ impl Header {
             body_len: u64::from_le_bytes(array(&bytes[16..24])),
             repository: found,
             seal,
+            salt: u64::from_le_bytes(array(&bytes[168..176])),
         };
         if is_pack && (header.outer_len, header.body_len) != (0, 0) {
             return Err(Corruption::rule("HEAD-6", "a pack's header has lengths"));
@@ -212,7 +218,7 @@ pub fn encode_object(
 #[must_use]
 pub fn object_header(repository: RepositoryId, seal: Seal, outer: &[u8], body_len: usize) -> Header {
     let outer_len = u32::try_from(outer.len()).unwrap_or(u32::MAX);
-    Header { kind: 0, outer_len, body_len: body_len as u64, repository, seal }
+    Header { kind: 0, outer_len, body_len: body_len as u64, repository, seal, salt: 0 }
 }
 
 fn assemble(header: &[u8; HEADER_LEN], outer: &[u8], body: &[u8]) -> Vec<u8> {

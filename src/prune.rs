@@ -21,7 +21,7 @@ use crate::pack::{Compression, Frame, pack_file_name};
 use crate::repository::{Presence, Reader, Repository, Work, WriteOptions, Writer};
 use crate::session;
 
-use needed::{Needed, wanted};
+use needed::{Listed, Needed};
 use plan::{Part, Plan, Planner};
 
 /// What is packed anew before the packs that it came from are deleted: so much room is needed beside them at most.
@@ -150,7 +150,7 @@ impl Run<'_> {
     fn all(&mut self) -> Result<()> {
         // Sessions before packs: whose packs are listed is known.
         let spared = self.spared()?;
-        let snapshots = wanted(self.repository)?;
+        let Listed { wanted: snapshots, forgotten } = Listed::read(self.repository)?;
         let reader = self.reader()?;
         self.known = snapshots.iter().map(|(id, _)| *id).collect();
         self.done.snapshots = snapshots.len() as u64;
@@ -184,10 +184,7 @@ impl Run<'_> {
         }
         self.holding = plan.kept.iter().copied().chain(plan.repacked.iter().map(|(pack, _)| *pack)).collect();
         let dead: HashSet<PackId> = plan.dead.iter().copied().collect();
-        let forgotten = self.repository.forgotten()?;
-        let mut unwanted = self.repository.snapshot_ids()?;
-        unwanted.retain(|id| forgotten.contains(id) && !self.known.contains(id));
-        self.done.dead_packs = self.sweep(&dead, &unwanted, None)?;
+        self.done.dead_packs = self.sweep(&dead, &forgotten, None)?;
         self.repack(&reader, &plan)
     }
 
@@ -324,8 +321,8 @@ impl Run<'_> {
         presence.condemn(&list, unwanted)?;
         // From here on whoever publishes a snapshot sees the mark, or is seen.
         let mut doomed = packs.clone();
-        self.spare(&mut doomed)?;
-        self.delete_snapshots(unwanted)?;
+        let wanted_now = self.spare(&mut doomed, unwanted)?;
+        self.delete_snapshots(unwanted.iter().filter(|id| !wanted_now.contains(id)))?;
         let own;
         let writer = match writer {
             Some(writer) => writer,
@@ -354,13 +351,19 @@ impl Run<'_> {
         Ok(doomed.len() as u64)
     }
 
-    /// Takes out what is needed after all `[PRUNE-2]`: by running sessions, and by snapshots that were published or brought back meanwhile.
-    fn spare(&mut self, doomed: &mut HashSet<PackId>) -> Result<()> {
+    /// Takes out what is needed after all `[PRUNE-2]`: by running sessions, and by snapshots that were published or brought back since the
+    /// plan was made, each time all of them; also by forgotten ones that are not condemned, as whoever brings them back does not see that they
+    /// might be deleted. Returns the snapshots that are wanted now.
+    fn spare(&self, doomed: &mut HashSet<PackId>, condemned: &[SnapshotId]) -> Result<HashSet<SnapshotId>> {
         for pack in self.repository.sessions()?.iter().flat_map(|notice| &notice.body.packs) {
             doomed.remove(pack);
         }
-        let new: Vec<_> =
-            wanted(self.repository)?.into_iter().filter(|(id, _)| !self.known.contains(id)).collect();
+        let Listed { wanted: mut new, forgotten } = Listed::read(self.repository)?;
+        let wanted_now = new.iter().map(|(id, _)| *id).collect();
+        new.retain(|(id, _)| !self.known.contains(id));
+        for id in forgotten.iter().filter(|id| !self.known.contains(id) && !condemned.contains(id)) {
+            new.push((*id, self.repository.snapshot(id)?));
+        }
         // Marks and packs after that.
         let reader = self.reader()?;
         let own: HashSet<PackId> = doomed.iter().copied().collect();
@@ -372,9 +375,8 @@ impl Run<'_> {
             return Err(Error::PrunedMeanwhile { pack: pack_file_name(lost) });
         }
         if new.is_empty() {
-            return Ok(());
+            return Ok(wanted_now);
         }
-        self.known.extend(new.iter().map(|(id, _)| *id));
         let mut needed = Needed::new(self.repository, &self.options.scratch);
         for (_, snapshot) in &new {
             needed.add(&reader, snapshot, self.stop)?;
@@ -394,12 +396,12 @@ impl Run<'_> {
             }
             Ok(())
         })?;
-        Ok(())
+        Ok(wanted_now)
     }
 
-    /// Deletes the files of forgotten snapshots, but for those that were brought back meanwhile: what they need is about to go.
-    fn delete_snapshots(&mut self, unwanted: &[SnapshotId]) -> Result<()> {
-        for id in unwanted.iter().filter(|id| !self.known.contains(id)) {
+    /// Deletes the files of forgotten snapshots: what they need is about to go.
+    fn delete_snapshots<'s>(&mut self, unwanted: impl Iterator<Item = &'s SnapshotId>) -> Result<()> {
+        for id in unwanted {
             let name = format!("snapshots/{id}");
             match self.repository.backend().remove(&name) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -9,6 +9,7 @@ mod engine;
 mod forget;
 mod format;
 mod mirror;
+mod prune;
 mod restore;
 mod seal;
 mod source;

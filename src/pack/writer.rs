@@ -50,7 +50,8 @@ fn unsealed(corruption: Corruption) -> Error {
 }
 
 impl PackWriter {
-    /// Starts a pack in the file `temporary`, which counts as full at `full_len` bytes.
+    /// Starts a pack in the file `temporary`, which counts as full at `full_len` bytes. A salt tells a plain one from others with the same
+    /// chunks; a sealed one is like no other anyway.
     ///
     /// # Errors
     /// Any error of the medium; `Locked`.
@@ -59,9 +60,10 @@ impl PackWriter {
         temporary: &str,
         kind: PackKind,
         keys: &Keys,
-        full_len: u64,
+        (full_len, salt): (u64, u64),
     ) -> Result<Self> {
         let mut header = pack_header(kind, keys);
+        header.salt = if keys.is_sealed() { 0 } else { salt };
         let sealed_header = header.sealed_part(Magic::Pack);
         let seal = keys.new_file(BoxKey::Data, &sealed_header).map_err(unsealed)?;
         if let Some(seal) = &seal {
@@ -253,7 +255,7 @@ fn directory_len(frames: usize, chunks: usize) -> u64 {
 /// The header of a pack of this kind, without a key box yet.
 pub(super) fn pack_header(kind: PackKind, keys: &Keys) -> Header {
     let seal = if keys.is_sealed() { Seal::Sealed([0; KEY_BOX_LEN]) } else { Seal::Plain };
-    Header { kind: kind as u8, outer_len: 0, body_len: 0, repository: keys.repository(), seal }
+    Header { kind: kind as u8, outer_len: 0, body_len: 0, repository: keys.repository(), seal, salt: 0 }
 }
 
 fn encode_tail(directory_offset: u64, directory: &[u8], key_box: &[u8; KEY_BOX_LEN]) -> [u8; TAIL_LEN] {

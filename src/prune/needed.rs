@@ -16,16 +16,32 @@ use crate::snapshot::references::{of_node, of_snapshot};
 /// So many ids are held in memory, in a budget of the default size: 32 MiB of them.
 const IDS_AT_ONCE: usize = 1 << 20;
 
-/// The snapshots that are wanted.
-///
-/// # Errors
-/// Damage to a record, which may hold one or bring it back, or to a snapshot that is not forgotten; any error of the medium.
-pub(super) fn wanted(repository: &Repository) -> Result<Vec<(SnapshotId, Snapshot)>> {
-    repository.statements()?.into_iter().try_for_each(|(_, read)| read.map(|_| ()))?;
-    // Before the snapshots: one that is brought back after this is verified by who brings it back.
-    let forgotten = repository.forgotten()?;
-    let listed = repository.snapshots()?.into_iter().filter(|(id, _)| !forgotten.contains(id));
-    listed.map(|(id, read)| Ok((id, read?))).collect()
+/// The snapshots that are listed.
+pub(super) struct Listed {
+    /// Those that are wanted.
+    pub wanted: Vec<(SnapshotId, Snapshot)>,
+    /// Those that are forgotten.
+    pub forgotten: Vec<SnapshotId>,
+}
+
+impl Listed {
+    /// Reads records and then snapshots: one that is brought back after this is verified by who brings it back.
+    ///
+    /// # Errors
+    /// Damage to a record, which may hold one or bring it back, or to a snapshot that is not forgotten; any error of the medium.
+    pub(super) fn read(repository: &Repository) -> Result<Self> {
+        repository.statements()?.into_iter().try_for_each(|(_, read)| read.map(|_| ()))?;
+        let forgotten = repository.forgotten()?;
+        let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
+        for (id, read) in repository.snapshots()? {
+            if forgotten.contains(&id) {
+                unwanted.push(id);
+            } else {
+                wanted.push((id, read?));
+            }
+        }
+        Ok(Self { wanted, forgotten: unwanted })
+    }
 }
 
 /// The ids of all chunks that can be reached from snapshots.

@@ -39,7 +39,7 @@ use crate::index::{ChunkCache, Facts, Index, Problems};
 use crate::pack::{Compression, FrameBuilder, MAX_PACK_LEN, PackKind, ReadyFrame};
 use crate::repository::{Presence, Repository, decode_snapshot, object};
 use crate::seal::Keys;
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::snapshot::Snapshot;
 
 use compress::{Compressors, Spare};
@@ -133,6 +133,8 @@ struct Shared {
     said: Said,
     dry_run: bool,
     pack_len: u64,
+    /// Not 0 while packs are condemned: one that is written now must not be one of them.
+    salt: u64,
     index: RwLock<Index>,
     cache: RwLock<Option<ChunkCache>>,
     claims: Claims,
@@ -188,6 +190,8 @@ impl Writer {
         stop: &AtomicBool,
     ) -> Result<Self> {
         index.condemn(options.condemned.iter().copied());
+        let is_salted = !index.present().condemned.is_empty();
+        let salt = if is_salted { u64::from_le_bytes(session::random()) } else { 0 };
         let threads = compress::threads(repository, options.compression)?;
         let backend: Arc<dyn Backend> = if options.dry_run {
             Arc::new(dry::DryRun(repository.backend().clone()))
@@ -217,6 +221,7 @@ impl Writer {
             said,
             dry_run: options.dry_run,
             pack_len: options.pack_len.min(MAX_PACK_LEN),
+            salt,
             index: RwLock::new(index),
             cache: RwLock::new(cache),
             claims: Claims::default(),

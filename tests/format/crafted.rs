@@ -180,6 +180,7 @@ impl Pack {
             body_len: 0,
             repository: keys.repository(),
             seal: unboxed,
+            salt: 0,
         };
         let beside = header.sealed_part(Magic::Pack);
         let mut seal = keys.new_file(BoxKey::Data, &beside).unwrap();

@@ -28,7 +28,7 @@ const HERE: RepositoryId = RepositoryId::from_bytes([3; 16]);
 fn header(magic: Magic, change: impl FnOnce(&mut [u8; 192])) -> &'static str {
     let kind = u8::from(magic == Magic::Pack);
     let mut bytes =
-        Header { kind, outer_len: 0, body_len: 0, repository: HERE, seal: Seal::Plain }.encode(magic);
+        Header { kind, outer_len: 0, body_len: 0, repository: HERE, seal: Seal::Plain, salt: 0 }.encode(magic);
     change(&mut bytes);
     finish_header(&mut bytes);
     rule(&Header::decode(&bytes, magic, Some(HERE)).unwrap_err())
@@ -54,7 +54,7 @@ fn head_2_the_version_is_1() {
 
 #[test]
 fn head_3_no_byte_of_the_header_changes_without_its_checksum() {
-    let bytes = Header { kind: 0, outer_len: 1, body_len: 2, repository: HERE, seal: Seal::Plain }
+    let bytes = Header { kind: 0, outer_len: 1, body_len: 2, repository: HERE, seal: Seal::Plain, salt: 0 }
         .encode(Magic::Record);
     assert!(Header::decode(&bytes, Magic::Record, Some(HERE)).is_ok());
     for at in 8..192 {
@@ -100,13 +100,13 @@ fn head_5_a_file_is_sealed_exactly_if_the_repository_is_encrypted() {
     for magic in [Magic::Pack, Magic::Segment, Magic::Snapshot, Magic::Record] {
         let kind = u8::from(magic == Magic::Pack);
         for (seal, keys) in [(Seal::Plain, &sealed), (Seal::Sealed([7; 128]), &plain)] {
-            let header = Header { kind, outer_len: 0, body_len: 0, repository: HERE, seal };
+            let header = Header { kind, outer_len: 0, body_len: 0, repository: HERE, seal, salt: 0 };
             let header = Header::decode(&header.encode(magic), magic, Some(HERE)).unwrap();
             assert_eq!(rule(&header.fits(keys).unwrap_err()), "HEAD-5", "{magic:?} {seal:?}");
             assert_eq!(header.fits(if keys.is_sealed() { &plain } else { &sealed }), Ok(()));
         }
         // Only a key file is sealed with a passphrase.
-        let header = Header { kind, outer_len: 0, body_len: 0, repository: HERE, seal: Seal::Passphrase };
+        let header = Header { kind, outer_len: 0, body_len: 0, repository: HERE, seal: Seal::Passphrase, salt: 0 };
         assert!(header.fits(&plain).is_err() && header.fits(&sealed).is_err());
     }
 }

@@ -59,6 +59,7 @@ impl Crafted {
             body_len: body.len() as u64,
             repository: keys.repository(),
             seal: if keys.is_sealed() { Seal::Sealed([0; 128]) } else { Seal::Plain },
+            salt: 0,
         };
         let beside = head.sealed_part(Magic::Segment);
         let mut seal = keys.new_file(BoxKey::Index, &beside).unwrap();

@@ -41,7 +41,7 @@ impl Place {
     /// A pack of as many frames, of a chunk each.
     fn pack(&self, frames: u8) -> (PackId, Vec<u8>, Vec<ChunkId>) {
         let mut writer =
-            PackWriter::new(&*self.backend, "tmp/pack", PackKind::Data, &self.keys, FULL_LEN).unwrap();
+            PackWriter::new(&*self.backend, "tmp/pack", PackKind::Data, &self.keys, (FULL_LEN, 0)).unwrap();
         let mut compressor = Compressor::new(Compression::Off, self.keys.ids().clone()).unwrap();
         let mut ids = Vec::new();
         for number in 0..frames {
@@ -123,7 +123,7 @@ fn seal_4_frames_are_laid_into_a_pack_until_the_next_would_make_it_longer_than_a
     let place = Place::new();
     for full_len in [FULL_LEN, FULL_LEN + 64, FULL_LEN + 1000] {
         let mut writer =
-            PackWriter::new(&*place.backend, "tmp/pack", PackKind::Data, &place.keys, full_len).unwrap();
+            PackWriter::new(&*place.backend, "tmp/pack", PackKind::Data, &place.keys, (full_len, 0)).unwrap();
         let mut compressor = Compressor::new(Compression::Off, place.keys.ids().clone()).unwrap();
         let mut builder = FrameBuilder::default();
         let plain = noise(1, CHUNK_LEN);

@@ -62,7 +62,8 @@ impl Packer<'_> {
             pack
         } else {
             let temporary = shared.session.temporary();
-            open.insert(PackWriter::new(&*shared.backend, &temporary, kind, &shared.keys, shared.pack_len)?)
+            let how = (shared.pack_len, shared.salt);
+            open.insert(PackWriter::new(&*shared.backend, &temporary, kind, &shared.keys, how)?)
         };
         pack.add(frame)?;
         if pack.is_full() { self.close(kind) } else { Ok(()) }

@@ -1,0 +1,226 @@
+//! Writers, pruners and one who forgets and brings back, on one repository, in every order that a seed makes of it: `spec/concurrency.md`.
+
+use std::collections::HashSet;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use vault::backend::Backend;
+use vault::budget::{Budget, MIN_MEMORY};
+use vault::chunk::PutChunk;
+use vault::codec;
+use vault::error::{Error, Result};
+use vault::event::{Observer, Silent};
+use vault::forget::{self, Statement};
+use vault::id::{ChunkId, ChunkKind, SnapshotId};
+use vault::pack::Compression;
+use vault::prune::{Limit, PruneOptions, prune};
+use vault::repository::{Repository, Scope, WriteOptions};
+use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, State, Time, TreeNode};
+
+use super::world::{self, Broken, Random, World};
+use crate::support::repository;
+
+/// Different contents that files have.
+const CONTENTS: usize = 12;
+const SNAPSHOTS_EACH: usize = 3;
+const PRUNES_EACH: usize = 3;
+
+fn entry(name: &str, kind: Kind) -> Entry {
+    Entry { name: name.as_bytes().into(), kind, meta: Meta::default(), fields: Vec::new() }
+}
+
+fn snapshot(root: ChunkId, number: usize) -> Snapshot {
+    let start = Time { secs: 1_700_000_000 + i64::try_from(number).unwrap(), nanos: 0 };
+    Snapshot {
+        state: State::Complete,
+        root: entry("", Kind::Directory(root)),
+        notes: None,
+        sources: Vec::new(),
+        label: String::new(),
+        tags: Vec::new(),
+        description: String::new(),
+        host: "host".to_owned(),
+        host_id: [0; 16],
+        user: String::new(),
+        program: String::new(),
+        start,
+        end: start,
+        utc_offset_secs: 0,
+        predecessor: None,
+        made_from: Vec::new(),
+        counters: Vec::new(),
+        fields: Vec::new(),
+    }
+}
+
+fn open(backend: &Arc<dyn Backend>) -> Result<Repository> {
+    let budget = Budget::new(MIN_MEMORY, NonZero::new(1)).unwrap();
+    Ok(world::open(backend)?.with_budget(budget))
+}
+
+/// Stores some of the contents in a snapshot, as a backup does: as often as it takes.
+fn save(
+    world: &World,
+    repository: &Repository,
+    contents: &[usize],
+    number: usize,
+) -> Result<SnapshotId> {
+    for _ in 1.. {
+        let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent)))?;
+        let mut chunks = HashSet::new();
+        let mut entries = Vec::new();
+        for content in contents {
+            let plain = format!("content {content} ").repeat(100);
+            let id = writer.put(ChunkKind::Data, plain.as_bytes())?;
+            chunks.insert(id);
+            let size = plain.len() as u64;
+            let piece = Piece::Data(id, u32::try_from(plain.len()).unwrap());
+            entries.push(entry(&format!("{content:02}"), Kind::File(size, Content::Pieces(vec![piece]))));
+        }
+        let root = writer.put(ChunkKind::Tree, &codec::encode(&TreeNode::Leaf(entries)))?;
+        chunks.insert(root);
+        world.root(root, chunks);
+        writer.finish()?;
+        match repository.publish_snapshot(&writer, &snapshot(root, number)) {
+            Err(Error::PrunedMeanwhile { .. }) => {}
+            other => return other,
+        }
+    }
+    unreachable!()
+}
+
+fn write(world: &World, backend: &Arc<dyn Backend>, random: &mut Random, number: usize) -> Result<()> {
+    let repository = open(backend)?;
+    for snapshot in 0..SNAPSHOTS_EACH {
+        let mut contents: Vec<usize> = (0..CONTENTS).filter(|_| random.below(3) == 0).collect();
+        contents.push(CONTENTS + number * SNAPSHOTS_EACH + snapshot);
+        let id = save(world, &repository, &contents, number * SNAPSHOTS_EACH + snapshot)?;
+        world.acknowledge(id);
+    }
+    Ok(())
+}
+
+fn options() -> PruneOptions {
+    PruneOptions {
+        dry_run: false,
+        max_unused: Limit::Bytes(0),
+        max_repack: None,
+        force: true,
+        scratch: std::env::temp_dir(),
+        compression: Compression::default(),
+        pack_len: 1 << 20,
+    }
+}
+
+fn clean(backend: &Arc<dyn Backend>) -> Result<()> {
+    let observer: Arc<dyn Observer> = Arc::new(Silent);
+    prune(&open(backend)?, &options(), &observer, &AtomicBool::new(false)).map(|_| ())
+}
+
+fn change_mind(world: &World, backend: &Arc<dyn Backend>, random: &mut Random) -> Result<()> {
+    let repository = open(backend)?;
+    let statement = Statement { scope: Scope::AllCopies, host: String::new(), reason: String::new() };
+    for _ in 0..4 {
+        // Something to do meanwhile.
+        repository.snapshot_ids()?;
+        let Some(id) = world.pick(random) else { continue };
+        world.forget(id);
+        forget::forget(&repository, &[id], &statement)?;
+        if random.below(3) == 0 && forget::unforget(&repository, &[id], &statement).is_ok() {
+            world.bring_back(id);
+        }
+    }
+    Ok(())
+}
+
+/// What became of a seed.
+struct Outcome {
+    violations: Vec<String>,
+    steps: u64,
+}
+
+fn simulate(seed: u64, broken: Option<Broken>) -> Outcome {
+    let mut random = Random::new(seed);
+    let world = World::new();
+    let free = world.free();
+    repository::init(&*free).unwrap();
+    let (writers, pruners) = (1 + random.below(3), 1 + random.below(2));
+    let kills = random.below(3);
+    std::thread::scope(|scope| {
+        for number in 0..writers + pruners + 1 {
+            let is_pruner = (writers..writers + pruners).contains(&number);
+            let (actor, backend) = world.actor(is_pruner, broken);
+            let (world, mut random) = (&world, Random::new(seed * 100 + number as u64));
+            scope.spawn(move || {
+                // Errors are those of who was killed, or who found another at work.
+                let _ = if number < writers {
+                    write(world, &backend, &mut random, number)
+                } else if is_pruner {
+                    (0..PRUNES_EACH).try_for_each(|_| match clean(&backend) {
+                        Err(Error::Repository { source, .. }) if source.kind() == std::io::ErrorKind::Other => {
+                            Err(Error::Stopped)
+                        }
+                        _ => Ok(()),
+                    })
+                } else {
+                    change_mind(world, &backend, &mut random)
+                };
+                world.done(actor);
+            });
+        }
+        world.run(&mut random, kills);
+    });
+    let mut violations = world.violations();
+    if !violations.is_empty() && std::env::var_os("VAULT_TRACE").is_some() {
+        world.trace().iter().for_each(|line| println!("{line}"));
+    }
+    if broken.is_none() && violations.is_empty() {
+        // The machines of those who were killed are gone for good.
+        let repository = open(&free).unwrap();
+        for name in world.names("sessions").into_iter().chain(world.names("marks")) {
+            let _ = repository.declare_ended(&name);
+        }
+        clean(&free).unwrap();
+        let (held, needed) = world.held_and_needed(&repository.forgotten().unwrap());
+        if held != needed {
+            violations.push(format!("{} chunks are held and {} needed after a last prune", held.len(), needed.len()));
+        }
+    }
+    Outcome { violations, steps: world.steps() }
+}
+
+#[test]
+fn no_order_of_steps_loses_what_was_promised() {
+    let seeds = if std::env::var_os("VAULT_NIGHTLY").is_some() { 100_000 } else { 2_000 };
+    let mut steps = 0;
+    let first = std::env::var("VAULT_SEED").map_or(1, |seed| seed.parse().unwrap());
+    for seed in first..=seeds {
+        let outcome = simulate(seed, None);
+        assert_eq!(outcome.violations, [""; 0], "seed {seed}");
+        steps += outcome.steps;
+    }
+    println!("{seeds} seeds, {steps} steps, no violation");
+    assert!(steps > seeds * 100);
+}
+
+#[test]
+fn each_rule_that_is_not_kept_loses_something() {
+    use Broken::{
+        NoMarks, PrunerListsSnapshotsOnce, PrunerReadsNoMarks, PrunerReadsSessionsOnce, WriterListsPacksOnce,
+        WriterReadsNoMarks,
+    };
+    for broken in [
+        WriterReadsNoMarks,
+        WriterListsPacksOnce,
+        NoMarks,
+        PrunerListsSnapshotsOnce,
+        PrunerReadsSessionsOnce,
+        PrunerReadsNoMarks,
+    ] {
+        let seeds = 1..=3_000;
+        let found = seeds.clone().find(|seed| !simulate(*seed, Some(broken)).violations.is_empty());
+        println!("{broken:?}: seed {found:?}");
+        assert!(found.is_some(), "{broken:?} went unnoticed in {seeds:?}");
+    }
+}

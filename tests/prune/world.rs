@@ -1,0 +1,483 @@
+//! A repository in memory that several actors use at a time, one operation after the other in an order that a seed decides; any of them may be
+//! killed or sleep between two operations. After each one it is verified that what was promised is there.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use vault::backend::{Backend, Listed, NewFile, StoredFile};
+use vault::id::{ChunkId, PackId, SnapshotId};
+use vault::pack::PackFile;
+use vault::repository::Repository;
+use vault::snapshot::Snapshot;
+
+use crate::support::repository;
+
+/// A rule of the protocol that an actor does not keep, in a run that shows what the rule is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// Who writes does not read marks again before the snapshot is published.
+    WriterReadsNoMarks,
+    /// Who writes does not list packs again before the snapshot is published.
+    WriterListsPacksOnce,
+    /// Who prunes publishes no marks.
+    NoMarks,
+    /// Who prunes does not list snapshots again after the mark.
+    PrunerListsSnapshotsOnce,
+    /// Who prunes does not read again, after the mark, what running sessions rely on.
+    PrunerReadsSessionsOnce,
+    /// Who prunes heeds nobody else's marks.
+    PrunerReadsNoMarks,
+}
+
+/// Numbers from a seed.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % end.max(1)
+    }
+}
+
+#[derive(Default, Clone)]
+struct Actor {
+    /// How many of its threads wait to do an operation.
+    waiting: usize,
+    is_done: bool,
+    is_dead: bool,
+    /// It is not chosen before that step.
+    asleep_until: u64,
+}
+
+#[derive(Default)]
+struct State {
+    files: BTreeMap<String, (Arc<Vec<u8>>, i64)>,
+    actors: Vec<Actor>,
+    granted: Option<usize>,
+    steps: u64,
+    /// The chunks of each pack.
+    packs: HashMap<PackId, HashSet<ChunkId>>,
+    /// The chunks below each root, said before it is stored.
+    roots: HashMap<ChunkId, HashSet<ChunkId>>,
+    /// The roots of snapshots that are listed.
+    listed: HashMap<SnapshotId, ChunkId>,
+    /// Snapshots that somebody was told of.
+    acknowledged: HashSet<SnapshotId>,
+    /// Those that somebody has begun to forget.
+    forgotten: HashSet<SnapshotId>,
+    violations: Vec<String>,
+    /// What was done, the last operations only.
+    trace: VecDeque<String>,
+}
+
+/// All of it.
+pub struct World {
+    state: Mutex<State>,
+    turn: Condvar,
+}
+
+impl World {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), turn: Condvar::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// The medium as one that takes no turns sees it.
+    pub fn free(self: &Arc<Self>) -> Arc<dyn Backend> {
+        Arc::new(View { world: self.clone(), actor: None, broken: None, is_pruner: false, seen: Mutex::default() })
+    }
+
+    /// The medium as a further actor sees it.
+    pub fn actor(self: &Arc<Self>, is_pruner: bool, broken: Option<Broken>) -> (usize, Arc<dyn Backend>) {
+        let mut state = self.lock();
+        state.actors.push(Actor::default());
+        let actor = state.actors.len() - 1;
+        let view = View { world: self.clone(), actor: Some(actor), broken, is_pruner, seen: Mutex::default() };
+        (actor, Arc::new(view))
+    }
+
+    pub fn done(&self, actor: usize) {
+        self.lock().actors[actor].is_done = true;
+        self.turn.notify_all();
+    }
+
+    pub fn root(&self, root: ChunkId, chunks: HashSet<ChunkId>) {
+        self.lock().roots.insert(root, chunks);
+    }
+
+    pub fn acknowledge(&self, id: SnapshotId) {
+        let mut state = self.lock();
+        state.acknowledged.insert(id);
+        state.verify();
+    }
+
+    /// A snapshot that was acknowledged and that nobody has begun to forget.
+    pub fn pick(&self, random: &mut Random) -> Option<SnapshotId> {
+        let state = self.lock();
+        let mut ids: Vec<_> = state.acknowledged.difference(&state.forgotten).copied().collect();
+        ids.sort_unstable();
+        if ids.is_empty() { None } else { Some(ids[random.below(ids.len())]) }
+    }
+
+    pub fn forget(&self, id: SnapshotId) {
+        self.lock().forgotten.insert(id);
+    }
+
+    pub fn bring_back(&self, id: SnapshotId) {
+        let mut state = self.lock();
+        state.forgotten.remove(&id);
+        state.verify();
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    /// The last operations.
+    pub fn trace(&self) -> Vec<String> {
+        self.lock().trace.iter().cloned().collect()
+    }
+
+    pub fn steps(&self) -> u64 {
+        self.lock().steps
+    }
+
+    /// What the packs hold, and what the snapshots need that are not forgotten.
+    pub fn held_and_needed(&self, forgotten: &HashSet<SnapshotId>) -> (HashSet<ChunkId>, HashSet<ChunkId>) {
+        let state = self.lock();
+        let wanted = state.listed.iter().filter(|(id, _)| !forgotten.contains(id));
+        let needed = wanted.flat_map(|(_, root)| state.roots[root].iter().copied()).collect();
+        (state.packs.values().flatten().copied().collect(), needed)
+    }
+
+    /// The names in a folder.
+    pub fn names(&self, folder: &str) -> Vec<String> {
+        let state = self.lock();
+        let prefix = format!("{folder}/");
+        state.files.keys().filter_map(|name| Some(name.strip_prefix(&prefix)?.to_owned())).collect()
+    }
+
+    /// Lets the actors work until all are done: who is next, who sleeps and who is killed is random.
+    pub fn run(&self, random: &mut Random, kills: usize) {
+        let mut kills_left = kills;
+        loop {
+            let mut state = self.lock();
+            while state.granted.is_some() || state.actors.iter().any(|actor| !actor.is_done && actor.waiting == 0) {
+                state = self.turn.wait(state).unwrap();
+            }
+            let alive: Vec<usize> =
+                (0..state.actors.len()).filter(|actor| !state.actors[*actor].is_done).collect();
+            if alive.is_empty() {
+                return;
+            }
+            state.steps += 1;
+            let now = state.steps;
+            let awake: Vec<usize> =
+                alive.iter().copied().filter(|actor| state.actors[*actor].asleep_until <= now).collect();
+            let chosen = if awake.is_empty() { alive[random.below(alive.len())] } else { awake[random.below(awake.len())] };
+            match random.below(400) {
+                0 if kills_left > 0 => {
+                    kills_left -= 1;
+                    state.actors[chosen].is_dead = true;
+                }
+                1..=8 => {
+                    state.actors[chosen].asleep_until = now + random.below(400) as u64;
+                    continue;
+                }
+                _ => {}
+            }
+            state.granted = Some(chosen);
+            drop(state);
+            self.turn.notify_all();
+        }
+    }
+}
+
+impl State {
+    /// What was promised is there.
+    fn verify(&mut self) {
+        let held: HashSet<ChunkId> = self.packs.values().flatten().copied().collect();
+        let mut found = Vec::new();
+        for (id, root) in self.listed.iter().filter(|(id, _)| !self.forgotten.contains(id)) {
+            if !self.roots[root].is_subset(&held) {
+                let what = if self.acknowledged.contains(id) { "acknowledged" } else { "listed" };
+                let lost: Vec<String> = self.roots[root].difference(&held).map(ChunkId::to_string).collect();
+                found.push(format!("step {}: the {what} snapshot {id} lacks {lost:?}", self.steps));
+            }
+        }
+        for id in self.acknowledged.difference(&self.forgotten).filter(|id| !self.listed.contains_key(id)) {
+            found.push(format!("step {}: the acknowledged snapshot {id} is gone", self.steps));
+        }
+        self.violations.extend(found);
+    }
+}
+
+/// The medium as one actor sees it.
+struct View {
+    world: Arc<World>,
+    actor: Option<usize>,
+    broken: Option<Broken>,
+    is_pruner: bool,
+    /// The first listing of folders, for who does not list again.
+    seen: Mutex<HashMap<String, Vec<Listed>>>,
+}
+
+impl View {
+    /// Waits for its turn.
+    fn turn(&self, what: &str, name: &str) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.world.lock();
+        let Some(actor) = self.actor else { return Ok(state) };
+        let killed = || io::Error::other("killed");
+        if state.actors[actor].is_dead {
+            return Err(killed());
+        }
+        state.actors[actor].waiting += 1;
+        self.world.turn.notify_all();
+        while state.granted != Some(actor) {
+            state = self.world.turn.wait(state).unwrap();
+        }
+        state.granted = None;
+        state.actors[actor].waiting -= 1;
+        self.world.turn.notify_all();
+        if state.actors[actor].is_dead {
+            return Err(killed());
+        }
+        if state.trace.len() > 2_000 {
+            state.trace.pop_front();
+        }
+        let line = format!("{}: {actor} {what} {name}", state.steps);
+        state.trace.push_back(line);
+        Ok(state)
+    }
+
+    /// Whether this actor does not list a folder again though it should.
+    fn lists_once(&self, folder: &str) -> bool {
+        match self.broken {
+            Some(Broken::WriterListsPacksOnce) => !self.is_pruner && folder.starts_with("packs"),
+            Some(Broken::PrunerListsSnapshotsOnce) => self.is_pruner && folder == "snapshots",
+            Some(Broken::PrunerReadsSessionsOnce) => self.is_pruner && folder == "sessions",
+            _ => false,
+        }
+    }
+
+    fn is_blind(&self, folder: &str) -> bool {
+        folder == "marks"
+            && match self.broken {
+                Some(Broken::WriterReadsNoMarks) => !self.is_pruner,
+                Some(Broken::PrunerReadsNoMarks) => self.is_pruner,
+                _ => false,
+            }
+    }
+}
+
+impl Backend for View {
+    fn place(&self) -> &Path {
+        Path::new("memory")
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<Listed>> {
+        let state = self.turn("list", folder)?;
+        if self.is_blind(folder) {
+            return Ok(Vec::new());
+        }
+        if self.lists_once(folder) && let Some(seen) = self.seen.lock().unwrap().get(folder) {
+            return Ok(seen.clone());
+        }
+        let prefix = format!("{folder}/");
+        let mut listed: BTreeMap<String, Listed> = BTreeMap::new();
+        for (name, (bytes, modified)) in &state.files {
+            let Some(rest) = name.strip_prefix(&prefix) else { continue };
+            let (name, is_file) = rest.split_once('/').map_or((rest, true), |(folder, _)| (folder, false));
+            let len = if is_file { bytes.len() as u64 } else { 0 };
+            let entry = Listed { name: name.to_owned(), len, is_file, modified: *modified };
+            listed.insert(name.to_owned(), entry);
+        }
+        let listed: Vec<Listed> = listed.into_values().collect();
+        self.seen.lock().unwrap().insert(folder.to_owned(), listed.clone());
+        Ok(listed)
+    }
+
+    fn open(&self, file: &str) -> io::Result<Box<dyn StoredFile>> {
+        let state = self.turn("open", file)?;
+        let (bytes, _) = state.files.get(file).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(Stored(bytes.clone())))
+    }
+
+    fn create(&self, _: &str) -> io::Result<Box<dyn NewFile>> {
+        Ok(Box::new(New {
+            world: self.world.clone(),
+            actor: self.actor,
+            drops: self.broken == Some(Broken::NoMarks),
+            bytes: Vec::new(),
+        }))
+    }
+
+    fn make_folder(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_folder(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, file: &str) -> io::Result<()> {
+        let mut state = self.turn("remove", file)?;
+        if state.files.remove(file).is_none() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let name = file.rsplit('/').next().unwrap();
+        if file.starts_with("packs/") {
+            state.packs.remove(&PackId::from_hex(name).unwrap());
+        } else if file.starts_with("snapshots/") {
+            state.listed.remove(&SnapshotId::from_hex(name).unwrap());
+        }
+        state.verify();
+        Ok(())
+    }
+
+    fn sync(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct New {
+    world: Arc<World>,
+    actor: Option<usize>,
+    drops: bool,
+    bytes: Vec<u8>,
+}
+
+impl Write for New {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl NewFile for New {
+    fn publish(self: Box<Self>, name: &str) -> io::Result<()> {
+        if self.drops && name.starts_with("marks/") {
+            return Ok(());
+        }
+        let bytes = Arc::new(self.bytes);
+        let id = name.rsplit('/').next().unwrap();
+        // What is in it is found out by who takes no turn.
+        let chunks = PackId::from_hex(id).filter(|_| name.starts_with("packs/")).map(|pack| {
+            let single: Arc<dyn Backend> = Arc::new(Single(name.to_owned(), bytes.clone()));
+            let keys = self.world.keys();
+            let file = PackFile::open(&*single, pack, &keys).unwrap();
+            (pack, file.directory().unwrap().chunks.iter().map(|(id, ..)| *id).collect::<HashSet<_>>())
+        });
+        let view = View {
+            world: self.world.clone(),
+            actor: self.actor,
+            broken: None,
+            is_pruner: false,
+            seen: Mutex::default(),
+        };
+        let root = name.starts_with("snapshots/").then(|| self.world.root_of(&bytes));
+        let mut state = view.turn("publish", name)?;
+        let now = i64::try_from(state.steps / 50).unwrap();
+        state.files.insert(name.to_owned(), (bytes, now));
+        if let Some((pack, chunks)) = chunks {
+            let of: Vec<String> = chunks.iter().map(|id| id.to_string()[..6].to_owned()).collect();
+            state.trace.push_back(format!("        {pack} holds {of:?}"));
+            state.packs.insert(pack, chunks);
+        }
+        if let Some(root) = root {
+            state.listed.insert(SnapshotId::from_hex(id).unwrap(), root);
+            state.verify();
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    fn keys(self: &Arc<Self>) -> vault::seal::Keys {
+        repository::open(self.free()).unwrap().keys().clone()
+    }
+
+    fn root_of(self: &Arc<Self>, bytes: &[u8]) -> ChunkId {
+        let keys = self.keys();
+        let (_, body) = vault::header::open_object(bytes, vault::header::Magic::Snapshot, &keys).unwrap();
+        let snapshot: Snapshot = vault::codec::decode(&body).unwrap();
+        snapshot.root.kind.directory().unwrap()
+    }
+}
+
+/// A medium with one file.
+struct Single(String, Arc<Vec<u8>>);
+
+impl Backend for Single {
+    fn place(&self) -> &Path {
+        Path::new("memory")
+    }
+
+    fn list(&self, _: &str) -> io::Result<Vec<Listed>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn open(&self, file: &str) -> io::Result<Box<dyn StoredFile>> {
+        if file == self.0 { Ok(Box::new(Stored(self.1.clone()))) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    fn create(&self, _: &str) -> io::Result<Box<dyn NewFile>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn make_folder(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync_folder(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+struct Stored(Arc<Vec<u8>>);
+
+impl StoredFile for Stored {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap();
+        let bytes = self.0.get(start..start.saturating_add(buffer.len()));
+        buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn drop_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Opens the repository as an actor does, one operation after the other.
+pub fn open(backend: &Arc<dyn Backend>) -> vault::error::Result<Repository> {
+    repository::open(backend.clone())
+}
