@@ -145,7 +145,8 @@ def header(data, magic, repository, sealed):  # its fields; `sealed`: whether it
     need(got == magic, "HEAD-1", "it is another kind of file")
     need(version == 1, "HEAD-2", f"its version is {version}")
     is_pack = magic == b"VLTPACK1"
-    need(zero == bytes(8) and kind in ((1, 2) if is_pack else (0,)), "HEAD-6", "its header is not possible")
+    salted = is_pack and not seal  # a plain pack may have a salt
+    need((zero == bytes(8) or salted) and kind in ((1, 2) if is_pack else (0,)), "HEAD-6", "its header is not possible")
     need(not (is_pack and body_len or outer_len and magic in (b"VLTPACK1", b"VLTINDEX")), "HEAD-6", "it has lengths")
     need(repository in (None, id), "HEAD-4", f"it belongs to the repository {id.hex()}")
     need(seal < 2 and seal == sealed, "HEAD-5", "it is sealed and should not be" if seal else "it is not sealed")

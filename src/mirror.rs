@@ -30,10 +30,10 @@ use std::sync::atomic::AtomicBool;
 use crate::backend::{Backend, WEAK_FOLDER_SYNC, read_whole};
 use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
-use crate::id::{CopyId, SnapshotId};
+use crate::id::{CopyId, PackId, SnapshotId};
 use crate::rate::RateLimit;
 use crate::repository::{
-    CopyInfo, Repository, clean_up, is_whole_config, make_folders, refuse_inside_another,
+    CopyInfo, Presence, Repository, Work, clean_up, is_whole_config, make_folders, refuse_inside_another,
 };
 use crate::session::Session;
 use crate::snapshot::Time;
@@ -45,6 +45,8 @@ use place::Found;
 
 /// The longest `config` that is compared; a longer one differs.
 const MAX_CONFIG_LEN: u64 = 17 << 20;
+/// So often a refresh is tried while somebody prunes one of the two.
+const TRIES: usize = 5;
 
 /// How to mirror.
 #[derive(Debug, Clone, Default)]
@@ -121,7 +123,28 @@ pub struct MirrorSummary {
 /// - `MediumMissing`, `OtherRepository`, `NotEmpty`, `Nested`: it is not the place for this mirror; nothing was written.
 /// - `Path` of a file on the mirror: the medium is full, failed, or gave back other bytes than were written. Repeat it to go on.
 /// - `UnknownFeature`, `UnknownRecord`; `Interrupted`; any error of the repository but damage to single files.
+/// - `PrunedMeanwhile`: somebody prunes one of the two again and again.
 pub fn mirror(
+    repository: &Repository,
+    destination: &Arc<dyn Backend>,
+    options: &MirrorOptions,
+    observer: &dyn Observer,
+    stop: &AtomicBool,
+) -> Result<MirrorSummary> {
+    for _ in 1..TRIES {
+        match refresh(repository, destination, options, observer, stop) {
+            // What is listed now is another thing.
+            Err(error @ Error::PrunedMeanwhile { .. }) => {
+                observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
+            }
+            other => return other,
+        }
+    }
+    refresh(repository, destination, options, observer, stop)
+}
+
+/// Brings the mirror up to the repository as it is listed now.
+fn refresh(
     repository: &Repository,
     destination: &Arc<dyn Backend>,
     options: &MirrorOptions,
@@ -209,6 +232,8 @@ fn is_still(destination: &dyn Backend, repository: &Repository, copy: &CopyInfo)
 struct Refresh<'a> {
     repository: &'a Repository,
     mirror: Repository,
+    /// What others see of this run on the mirror.
+    presence: Presence,
     copier: &'a Copier<'a>,
     options: &'a MirrorOptions,
     here: Listing,
@@ -239,6 +264,7 @@ impl<'a> Refresh<'a> {
         let mut mirror = Repository::open(destination.clone())?;
         mirror.unlock_like(repository)?;
         clean_up(copier.to)?;
+        let presence = Presence::announce(&mirror, Work::Writing)?;
         // A record says that they are damaged there: a listing is not enough.
         let doubted = mirror.damaged_packs()?.into_iter();
         let doubted = doubted.map(|pack| FileId { folder: Folder::Packs, hash: *pack.as_bytes() }).collect();
@@ -260,7 +286,8 @@ impl<'a> Refresh<'a> {
             last_refreshed: memory.map(|memory| memory.refreshed),
         };
         let mended = summary.replaced.clone();
-        let mut refresh = Self { repository, mirror, copier, options, here, there, doubted, memory, summary };
+        let mut refresh =
+            Self { repository, mirror, presence, copier, options, here, there, doubted, memory, summary };
         for name in &mended {
             refresh.mended(name);
         }
@@ -306,7 +333,11 @@ impl<'a> Refresh<'a> {
         let (items, bytes) = todo.fold((0, 0), |(items, bytes), (_, len)| (items + 1, bytes + len));
         self.copier.observer.event(&Event::Phase("copying"));
         self.copier.observer.event(&Event::Planned { items, bytes });
+        let mut relied = None;
         for (file, len) in &here.files {
+            if file.folder == Folder::Snapshots && relied.is_none() {
+                relied = Some(self.rely(&here)?);
+            }
             let listed = self.there.files.get(file).copied();
             if listed == Some(*len) && (!self.is_to_be_verified(file) || self.copier.is_whole(file)?) {
                 self.summary.files_present += 1;
@@ -314,8 +345,24 @@ impl<'a> Refresh<'a> {
                 self.copy_one(file, listed.is_some())?;
             }
         }
+        // Somebody has declared this run ended, so that nobody heeds it any more.
+        if let Some(packs) = relied.filter(|_| !self.presence.is_heard().unwrap_or(false)) {
+            self.mirror.check_reliance(&packs)?;
+        }
         self.here = here;
         Ok(())
+    }
+
+    /// Says, before a snapshot is copied, which packs on the mirror it may need, and looks whether they are there and stay.
+    fn rely(&mut self, here: &Listing) -> Result<Vec<PackId>> {
+        let copied = here
+            .files
+            .keys()
+            .filter(|file| file.folder == Folder::Packs && self.there.files.contains_key(*file));
+        let packs: Vec<PackId> = copied.map(|file| PackId::from_bytes(file.hash)).collect();
+        self.presence.rely(&packs)?;
+        self.mirror.check_reliance(&packs)?;
+        Ok(packs)
     }
 
     fn is_to_be_verified(&self, file: &FileId) -> bool {
@@ -341,6 +388,13 @@ impl<'a> Refresh<'a> {
             }
             // Small segments are merged and deleted at any time; the packs have all that is in them.
             Err(error) if file.folder == Folder::Index && crate::index::is_vanished(&error) => Ok(()),
+            // Pruned: what is needed of a pack lies in others now, that were not listed.
+            Err(error)
+                if matches!(file.folder, Folder::Packs | Folder::Snapshots)
+                    && crate::index::is_vanished(&error) =>
+            {
+                Err(Error::PrunedMeanwhile { pack: name })
+            }
             Err(error) if error.is_damage() => {
                 let whole_on_other_side = is_there && self.copier.is_whole(file)?;
                 let path = self.copier.from.place().join(&name);

@@ -31,7 +31,10 @@ impl Repository {
     }
 
     /// Whether these packs are here and not condemned: marks are listed first, then packs.
-    fn check_reliance(&self, used: &[PackId]) -> Result<()> {
+    ///
+    /// # Errors
+    /// `PrunedMeanwhile`; any error of the medium.
+    pub(crate) fn check_reliance(&self, used: &[PackId]) -> Result<()> {
         let present = self.present_packs()?;
         let is_lost = |pack: &&PackId| !present.packs.contains_key(pack) || present.condemned.contains(pack);
         match used.iter().find(is_lost) {

@@ -27,8 +27,8 @@ const HERE: RepositoryId = RepositoryId::from_bytes([3; 16]);
 /// The rule that the header of a snapshot breaks after a change to it.
 fn header(magic: Magic, change: impl FnOnce(&mut [u8; 192])) -> &'static str {
     let kind = u8::from(magic == Magic::Pack);
-    let mut bytes =
-        Header { kind, outer_len: 0, body_len: 0, repository: HERE, seal: Seal::Plain, salt: 0 }.encode(magic);
+    let mut bytes = Header { kind, outer_len: 0, body_len: 0, repository: HERE, seal: Seal::Plain, salt: 0 }
+        .encode(magic);
     change(&mut bytes);
     finish_header(&mut bytes);
     rule(&Header::decode(&bytes, magic, Some(HERE)).unwrap_err())
@@ -106,7 +106,8 @@ fn head_5_a_file_is_sealed_exactly_if_the_repository_is_encrypted() {
             assert_eq!(header.fits(if keys.is_sealed() { &plain } else { &sealed }), Ok(()));
         }
         // Only a key file is sealed with a passphrase.
-        let header = Header { kind, outer_len: 0, body_len: 0, repository: HERE, seal: Seal::Passphrase, salt: 0 };
+        let header =
+            Header { kind, outer_len: 0, body_len: 0, repository: HERE, seal: Seal::Passphrase, salt: 0 };
         assert!(header.fits(&plain).is_err() && header.fits(&sealed).is_err());
     }
 }

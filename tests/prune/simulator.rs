@@ -60,12 +60,7 @@ fn open(backend: &Arc<dyn Backend>) -> Result<Repository> {
 }
 
 /// Stores some of the contents in a snapshot, as a backup does: as often as it takes.
-fn save(
-    world: &World,
-    repository: &Repository,
-    contents: &[usize],
-    number: usize,
-) -> Result<SnapshotId> {
+fn save(world: &World, repository: &Repository, contents: &[usize], number: usize) -> Result<SnapshotId> {
     for _ in 1.. {
         let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent)))?;
         let mut chunks = HashSet::new();
@@ -158,7 +153,9 @@ fn simulate(seed: u64, broken: Option<Broken>) -> Outcome {
                     write(world, &backend, &mut random, number)
                 } else if is_pruner {
                     (0..PRUNES_EACH).try_for_each(|_| match clean(&backend) {
-                        Err(Error::Repository { source, .. }) if source.kind() == std::io::ErrorKind::Other => {
+                        Err(Error::Repository { source, .. })
+                            if source.kind() == std::io::ErrorKind::Other =>
+                        {
                             Err(Error::Stopped)
                         }
                         _ => Ok(()),
@@ -184,7 +181,11 @@ fn simulate(seed: u64, broken: Option<Broken>) -> Outcome {
         clean(&free).unwrap();
         let (held, needed) = world.held_and_needed(&repository.forgotten().unwrap());
         if held != needed {
-            violations.push(format!("{} chunks are held and {} needed after a last prune", held.len(), needed.len()));
+            violations.push(format!(
+                "{} chunks are held and {} needed after a last prune",
+                held.len(),
+                needed.len()
+            ));
         }
     }
     Outcome { violations, steps: world.steps() }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use vault::backend::{Backend, Listed, NewFile, StoredFile};
@@ -30,6 +31,9 @@ pub enum Broken {
     /// Who prunes heeds nobody else's marks.
     PrunerReadsNoMarks,
 }
+
+/// A run takes a thousand.
+const MOST_STEPS: u64 = 100_000;
 
 /// Numbers from a seed.
 pub struct Random(u64);
@@ -96,7 +100,7 @@ impl World {
 
     /// The medium as one that takes no turns sees it.
     pub fn free(self: &Arc<Self>) -> Arc<dyn Backend> {
-        Arc::new(View { world: self.clone(), actor: None, broken: None, is_pruner: false, seen: Mutex::default() })
+        Arc::new(self.view(None, false, None))
     }
 
     /// The medium as a further actor sees it.
@@ -104,8 +108,11 @@ impl World {
         let mut state = self.lock();
         state.actors.push(Actor::default());
         let actor = state.actors.len() - 1;
-        let view = View { world: self.clone(), actor: Some(actor), broken, is_pruner, seen: Mutex::default() };
-        (actor, Arc::new(view))
+        (actor, Arc::new(self.view(Some(actor), is_pruner, broken)))
+    }
+
+    fn view(self: &Arc<Self>, actor: Option<usize>, is_pruner: bool, broken: Option<Broken>) -> View {
+        View { world: self.clone(), actor, broken, is_pruner, seen: Arc::default(), relies: Arc::default() }
     }
 
     pub fn done(&self, actor: usize) {
@@ -174,7 +181,9 @@ impl World {
         let mut kills_left = kills;
         loop {
             let mut state = self.lock();
-            while state.granted.is_some() || state.actors.iter().any(|actor| !actor.is_done && actor.waiting == 0) {
+            while state.granted.is_some()
+                || state.actors.iter().any(|actor| !actor.is_done && actor.waiting == 0)
+            {
                 state = self.turn.wait(state).unwrap();
             }
             let alive: Vec<usize> =
@@ -183,10 +192,15 @@ impl World {
                 return;
             }
             state.steps += 1;
+            assert!(state.steps < MOST_STEPS, "it does not end");
             let now = state.steps;
             let awake: Vec<usize> =
                 alive.iter().copied().filter(|actor| state.actors[*actor].asleep_until <= now).collect();
-            let chosen = if awake.is_empty() { alive[random.below(alive.len())] } else { awake[random.below(awake.len())] };
+            let chosen = if awake.is_empty() {
+                alive[random.below(alive.len())]
+            } else {
+                awake[random.below(awake.len())]
+            };
             match random.below(400) {
                 0 if kills_left > 0 => {
                     kills_left -= 1;
@@ -225,13 +239,16 @@ impl State {
 }
 
 /// The medium as one actor sees it.
+#[derive(Clone)]
 struct View {
     world: Arc<World>,
     actor: Option<usize>,
     broken: Option<Broken>,
     is_pruner: bool,
-    /// The first listing of folders, for who does not list again.
-    seen: Mutex<HashMap<String, Vec<Listed>>>,
+    /// The first listing of folders in this run, for who does not list again.
+    seen: Arc<Mutex<HashMap<String, Vec<Listed>>>>,
+    /// Whether this run has said what it relies on.
+    relies: Arc<AtomicBool>,
 }
 
 impl View {
@@ -265,7 +282,9 @@ impl View {
     /// Whether this actor does not list a folder again though it should.
     fn lists_once(&self, folder: &str) -> bool {
         match self.broken {
-            Some(Broken::WriterListsPacksOnce) => !self.is_pruner && folder.starts_with("packs"),
+            Some(Broken::WriterListsPacksOnce) => {
+                !self.is_pruner && folder.starts_with("packs") && self.relies.load(Ordering::Relaxed)
+            }
             Some(Broken::PrunerListsSnapshotsOnce) => self.is_pruner && folder == "snapshots",
             Some(Broken::PrunerReadsSessionsOnce) => self.is_pruner && folder == "sessions",
             _ => false,
@@ -292,7 +311,9 @@ impl Backend for View {
         if self.is_blind(folder) {
             return Ok(Vec::new());
         }
-        if self.lists_once(folder) && let Some(seen) = self.seen.lock().unwrap().get(folder) {
+        if self.lists_once(folder)
+            && let Some(seen) = self.seen.lock().unwrap().get(folder)
+        {
             return Ok(seen.clone());
         }
         let prefix = format!("{folder}/");
@@ -316,12 +337,7 @@ impl Backend for View {
     }
 
     fn create(&self, _: &str) -> io::Result<Box<dyn NewFile>> {
-        Ok(Box::new(New {
-            world: self.world.clone(),
-            actor: self.actor,
-            drops: self.broken == Some(Broken::NoMarks),
-            bytes: Vec::new(),
-        }))
+        Ok(Box::new(New { view: self.clone(), bytes: Vec::new() }))
     }
 
     fn make_folder(&self, _: &str) -> io::Result<()> {
@@ -353,9 +369,7 @@ impl Backend for View {
 }
 
 struct New {
-    world: Arc<World>,
-    actor: Option<usize>,
-    drops: bool,
+    view: View,
     bytes: Vec<u8>,
 }
 
@@ -372,27 +386,27 @@ impl Write for New {
 
 impl NewFile for New {
     fn publish(self: Box<Self>, name: &str) -> io::Result<()> {
-        if self.drops && name.starts_with("marks/") {
+        if self.view.broken == Some(Broken::NoMarks) && name.starts_with("marks/") {
             return Ok(());
         }
-        let bytes = Arc::new(self.bytes);
+        if name.starts_with("sessions/") {
+            self.view.relies.store(!name.ends_with("-0"), Ordering::Relaxed);
+            if name.ends_with("-0") {
+                self.view.seen.lock().unwrap().clear();
+            }
+        }
+        let world = &self.view.world;
+        let bytes = Arc::new(self.bytes.clone());
         let id = name.rsplit('/').next().unwrap();
         // What is in it is found out by who takes no turn.
         let chunks = PackId::from_hex(id).filter(|_| name.starts_with("packs/")).map(|pack| {
             let single: Arc<dyn Backend> = Arc::new(Single(name.to_owned(), bytes.clone()));
-            let keys = self.world.keys();
+            let keys = world.keys();
             let file = PackFile::open(&*single, pack, &keys).unwrap();
             (pack, file.directory().unwrap().chunks.iter().map(|(id, ..)| *id).collect::<HashSet<_>>())
         });
-        let view = View {
-            world: self.world.clone(),
-            actor: self.actor,
-            broken: None,
-            is_pruner: false,
-            seen: Mutex::default(),
-        };
-        let root = name.starts_with("snapshots/").then(|| self.world.root_of(&bytes));
-        let mut state = view.turn("publish", name)?;
+        let root = name.starts_with("snapshots/").then(|| world.root_of(&bytes));
+        let mut state = self.view.turn("publish", name)?;
         let now = i64::try_from(state.steps / 50).unwrap();
         state.files.insert(name.to_owned(), (bytes, now));
         if let Some((pack, chunks)) = chunks {
@@ -434,7 +448,11 @@ impl Backend for Single {
     }
 
     fn open(&self, file: &str) -> io::Result<Box<dyn StoredFile>> {
-        if file == self.0 { Ok(Box::new(Stored(self.1.clone()))) } else { Err(io::ErrorKind::NotFound.into()) }
+        if file == self.0 {
+            Ok(Box::new(Stored(self.1.clone())))
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
     }
 
     fn create(&self, _: &str) -> io::Result<Box<dyn NewFile>> {
