@@ -261,7 +261,8 @@ fn pack(bencher: Bencher, how: &str) {
     let backend = LocalFolder::new(folder.path().join("r"));
     Repository::init(&backend, &InitOptions::default()).expect("a repository");
     bencher.counter(bytes(16 * FRAME_LEN)).bench_local(|| {
-        let mut pack = PackWriter::new(&backend, "tmp/pack", PackKind::Data, &keys, 1 << 30).expect("a pack");
+        let mut pack =
+            PackWriter::new(&backend, "tmp/pack", PackKind::Data, &keys, (1 << 30, 0)).expect("a pack");
         (0..16).for_each(|_| pack.add(&frame).expect("room"));
         pack.finish().expect("a pack").stored_len
     });

@@ -21,6 +21,7 @@ mod listing;
 mod lost;
 mod memory;
 mod place;
+mod relying;
 mod spare;
 
 use std::path::{Path, PathBuf};
@@ -30,10 +31,10 @@ use std::sync::atomic::AtomicBool;
 use crate::backend::{Backend, WEAK_FOLDER_SYNC, read_whole};
 use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
-use crate::id::{CopyId, PackId, SnapshotId};
+use crate::id::{CopyId, SnapshotId};
 use crate::rate::RateLimit;
 use crate::repository::{
-    CopyInfo, Presence, Repository, Work, clean_up, is_whole_config, make_folders, refuse_inside_another,
+    CopyInfo, Repository, clean_up, is_whole_config, make_folders, refuse_inside_another,
 };
 use crate::session::Session;
 use crate::snapshot::Time;
@@ -42,6 +43,7 @@ use copy::Copier;
 use listing::{FileId, Folder, Listing};
 use memory::Memory;
 use place::Found;
+use relying::Relying;
 
 /// The longest `config` that is compared; a longer one differs.
 const MAX_CONFIG_LEN: u64 = 17 << 20;
@@ -231,9 +233,7 @@ fn is_still(destination: &dyn Backend, repository: &Repository, copy: &CopyInfo)
 /// A refresh under way.
 struct Refresh<'a> {
     repository: &'a Repository,
-    mirror: Repository,
-    /// What others see of this run on the mirror.
-    presence: Presence,
+    mirror: Arc<Repository>,
     copier: &'a Copier<'a>,
     options: &'a MirrorOptions,
     here: Listing,
@@ -264,7 +264,6 @@ impl<'a> Refresh<'a> {
         let mut mirror = Repository::open(destination.clone())?;
         mirror.unlock_like(repository)?;
         clean_up(copier.to)?;
-        let presence = Presence::announce(&mirror, Work::Writing)?;
         // A record says that they are damaged there: a listing is not enough.
         let doubted = mirror.damaged_packs()?.into_iter();
         let doubted = doubted.map(|pack| FileId { folder: Folder::Packs, hash: *pack.as_bytes() }).collect();
@@ -286,8 +285,17 @@ impl<'a> Refresh<'a> {
             last_refreshed: memory.map(|memory| memory.refreshed),
         };
         let mended = summary.replaced.clone();
-        let mut refresh =
-            Self { repository, mirror, presence, copier, options, here, there, doubted, memory, summary };
+        let mut refresh = Self {
+            repository,
+            mirror: Arc::new(mirror),
+            copier,
+            options,
+            here,
+            there,
+            doubted,
+            memory,
+            summary,
+        };
         for name in &mended {
             refresh.mended(name);
         }
@@ -333,10 +341,10 @@ impl<'a> Refresh<'a> {
         let (items, bytes) = todo.fold((0, 0), |(items, bytes), (_, len)| (items + 1, bytes + len));
         self.copier.observer.event(&Event::Phase("copying"));
         self.copier.observer.event(&Event::Planned { items, bytes });
-        let mut relied = None;
+        let mut relying = if items > 0 { Some(Relying::begin(self.mirror.clone())?) } else { None };
         for (file, len) in &here.files {
-            if file.folder == Folder::Snapshots && relied.is_none() {
-                relied = Some(self.rely(&here)?);
+            if let Some(relying) = relying.as_mut().filter(|_| file.folder == Folder::Snapshots) {
+                relying.rely(&here, &self.there)?;
             }
             let listed = self.there.files.get(file).copied();
             if listed == Some(*len) && (!self.is_to_be_verified(file) || self.copier.is_whole(file)?) {
@@ -345,24 +353,9 @@ impl<'a> Refresh<'a> {
                 self.copy_one(file, listed.is_some())?;
             }
         }
-        // Somebody has declared this run ended, so that nobody heeds it any more.
-        if let Some(packs) = relied.filter(|_| !self.presence.is_heard().unwrap_or(false)) {
-            self.mirror.check_reliance(&packs)?;
-        }
+        relying.map_or(Ok(()), Relying::end)?;
         self.here = here;
         Ok(())
-    }
-
-    /// Says, before a snapshot is copied, which packs on the mirror it may need, and looks whether they are there and stay.
-    fn rely(&mut self, here: &Listing) -> Result<Vec<PackId>> {
-        let copied = here
-            .files
-            .keys()
-            .filter(|file| file.folder == Folder::Packs && self.there.files.contains_key(*file));
-        let packs: Vec<PackId> = copied.map(|file| PackId::from_bytes(file.hash)).collect();
-        self.presence.rely(&packs)?;
-        self.mirror.check_reliance(&packs)?;
-        Ok(packs)
     }
 
     fn is_to_be_verified(&self, file: &FileId) -> bool {
@@ -389,10 +382,7 @@ impl<'a> Refresh<'a> {
             // Small segments are merged and deleted at any time; the packs have all that is in them.
             Err(error) if file.folder == Folder::Index && crate::index::is_vanished(&error) => Ok(()),
             // Pruned: what is needed of a pack lies in others now, that were not listed.
-            Err(error)
-                if matches!(file.folder, Folder::Packs | Folder::Snapshots)
-                    && crate::index::is_vanished(&error) =>
-            {
+            Err(error) if crate::index::is_vanished(&error) && !self.copier.is_listed(file)? => {
                 Err(Error::PrunedMeanwhile { pack: name })
             }
             Err(error) if error.is_damage() => {

@@ -199,6 +199,10 @@ fn pack_5_the_key_box_is_that_of_the_header_and_reserved_bytes_are_zero() {
 fn head_6_a_pack_has_a_kind_and_no_lengths() {
     for (at, value) in [(10, 0), (10, 3), (12, 1), (16, 1), (23, 1), (168, 1), (175, 1)] {
         let place = Place::new();
+        // Only a plain one has a salt.
+        if at >= 168 && !place.keys.is_sealed() {
+            continue;
+        }
         let mut bytes = Pack::new(&place.keys).bytes(&place.keys);
         bytes[at] = value;
         finish_header(&mut bytes);

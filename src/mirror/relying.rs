@@ -1,0 +1,57 @@
+//! What others see of a refresh on the mirror, so that nobody who prunes there deletes what it copies: `spec/concurrency.md`.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::id::PackId;
+use crate::mirror::listing::{Folder, Listing};
+use crate::repository::{Presence, Repository, Work};
+
+/// A run that copies, as others see it.
+pub(super) struct Relying {
+    mirror: Arc<Repository>,
+    presence: Presence,
+    packs: Option<Vec<PackId>>,
+}
+
+impl Relying {
+    /// Announces it `[PRUNE-1]`.
+    pub(super) fn begin(mirror: Arc<Repository>) -> Result<Self> {
+        let presence =
+            Presence::announce(&mirror, Work::Writing).map_err(|error| on_mirror(&mirror, error))?;
+        Ok(Self { mirror, presence, packs: None })
+    }
+
+    /// Says, before the first snapshot is copied, which packs on the mirror they may need, and looks whether these are there and stay.
+    pub(super) fn rely(&mut self, here: &Listing, there: &Listing) -> Result<()> {
+        if self.packs.is_some() {
+            return Ok(());
+        }
+        let is_there = |file: &&_| there.files.contains_key(*file);
+        let copied = here.files.keys().filter(|file| file.folder == Folder::Packs).filter(is_there);
+        let packs: Vec<PackId> = copied.map(|file| PackId::from_bytes(file.hash)).collect();
+        self.presence
+            .rely(&packs)
+            .and_then(|()| self.mirror.check_reliance(&packs))
+            .map_err(|error| on_mirror(&self.mirror, error))?;
+        self.packs = Some(packs);
+        Ok(())
+    }
+
+    /// Looks once more, if somebody has declared this run ended, so that nobody heeds it any more.
+    pub(super) fn end(self) -> Result<()> {
+        let Some(packs) = &self.packs else { return Ok(()) };
+        let is_heard = self.presence.is_heard().map_err(|error| on_mirror(&self.mirror, error))?;
+        if is_heard { Ok(()) } else { self.mirror.check_reliance(packs) }
+    }
+}
+
+/// What went wrong on the mirror, as the other errors there are: with the whole path.
+fn on_mirror(mirror: &Repository, error: Error) -> Error {
+    match error {
+        Error::Repository { action, file, source } => {
+            Error::Path { action, path: mirror.backend().place().join(file), source }
+        }
+        other => other,
+    }
+}
