@@ -63,6 +63,14 @@ pub trait Backend: Send + Sync {
     /// Any error of the medium.
     fn sync(&self, file: &str) -> io::Result<()>;
 
+    /// How many bytes may still be written, if that is known.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    fn free_space(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Whether a folder could not be made durable on its own and the whole file system was synced instead.
     fn folder_sync_is_weak(&self) -> bool {
         false
@@ -225,6 +233,11 @@ impl Backend for LocalFolder {
         let path = self.root.join(file);
         File::open(&path)?.sync_all()?;
         path.parent().map_or(Ok(()), |parent| sync_folder(parent, &self.weak_folder_sync))
+    }
+
+    fn free_space(&self) -> io::Result<Option<u64>> {
+        let found = rustix::fs::statvfs(&self.root)?;
+        Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
     }
 
     fn folder_sync_is_weak(&self) -> bool {

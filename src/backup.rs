@@ -31,7 +31,7 @@ use crate::event::{Event, Observer};
 use crate::header::MAX_STRUCTURE_LEN;
 use crate::id::{SnapshotId, host_id};
 use crate::pack::Compression;
-use crate::repository::{Repository, WriteOptions, Writer, Written};
+use crate::repository::{PRUNE_TRIES, Repository, WriteOptions, Writer, Written};
 use crate::session::machine_id;
 use crate::snapshot::{Entry, Snapshot, Source, State, Time, Why, counter};
 use crate::source::{Filter, SourceRoot, WalkOptions};
@@ -43,8 +43,6 @@ use state::LocalState;
 use tally::Tally;
 
 /// What a snapshot needs for its counters and the like.
-/// So often a snapshot is tried while what it relied on vanishes.
-const TRIES: usize = 5;
 const COUNTERS_LEN: u64 = 512;
 /// Groups under way.
 const GROUPS_UNDER_WAY: usize = 16;
@@ -235,7 +233,7 @@ pub fn backup(
 ) -> Result<BackupSummary> {
     let mut stream = options.stream.take();
     let is_stream = stream.is_some();
-    for _ in 1..TRIES {
+    for _ in 1..PRUNE_TRIES {
         match save(repository, &options, stream.take(), observer, stop) {
             // The local state is not what was written, and is gone now; or somebody pruned. What this try has packed is adopted by the
             // next one. A stream has gone by.

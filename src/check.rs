@@ -26,7 +26,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::{ChunkId, ChunkKind, PackId, SegmentId, SnapshotId};
-use crate::repository::{Reader, Repository};
+use crate::pack::pack_file_name;
+use crate::repository::{PRUNE_TRIES, Reader, Repository};
 use crate::snapshot::Entry;
 
 pub use hashes::check_hashes;
@@ -156,6 +157,22 @@ pub fn check(
     observer: &dyn Observer,
     stop: &AtomicBool,
 ) -> Result<CheckReport> {
+    let mut tries = 0;
+    loop {
+        match check_once(repository, options, observer, stop) {
+            // What is needed of a pack lies in others now, that were not listed.
+            Err(Error::PrunedMeanwhile { .. }) if tries < PRUNE_TRIES => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+fn check_once(
+    repository: &Repository,
+    options: &CheckOptions,
+    observer: &dyn Observer,
+    stop: &AtomicBool,
+) -> Result<CheckReport> {
     observer.event(&Event::Phase("checking the structure"));
     // Snapshots are listed before the index, and the index before packs: a snapshot that is listed has all its packs listed.
     let snapshots = repository.snapshot_ids()?;
@@ -196,6 +213,7 @@ pub fn check(
     observer.event(&Event::Phase("checking snapshots"));
     check.walk(&starts)?;
     if !check.lost.is_empty() {
+        check.refuse_pruned()?;
         observer.event(&Event::Phase("finding what is lost"));
         check.attribute()?;
         check.costs(&starts)?;
@@ -277,6 +295,13 @@ struct Start {
 impl Check<'_> {
     fn go_on(&self) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Chunks that are lost may lie in packs that were not there yet, if packs that were listed have gone since.
+    fn refuse_pruned(&self) -> Result<()> {
+        let now = self.repository.listed_packs()?;
+        let gone = self.reader.index().present().packs.keys().find(|pack| !now.contains_key(pack));
+        gone.map_or(Ok(()), |pack| Err(Error::PrunedMeanwhile { pack: pack_file_name(pack) }))
     }
 
     fn notice(&mut self, text: String) {

@@ -14,6 +14,7 @@ mod facts;
 mod merged;
 mod redundant;
 mod segment;
+mod unfit;
 
 pub(crate) use cache::open_private;
 pub use cache::{ChunkCache, GoOn};
@@ -133,11 +134,16 @@ impl Index {
             set_aside: Vec::new(),
             found: Mutex::default(),
         };
-        let mut uncovered: Vec<PackId> =
-            index.present.packs.keys().filter(|pack| !covered.contains(pack)).copied().collect();
+        // What is condemned is on its way out, and what is needed of it lies elsewhere too.
+        let is_uncovered =
+            |pack: &&PackId| !covered.contains(pack) && !index.present.condemned.contains(pack);
+        let mut uncovered: Vec<PackId> = index.present.packs.keys().filter(is_uncovered).copied().collect();
         uncovered.sort_unstable();
         let mut facts = Facts::default();
         index.read_directories(&uncovered, &mut facts, &mut problems);
+        if let Some(gone) = problems.iter().position(|problem| is_deleted(&**backend, problem)) {
+            return Err(problems.swap_remove(gone));
+        }
         index.uncovered = facts;
         index.uncovered_packs = uncovered;
         Ok((index, problems))
@@ -147,56 +153,6 @@ impl Index {
     #[must_use]
     pub fn take_problems(&self) -> Problems {
         self.found.lock().map(|mut found| std::mem::take(&mut *found)).unwrap_or_default()
-    }
-
-    /// The packs that a segment names and that are not listed, or with another length, so that they are not present `[REPO-6]`; but for
-    /// those of which every chunk is present elsewhere, as after what was lost was stored again.
-    ///
-    /// # Errors
-    /// Any error of the medium.
-    pub fn unfit_packs(&self) -> Result<Problems> {
-        let mut lost = HashSet::new();
-        for segment in self.segments() {
-            let is_unfit = |row: &&PackRow| !self.present.has(row) && !lost.contains(&row.pack);
-            let unfit: HashSet<PackId> =
-                segment.packs().iter().filter(is_unfit).map(|row| row.pack).collect();
-            if unfit.is_empty() {
-                continue;
-            }
-            let mut chunks = Vec::new();
-            let read = segment.for_each(|(id, place)| {
-                if unfit.contains(&place.pack) {
-                    chunks.push((id, place));
-                }
-            });
-            match read {
-                // What it says cannot be read: the worst is assumed.
-                Err(error) if error.is_damage() => lost.extend(unfit),
-                Err(error) => return Err(error),
-                Ok(()) => {
-                    for (id, place) in chunks {
-                        if !lost.contains(&place.pack) && self.locate_all(place.kind, &id)?.is_empty() {
-                            lost.insert(place.pack);
-                        }
-                    }
-                }
-            }
-        }
-        let mut seen = HashSet::new();
-        let rows = self.segments().flat_map(Segment::packs).filter(|row| lost.contains(&row.pack));
-        Ok(rows
-            .filter(|row| !self.present.has(row) && seen.insert(row.pack))
-            .map(|row| {
-                let name = pack_file_name(&row.pack);
-                match self.present.packs.get(&row.pack) {
-                    Some(found) => {
-                        let (expected, found) = (row.stored_len.into(), *found);
-                        Error::damaged(&name)(Corruption::WrongLength { expected, found })
-                    }
-                    None => Error::repository("read", &name)(std::io::ErrorKind::NotFound.into()),
-                }
-            })
-            .collect())
     }
 
     /// Reads all blocks of all segments, and sets aside those that are damaged.
@@ -466,6 +422,8 @@ impl Index {
             let packs: Vec<PackId> = covered.segment.packs().iter().map(|row| row.pack).collect();
             let mut facts = Facts::default();
             self.read_directories(&packs, &mut facts, &mut problems);
+            // Pruned since they were listed: whoever misses something of them asks a newer index.
+            problems.retain(|problem| !is_deleted(&*self.backend, problem));
             self.note(problems);
             facts
         });
@@ -485,6 +443,7 @@ impl Index {
                 .and_then(|file| Ok((file.len(), file.kind(), file.directory()?)));
             match read {
                 Ok((len, kind, directory)) => facts.add_pack(*pack, len, kind, directory.placed(*pack)),
+                Err(error) if is_vanished(&error) => problems.push(error),
                 Err(error) => {
                     problems.push(error);
                     if let Err(error) = facts.add_frames(&*self.backend, *pack, &self.keys) {
@@ -506,4 +465,13 @@ fn lock(order: &Mutex<Vec<usize>>) -> MutexGuard<'_, Vec<usize>> {
 #[must_use]
 pub fn is_vanished(error: &Error) -> bool {
     matches!(error, Error::Repository { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// Whether a file that was not there when it was opened is listed no more either: somebody has deleted it since it was.
+#[must_use]
+pub fn is_deleted(backend: &dyn Backend, error: &Error) -> bool {
+    let name = error.file().unwrap_or_default();
+    let (folder, name) = name.rsplit_once('/').unwrap_or(("", name));
+    is_vanished(error)
+        && backend.list(folder).is_ok_and(|listed| listed.iter().all(|listed| listed.name != name))
 }

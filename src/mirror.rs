@@ -13,9 +13,10 @@
 //!
 //! A repository with a feature that this program does not know is not mirrored: `[REPO-2]` forbids to write to the copy.
 //!
-//! `place` looks what is there, `listing` lists, `copy` copies, `memory` is what this host remembers about the copy.
+//! `place` looks what is there, `establish` makes it a repository, `listing` lists, `copy` copies, `memory` is what this host remembers about the copy.
 
 mod copy;
+mod establish;
 mod keys;
 mod listing;
 mod lost;
@@ -28,27 +29,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::backend::{Backend, WEAK_FOLDER_SYNC, read_whole};
+use crate::backend::{Backend, WEAK_FOLDER_SYNC};
 use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::id::{CopyId, SnapshotId};
+use crate::index::{is_deleted, is_vanished};
 use crate::rate::RateLimit;
-use crate::repository::{
-    CopyInfo, Repository, clean_up, is_whole_config, make_folders, refuse_inside_another,
-};
+use crate::repository::{CopyInfo, PRUNE_TRIES, Repository, clean_up};
 use crate::session::Session;
 use crate::snapshot::Time;
 
 use copy::Copier;
+use establish::{establish, refuse_unknown};
 use listing::{FileId, Folder, Listing};
 use memory::Memory;
 use place::Found;
 use relying::Relying;
-
-/// The longest `config` that is compared; a longer one differs.
-const MAX_CONFIG_LEN: u64 = 17 << 20;
-/// So often a refresh is tried while somebody prunes one of the two.
-const TRIES: usize = 5;
 
 /// How to mirror.
 #[derive(Debug, Clone, Default)]
@@ -133,7 +129,7 @@ pub fn mirror(
     observer: &dyn Observer,
     stop: &AtomicBool,
 ) -> Result<MirrorSummary> {
-    for _ in 1..TRIES {
+    for _ in 1..PRUNE_TRIES {
         match refresh(repository, destination, options, observer, stop) {
             // What is listed now is another thing.
             Err(error @ Error::PrunedMeanwhile { .. }) => {
@@ -380,11 +376,9 @@ impl<'a> Refresh<'a> {
                 Ok(())
             }
             // Small segments are merged and deleted at any time; the packs have all that is in them.
-            Err(error) if file.folder == Folder::Index && crate::index::is_vanished(&error) => Ok(()),
+            Err(error) if file.folder == Folder::Index && is_vanished(&error) => Ok(()),
             // Pruned: what is needed of a pack lies in others now, that were not listed.
-            Err(error) if crate::index::is_vanished(&error) && !self.copier.is_listed(file)? => {
-                Err(Error::PrunedMeanwhile { pack: name })
-            }
+            Err(error) if is_deleted(self.copier.from, &error) => Err(Error::PrunedMeanwhile { pack: name }),
             Err(error) if error.is_damage() => {
                 let whole_on_other_side = is_there && self.copier.is_whole(file)?;
                 let path = self.copier.from.place().join(&name);
@@ -467,64 +461,4 @@ impl<'a> Refresh<'a> {
     fn notice(&self, text: &str) {
         self.copier.observer.event(&Event::Notice { path: self.copier.to.place(), text });
     }
-}
-
-/// Refuses a mirror with a feature or record that forbids this program to write there. What is damaged there is put right later.
-fn refuse_unknown(destination: &Arc<dyn Backend>, copy: CopyId) -> Result<()> {
-    match Repository::open(destination.clone()) {
-        Ok(mirror) => mirror.check_writable(copy),
-        Err(error @ Error::UnknownFeature { .. }) => Err(error),
-        Err(_) => Ok(()),
-    }
-}
-
-/// Refuses a mirror whose `config` is whole and says something else: it never changes, so one of the two was exchanged, and the mirror's
-/// may be the last one that fits its keys.
-fn refuse_exchanged(mirror: &dyn Backend, name: &str, found: &[u8]) -> Result<()> {
-    if is_whole_config(found) {
-        let reason = format!("its {name} is whole and not that of the repository: one of them was exchanged");
-        return Err(Error::MediumMissing { path: mirror.place().to_owned(), reason });
-    }
-    Ok(())
-}
-
-/// Makes the place a repository with a `copy` of its own if it is new, puts `config` right, and lists what is there; and which
-/// of the files of `config` was damaged. `config` comes last, as in `init`: half of a repository is none.
-fn establish(
-    repository: &Repository,
-    copier: &Copier<'_>,
-    copy: &CopyInfo,
-    is_new: bool,
-) -> Result<(Listing, Vec<String>)> {
-    if is_new {
-        refuse_inside_another(copier.to.place())?;
-        make_folders(copier.to)?;
-        // Again, now that the folder is there: a mistake would overwrite the repository's own `copy`.
-        place::check_apart(copier.from.place(), copier.to.place())?;
-        copier.put("copy", &copy.encode(repository.id()))?;
-    }
-    let there = match Listing::of(copier.to, false) {
-        // Someone, or a tool that skips empty folders, took folders away. The place has just said that it is the mirror.
-        Err((_, error)) if error.kind() == std::io::ErrorKind::NotFound => {
-            make_folders(copier.to)?;
-            Listing::of(copier.to, false)
-        }
-        other => other,
-    };
-    let there =
-        there.map_err(|(folder, error)| Error::path("list", &copier.to.place().join(folder))(error))?;
-    let config = repository.config().encode(repository.id());
-    let mut mended = Vec::new();
-    for name in ["config.2", "config"] {
-        let found = read_whole(copier.to, name, MAX_CONFIG_LEN);
-        if found.as_ref().is_ok_and(|found| *found == config) {
-            continue;
-        }
-        refuse_exchanged(copier.to, name, found.as_deref().unwrap_or_default())?;
-        copier.put(name, &config)?;
-        // An interruption in between leaves one of them missing.
-        let is_missing = found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
-        mended.extend((!is_missing).then(|| name.to_owned()));
-    }
-    Ok((there, mended))
 }

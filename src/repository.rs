@@ -16,6 +16,7 @@ mod publish;
 mod reader;
 mod record;
 mod renew;
+mod reserve;
 mod seen;
 mod writer;
 
@@ -28,9 +29,11 @@ pub use key::{Kdf, KeyOuter, is_recovery_text};
 pub(crate) use lock::remove_key_file;
 pub use lock::{NewKey, OpenedWith};
 pub use presence::{Notice, NoticeBody, Presence, Work};
+pub(crate) use publish::PRUNE_TRIES;
 pub use reader::Reader;
 pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
 pub use renew::RenewedCopy;
+pub(crate) use reserve::{make_reserve, spend_reserve};
 pub use seen::{Lacking, Seen, SeenSnapshot};
 pub(crate) use writer::clean_up;
 pub use writer::{DEFAULT_PACK_LEN, DataBatch, WriteOptions, Writer, Written};
@@ -145,6 +148,20 @@ impl Repository {
         Self { budget, ..self }
     }
 
+    /// The same repository, to be listed anew by who reads it.
+    fn to_read_again(&self) -> Self {
+        Self {
+            backend: self.backend.clone(),
+            config: self.config.clone(),
+            config_bytes: Vec::new(),
+            copy: self.copy.clone(),
+            keys: self.keys.clone(),
+            budget: self.budget,
+            master: None,
+            problems: Vec::new(),
+        }
+    }
+
     /// What was found damaged on opening, though something else stood in for it.
     #[must_use]
     pub fn problems(&self) -> &[Error] {
@@ -234,12 +251,20 @@ impl Repository {
     }
 
     /// The packs that are listed, and what the records and those who prune say of them. Marks first: who deletes a pack condemns it
-    /// before, and until it is gone `[PRUNE-4]`.
+    /// before, and until it is gone `[PRUNE-5]`.
     ///
     /// # Errors
     /// Any error of the medium; damage to a mark.
     pub fn present_packs(&self) -> Result<PresentPacks> {
         let condemned = self.condemned()?;
+        Ok(PresentPacks { packs: self.listed_packs()?, damaged: self.damaged_packs()?, condemned })
+    }
+
+    /// The packs that are listed, with their lengths.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn listed_packs(&self) -> Result<HashMap<PackId, u64>> {
         let mut packs = HashMap::new();
         // A copy made by a tool that skips empty folders lacks some of the 256; without `packs` itself nothing is believed.
         let folders = self.list("packs")?;
@@ -255,7 +280,7 @@ impl Repository {
                 packs.extend(id.map(|id| (id, listed.len)));
             }
         }
-        Ok(PresentPacks { packs, damaged: self.damaged_packs()?, condemned })
+        Ok(packs)
     }
 
     /// The packs that were written at that time or later, by the clock of the medium.
@@ -333,18 +358,28 @@ impl Repository {
     /// # Errors
     /// Any error of the medium. Damage to the index is none: see [`Reader::problems`].
     pub fn reader(&self) -> Result<Reader> {
-        let (index, problems) = self.load_index()?;
+        let (index, problems) = self.load_index(false)?;
         Ok(Reader::new(self, index, problems))
     }
 
-    fn load_index(&self) -> Result<(Index, Problems)> {
+    /// A mark that is damaged keeps nobody from reading, as `is_to_write` says.
+    fn load_index(&self, is_to_write: bool) -> Result<(Index, Problems)> {
         let mut tries = 0;
         loop {
             let segments = self.segment_ids()?;
-            let present = self.present_packs()?;
+            let (condemned, mut problems) = match self.condemned() {
+                Err(error) if error.is_damage() && !is_to_write => (HashSet::new(), vec![error]),
+                other => (other?, Vec::new()),
+            };
+            let (packs, damaged) = (self.listed_packs()?, self.damaged_packs()?);
+            let present = PresentPacks { packs, damaged, condemned };
             match Index::load(&self.backend, &self.keys, &segments, present, self.budget) {
                 Err(error) if is_vanished(&error) && tries < LISTING_TRIES => tries += 1,
-                other => return other,
+                other => {
+                    let (index, found) = other?;
+                    problems.extend(found);
+                    return Ok((index, problems));
+                }
             }
         }
     }
@@ -382,7 +417,7 @@ impl Repository {
         let presence = Arc::new(Mutex::new(presence));
         let mut tries = 0;
         loop {
-            let (index, problems) = self.load_index()?;
+            let (index, problems) = self.load_index(true)?;
             match Writer::begin(self, index, problems, (options, &presence), stop) {
                 Err(error) if is_vanished(&error) && tries < LISTING_TRIES => tries += 1,
                 other => return other,

@@ -11,7 +11,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::header::{HEADER_LEN, Header, Magic};
 use crate::id::{self, KeyId, RecordId};
-use crate::index::is_vanished;
+use crate::index::{is_deleted, is_vanished};
 use crate::pack::pack_file_name;
 use crate::repository::Repository;
 
@@ -37,7 +37,7 @@ pub fn check_hashes(
     let backend = &**repository.backend();
     let mut report = CheckReport::default();
     Names { backend, observer, report: &mut report }.names()?;
-    let present = repository.present_packs()?.packs;
+    let present = repository.listed_packs()?;
     let snapshots = repository.snapshot_ids()?;
     let segments = repository.segment_ids()?;
     report.packs = present.len() as u64;
@@ -55,6 +55,7 @@ pub fn check_hashes(
         .chain(packs.iter().map(|id| (Magic::Pack, pack_file_name(id), *id.as_bytes())));
     observer.event(&Event::Phase("checking every file"));
     observer.event(&Event::Planned { items: packs.len() as u64, bytes: report.pack_bytes });
+    let mut gone = 0;
     for (magic, name, hash) in files {
         let one = One { repository, observer, stop, magic, name: &name };
         match one.check(&hash) {
@@ -64,6 +65,8 @@ pub fn check_hashes(
             }
             // Segments are merged, keys removed, at any time.
             Err(error) if is_vanished(&error) && magic != Magic::Pack => {}
+            // Pruned, most likely: whether somebody misses it shows with the keys only.
+            Err(error) if is_deleted(&**repository.backend(), &error) => gone += 1,
             Err(error) if error.is_damage() => {
                 damages.add(&name, error);
             }
@@ -71,6 +74,11 @@ pub fn check_hashes(
         }
     }
     report.damages = damages.finish();
+    if gone > 0 {
+        let text = format!("packs that were deleted while they were checked: {gone}");
+        observer.event(&Event::Notice { path: Path::new(""), text: &text });
+        report.notices.push(text);
+    }
     Ok(report)
 }
 

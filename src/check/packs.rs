@@ -8,7 +8,7 @@ use crate::check::{Check, PackFacts, Subset};
 use crate::error::{Corruption, Error, Result};
 use crate::event::{Change, Event, Item};
 use crate::id::PackId;
-use crate::index::{Index, is_vanished};
+use crate::index::{Index, is_deleted, is_vanished};
 use crate::pack::{ScannedPack, pack_file_name, scan_pack};
 
 /// One hashes and decodes while the other waits for the medium; a drive is slower than two.
@@ -94,6 +94,12 @@ impl Check<'_> {
         let name = pack_file_name(&pack);
         self.report.packs_read += 1;
         self.report.bytes_read += outcome.len;
+        let backend = &**self.repository.backend();
+        if matches!(&outcome.faults[..], [error] if is_deleted(backend, error)) {
+            self.notice(format!("{name} was deleted while this went on"));
+            self.doubted.insert(pack);
+            return;
+        }
         let vanished = matches!(&outcome.faults[..], [error] if is_vanished(error));
         for error in outcome.faults {
             self.damages.add(&name, error);

@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::tz::{Offset, TimeZone};
-use jiff::{Span, Timestamp};
+use jiff::{Span, Timestamp, Zoned};
 
 use crate::snapshot::{Snapshot, State, Time};
 
@@ -127,7 +127,7 @@ impl Policy {
         let within = self.within.iter().map(|(period, age)| Bucket {
             period: *period,
             left: Count::All,
-            within: Some((*age, latest.map_or(Timestamp::MIN, |latest| age.before(latest)))),
+            within: Some((*age, latest.map_or(Timestamp::MIN, |latest| age.before(&zoned(latest))))),
             last: None,
         });
         let newest = self.newest.iter().map(|(period, count)| Bucket {
@@ -206,11 +206,18 @@ impl Period {
 }
 
 impl Age {
-    /// The moment so long before a snapshot was begun.
-    fn before(self, snapshot: &Snapshot) -> Timestamp {
+    /// The moment so long before another one, by the calendar of UTC.
+    #[must_use]
+    pub fn before_time(self, time: Time) -> Time {
+        let timestamp = Timestamp::new(time.secs, i32::try_from(time.nanos).unwrap_or(0));
+        let before = self.before(&timestamp.unwrap_or(Timestamp::MIN).to_zoned(TimeZone::UTC));
+        Time { secs: before.as_second(), nanos: 0 }
+    }
+
+    fn before(self, zoned: &Zoned) -> Timestamp {
         let span = || {
             let span = Span::new().try_years(self.years)?.try_months(self.months)?.try_days(self.days)?;
-            let day = zoned(snapshot).checked_sub(span)?;
+            let day = zoned.checked_sub(span)?;
             day.timestamp().checked_sub(Span::new().try_hours(self.hours)?)
         };
         span().unwrap_or(Timestamp::MIN)

@@ -65,17 +65,6 @@ impl Copier<'_> {
         self.publish(new, &temporary, name, id::hash(bytes))
     }
 
-    /// Whether the repository still lists a file.
-    ///
-    /// # Errors
-    /// Any error of the medium.
-    pub fn is_listed(&self, file: &FileId) -> Result<bool> {
-        let name = file.name();
-        let (folder, name) = name.rsplit_once('/').unwrap_or(("", &name));
-        let listed = self.from.list(folder).map_err(Error::repository("list", folder))?;
-        Ok(listed.iter().any(|listed| listed.name == name))
-    }
-
     /// Whether what the mirror's medium holds under this name is whole.
     ///
     /// # Errors

@@ -9,9 +9,9 @@ use crate::chunk::GetChunk;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, SnapshotId};
 use crate::prune::sorted::{Gathered, Sorted};
-use crate::repository::Repository;
-use crate::snapshot::Snapshot;
+use crate::repository::{Repository, record_kind};
 use crate::snapshot::references::{of_node, of_snapshot};
+use crate::snapshot::{Snapshot, Time};
 
 /// So many ids are held in memory, in a budget of the default size: 32 MiB of them.
 const IDS_AT_ONCE: usize = 1 << 20;
@@ -25,16 +25,23 @@ pub(super) struct Listed {
 }
 
 impl Listed {
-    /// Reads records and then snapshots: one that is brought back after this is verified by who brings it back.
+    /// Reads records and then snapshots: one that is brought back after this is verified by who brings it back. What was forgotten since some
+    /// time is wanted still.
     ///
     /// # Errors
     /// Damage to a record, which may hold one or bring it back, or to a snapshot that is not forgotten; any error of the medium.
-    pub(super) fn read(repository: &Repository) -> Result<Self> {
-        repository.statements()?.into_iter().try_for_each(|(_, read)| read.map(|_| ()))?;
+    pub(super) fn read(repository: &Repository, since: Time) -> Result<Self> {
+        let mut late = HashSet::new();
+        for (_, read) in repository.records()? {
+            let record = read?;
+            if record.outer.kind == record_kind::FORGOTTEN && record.body.created > since {
+                late.extend(record.outer.ids);
+            }
+        }
         let forgotten = repository.forgotten()?;
         let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
         for (id, read) in repository.snapshots()? {
-            if forgotten.contains(&id) {
+            if forgotten.contains(&id) && !late.contains(id.as_bytes()) {
                 unwanted.push(id);
             } else {
                 wanted.push((id, read?));

@@ -147,16 +147,15 @@ impl<const N: usize> Rows<'_, N> {
 
     /// Puts the next row of a run among the others; those in memory are the last run.
     fn advance(&mut self, number: usize) -> Result<()> {
-        let row = match self.runs.get_mut(number) {
-            Some(run) => run.next().map_err(|source| Error::Path {
+        let row = if let Some(run) = self.runs.get_mut(number) {
+            run.next().map_err(|source| Error::Path {
                 action: "read",
                 path: self.sorted.folder.clone(),
                 source,
-            })?,
-            None => {
-                self.held += 1;
-                self.sorted.held.get(self.held - 1).copied()
-            }
+            })?
+        } else {
+            self.held += 1;
+            self.sorted.held.get(self.held - 1).copied()
         };
         self.next.extend(row.map(|row| Reverse((row, number))));
         Ok(())

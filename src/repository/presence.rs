@@ -92,7 +92,7 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Announces this run, and removes what ended sessions of this host left.
+    /// Announces this run, and removes what ended sessions of this host left `[NOTE-2]`.
     ///
     /// # Errors
     /// Any error of the medium.

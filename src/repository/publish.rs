@@ -6,8 +6,11 @@ use crate::pack::pack_file_name;
 use crate::repository::{Repository, Writer};
 use crate::snapshot::Snapshot;
 
+/// So often something is tried while somebody prunes.
+pub(crate) const PRUNE_TRIES: usize = 5;
+
 impl Repository {
-    /// Publishes a snapshot of chunks that are durable. On return the snapshot is, and nobody deletes what it needs.
+    /// Publishes a snapshot of chunks that are durable. On return the snapshot is, and nobody deletes what it needs `[PRUNE-2]`.
     ///
     /// # Errors
     /// `PrunedMeanwhile`: nothing was published, and what is missing is stored by another try; `Usage` before the writer has finished; any
@@ -20,12 +23,12 @@ impl Repository {
         self.check_reliance(&used)?;
         let id = writer.publish_snapshot(snapshot)?;
         // Somebody has declared this run ended, so that nobody heeds it any more.
-        if !presence.is_heard()? {
-            if let Err(error) = self.check_reliance(&used) {
-                let name = format!("snapshots/{id}");
-                self.backend.remove(&name).map_err(Error::repository("remove", &name))?;
-                return Err(error);
-            }
+        if !presence.is_heard()?
+            && let Err(error) = self.check_reliance(&used)
+        {
+            let name = format!("snapshots/{id}");
+            self.backend.remove(&name).map_err(Error::repository("remove", &name))?;
+            return Err(error);
         }
         Ok(id)
     }

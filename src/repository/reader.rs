@@ -1,14 +1,14 @@
 //! From ids to bytes: every chunk is verified against its id before it leaves here.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::backend::Backend;
 use crate::budget::Budget;
 use crate::chunk::GetChunk;
 use crate::error::{Corruption, Error, Result};
 use crate::id::{ChunkId, ChunkKind, PackId};
-use crate::index::{Index, Problems};
+use crate::index::{Index, Problems, is_deleted};
 use crate::pack::{Frame, FrameChunk, Location, PackFile, PackKind, pack_file_name};
 use crate::repository::Repository;
 use crate::seal::Keys;
@@ -18,11 +18,18 @@ const CACHED_BYTES: usize = 16 << 20;
 /// Packs kept open.
 const OPEN_PACKS: usize = 128;
 
-/// The way to the chunks of a repository, as it was listed when the reader was made.
+/// The way to the chunks of a repository, as it was listed when the reader was made; or, where somebody has pruned since, as it is listed
+/// then `[DUR-10]`.
 pub struct Reader {
     backend: Arc<dyn Backend>,
     keys: Keys,
     budget: Budget,
+    /// To list it anew.
+    repository: Repository,
+    /// What takes over where packs of this listing are gone …
+    newer: Mutex<Option<Arc<Reader>>>,
+    /// … or where its listing, which takes a while, missed the new ones: made once, since a chunk that is lost is lost in all.
+    second: OnceLock<Option<Arc<Reader>>>,
     index: Index,
     problems: Problems,
     frames: Mutex<FrameCache>,
@@ -67,6 +74,9 @@ impl Reader {
             backend: repository.backend().clone(),
             keys: repository.keys().clone(),
             budget,
+            repository: repository.to_read_again(),
+            newer: Mutex::default(),
+            second: OnceLock::new(),
             index,
             problems,
             frames: Mutex::new(FrameCache { most: budget.share(CACHED_BYTES), ..FrameCache::default() }),
@@ -181,9 +191,8 @@ impl Reader {
     }
 }
 
-impl GetChunk for Reader {
-    /// Tries each place where the chunk lies until one has it whole.
-    fn get(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
+impl Reader {
+    fn get_here(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
         let first = self.locate(kind, id)?;
         let mut failure = match self.get_at(&first, kind, id) {
             Ok(plain) => return Ok(plain),
@@ -192,9 +201,42 @@ impl GetChunk for Reader {
         for location in self.index.locate_all(kind, id)?.iter().filter(|location| **location != first) {
             match self.get_at(location, kind, id) {
                 Ok(plain) => return Ok(plain),
+                // Not the one that says that something newer is to be asked.
+                Err(_) if is_deleted(&*self.backend, &failure) => {}
                 Err(error) => failure = error,
             }
         }
         Err(failure)
+    }
+
+    /// A reader of the repository as it is now, if that has other packs than this one knows.
+    fn newer(&self, failure: &Error) -> Option<Arc<Self>> {
+        let again = || self.repository.reader().ok().map(Arc::new);
+        let has_others = |reader: &Arc<Self>| {
+            let (here, there) = (&self.index.present().packs, &reader.index.present().packs);
+            here.len() != there.len() || here.keys().any(|pack| !there.contains_key(pack))
+        };
+        if let Error::ChunkMissing { .. } = failure {
+            return self.second.get_or_init(|| again().filter(has_others)).clone();
+        }
+        if !is_deleted(&*self.backend, failure) {
+            return None;
+        }
+        let mut newer: MutexGuard<'_, _> = self.newer.lock().unwrap_or_else(PoisonError::into_inner);
+        if newer.is_none() {
+            *newer = again().filter(has_others);
+        }
+        newer.clone()
+    }
+}
+
+impl GetChunk for Reader {
+    /// Tries each place where the chunk lies until one has it whole.
+    fn get(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
+        let failure = match self.get_here(kind, id) {
+            Ok(plain) => return Ok(plain),
+            Err(error) => error,
+        };
+        self.newer(&failure).map_or(Err(failure), |newer| newer.get(kind, id))
     }
 }

@@ -133,7 +133,7 @@ struct Shared {
     said: Said,
     dry_run: bool,
     pack_len: u64,
-    /// Not 0 while packs are condemned: one that is written now must not be one of them.
+    /// Not 0 while packs are condemned `[PRUNE-3]`: one that is written now must not be one of them.
     salt: u64,
     index: RwLock<Index>,
     cache: RwLock<Option<ChunkCache>>,
@@ -198,7 +198,7 @@ impl Writer {
         } else {
             repository.backend().clone()
         };
-        refuse_sealed(&mut problems)?;
+        damage::refuse_sealed(&mut problems)?;
         problems.extend(index.unfit_packs()?);
         // What is damaged in the index is known before anything is relied on.
         let cache = dedup::open_cache(options, &mut index, repository.budget(), stop)?;
@@ -492,17 +492,6 @@ impl PutChunk for Writer {
             Err(_) => return Err(Error::Stopped),
         }
         Ok(id)
-    }
-}
-
-/// A plain repository that holds something sealed was an encrypted one: what was written to it now could be read by whoever did that
-/// `[CONF-5]`.
-fn refuse_sealed(problems: &mut Problems) -> Result<()> {
-    let is_sealed =
-        |error: &Error| matches!(error, Error::Damaged { source: Corruption::UnexpectedSeal, .. });
-    match problems.iter().position(is_sealed) {
-        Some(at) => Err(problems.swap_remove(at)),
-        None => Ok(()),
     }
 }
 

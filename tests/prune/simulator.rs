@@ -101,6 +101,7 @@ fn options() -> PruneOptions {
         dry_run: false,
         max_unused: Limit::Bytes(0),
         max_repack: None,
+        kept_since: Time { secs: i64::MAX, nanos: 0 },
         force: true,
         scratch: std::env::temp_dir(),
         compression: Compression::default(),
@@ -143,7 +144,7 @@ fn simulate(seed: u64, broken: Option<Broken>) -> Outcome {
     let (writers, pruners) = (1 + random.below(3), 1 + random.below(2));
     let kills = random.below(3);
     std::thread::scope(|scope| {
-        for number in 0..writers + pruners + 1 {
+        for number in 0..=(writers + pruners) {
             let is_pruner = (writers..writers + pruners).contains(&number);
             let (actor, backend) = world.actor(is_pruner, broken);
             let (world, mut random) = (&world, Random::new(seed * 100 + number as u64));

@@ -12,13 +12,14 @@ use crate::index::{
     is_vanished, redundant,
 };
 use crate::repository::object;
+use crate::repository::reserve::{RESERVE, make_reserve};
 use crate::repository::writer::{Shared, notice};
 use crate::session;
 
 /// The longest segment file that is read back whole.
 const MAX_SEGMENT_FILE: u64 = 80 << 20;
 
-/// Removes the temporary files of ended sessions of this host.
+/// Removes the temporary files of ended sessions of this host, and makes the reserve if it is missing.
 pub(crate) fn clean_up(backend: &dyn Backend) -> Result<()> {
     let listed = match backend.list("tmp") {
         // A copy made by a tool that skips empty folders.
@@ -31,7 +32,10 @@ pub(crate) fn clean_up(backend: &dyn Backend) -> Result<()> {
         let name = format!("tmp/{}", file.name);
         remove(backend, &name)?;
     }
-    Ok(())
+    if listed.iter().any(|file| RESERVE.strip_prefix("tmp/") == Some(&file.name)) {
+        return Ok(());
+    }
+    make_reserve(backend)
 }
 
 /// Removes a file; another run may have done so at the same time.
@@ -241,17 +245,15 @@ fn verify_union(
     }
 }
 
-/// Publishes the facts of all segments that name these packs anew, without them, and then removes those segments. The packs are covered by
-/// none until they are gone.
+/// Publishes the facts of all segments that name these packs, or some that are gone, anew without them, and then removes those segments. The
+/// packs are covered by none until they are gone.
 pub(super) fn drop_packs(shared: &Shared, packs: &HashSet<PackId>) -> Result<()> {
     let index = shared.index.read().map_err(|_| Error::Stopped)?;
-    let affected: Vec<&Segment> = index
-        .segments()
-        .filter(|segment| segment.packs().iter().any(|row| packs.contains(&row.pack)))
-        .collect();
+    let is_out = |pack: &PackId| packs.contains(pack) || !index.present().packs.contains_key(pack);
+    let affected: Vec<&Segment> =
+        index.segments().filter(|segment| segment.packs().iter().any(|row| is_out(&row.pack))).collect();
     for segment in affected {
         let mut facts = Facts::default();
-        let is_out = |pack: &PackId| packs.contains(pack) || !index.present().packs.contains_key(pack);
         match add_segment(&mut facts, segment, is_out) {
             // Merged by another run.
             Err(error) if is_vanished(&error) => continue,

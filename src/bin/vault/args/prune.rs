@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use clap::Args;
+use vault::forget::Age;
 use vault::prune::Limit;
 
 use super::values::{Level, parse_size};
@@ -19,6 +20,9 @@ pub struct PruneArgs {
     /// Pack anew at most so many bytes of packs
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_repack_size: Option<u64>,
+    /// Keep what was forgotten less than so long ago, as `7d`, so that `undo` can still bring it back; 0 for none of it
+    #[arg(long, value_name = "AGE", default_value = "0", value_parser = parse_grace)]
+    pub grace: Age,
     /// Go on though no snapshot is left, or more than half of all bytes goes
     #[arg(long)]
     pub force: bool,
@@ -57,4 +61,8 @@ impl FromStr for MaxUnused {
             _ => Err("it is a percentage of what is used, a size, or unlimited".to_owned()),
         }
     }
+}
+
+fn parse_grace(text: &str) -> Result<Age, String> {
+    if text == "0" { Ok(Age::default()) } else { text.parse() }
 }

@@ -7,6 +7,7 @@ use vault::error::Result;
 use vault::event::Observer;
 use vault::prune::{PruneOptions, PruneSummary, prune};
 use vault::repository::DEFAULT_PACK_LEN;
+use vault::snapshot::Time;
 
 use super::Context;
 use crate::args::PruneArgs;
@@ -26,6 +27,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Outcome> {
         dry_run: args.dry_run,
         max_unused: args.max_unused.0,
         max_repack: args.max_repack_size,
+        kept_since: args.grace.before_time(Time::now()),
         force: args.force,
         scratch: context.cache_folder(repository.id()).unwrap_or_else(std::env::temp_dir),
         compression: args.compression.0,
@@ -36,6 +38,15 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Outcome> {
     let pruned = prune(&repository, &options, &observer, &context.stop);
     context.screen.end_progress();
     let done = pruned?;
+    if done.without_room > 0 {
+        context.screen.note(&format!(
+            "there was no room to pack anew what is needed of {}: they stay as they are",
+            text::counted(done.without_room, "pack", "packs")
+        ));
+    }
+    if done.spent_reserve {
+        context.screen.note("the medium was full: the reserve of the repository was used");
+    }
     context.screen.summary(&words(args, &done), &summary(args, &done))?;
     Ok(context.outcome())
 }
@@ -84,5 +95,7 @@ fn summary(args: &PruneArgs, done: &PruneSummary) -> serde_json::Value {
         "written_bytes": done.written_bytes,
         "before_bytes": done.before_bytes,
         "unused_bytes": done.unused_bytes,
+        "packs_without_room": done.without_room,
+        "reserve_used": done.spent_reserve,
     })
 }

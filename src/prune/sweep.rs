@@ -1,0 +1,153 @@
+//! Where packs are deleted: condemned first, then looked for once more, and only then removed `[PRUNE-5]`.
+
+use std::collections::HashSet;
+
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::id::{PackId, SnapshotId};
+use crate::pack::pack_file_name;
+use crate::prune::Run;
+use crate::prune::needed::{Listed, Needed};
+use crate::repository::Writer;
+
+/// So many packs are condemned at once: their names have room where the reserve was.
+const SWEPT_AT_ONCE: usize = 4096;
+
+impl Run<'_> {
+    /// Deletes packs of which nothing is needed, and forgotten snapshots. Returns how many packs.
+    pub(super) fn sweep_dead(&mut self, dead: &[PackId], forgotten: &[SnapshotId]) -> Result<u64> {
+        let mut swept = 0;
+        let first = dead.get(..SWEPT_AT_ONCE.min(dead.len())).unwrap_or_default();
+        swept += self.sweep(&first.iter().copied().collect(), forgotten, None)?;
+        for packs in dead.get(first.len()..).unwrap_or_default().chunks(SWEPT_AT_ONCE) {
+            swept += self.sweep(&packs.iter().copied().collect(), &[], None)?;
+        }
+        Ok(swept)
+    }
+
+    /// Condemns packs and forgotten snapshots, asks once more who needs them, and deletes those that nobody does. Returns how many packs.
+    pub(super) fn sweep(
+        &mut self,
+        packs: &HashSet<PackId>,
+        unwanted: &[SnapshotId],
+        writer: Option<&Writer>,
+    ) -> Result<u64> {
+        if packs.is_empty() && unwanted.is_empty() {
+            return Ok(0);
+        }
+        self.go_on()?;
+        self.observer.event(&Event::Phase("deleting packs"));
+        let list: Vec<PackId> = packs.iter().copied().collect();
+        self.with_reserve(|run| match &mut run.presence {
+            Some(presence) => presence.condemn(&list, unwanted),
+            None => Err(Error::Stopped),
+        })?;
+        // From here on whoever publishes a snapshot sees the mark, or is seen.
+        let mut doomed = packs.clone();
+        let wanted_now = self.spare(&mut doomed, unwanted)?;
+        self.delete_snapshots(unwanted.iter().filter(|id| !wanted_now.contains(id)))?;
+        match self.drop_facts(&doomed, writer) {
+            // No room for new segments: then first what makes some.
+            Err(error) if error.is_no_space() => {
+                self.delete_packs(&doomed)?;
+                self.drop_facts(&doomed, writer)?;
+            }
+            dropped => {
+                dropped?;
+                self.delete_packs(&doomed)?;
+            }
+        }
+        self.done.spared_packs += (packs.len() - doomed.len()) as u64;
+        if let Some(presence) = &mut self.presence {
+            presence.withdraw("marks")?;
+        }
+        Ok(doomed.len() as u64)
+    }
+
+    /// Takes packs out of the segments that name them.
+    pub(super) fn drop_facts(&self, packs: &HashSet<PackId>, writer: Option<&Writer>) -> Result<()> {
+        if let Some(writer) = writer {
+            return writer.drop_packs(packs);
+        }
+        let mut writer = self.writer(packs)?;
+        writer.finish()?;
+        writer.drop_packs(packs)
+    }
+
+    fn delete_packs(&mut self, packs: &HashSet<PackId>) -> Result<()> {
+        let backend = &**self.repository.backend();
+        for pack in packs {
+            let name = pack_file_name(pack);
+            let len = backend.open(&name).map_or(0, |file| file.len());
+            remove(backend, &name)?;
+            self.done.deleted_bytes += len;
+        }
+        Ok(())
+    }
+
+    /// Takes out what is needed after all `[PRUNE-6]`: by running sessions, and by snapshots that were published or brought back since the
+    /// plan was made, each time all of them; also by forgotten ones that are not condemned, as whoever brings them back does not see that they
+    /// might be deleted. Returns the snapshots that are wanted now.
+    fn spare(&self, doomed: &mut HashSet<PackId>, condemned: &[SnapshotId]) -> Result<HashSet<SnapshotId>> {
+        for pack in self.repository.sessions()?.iter().flat_map(|notice| &notice.body.packs) {
+            doomed.remove(pack);
+        }
+        let Listed { wanted: mut new, forgotten } = self.listed()?;
+        let wanted_now = new.iter().map(|(id, _)| *id).collect();
+        new.retain(|(id, _)| !self.known.contains(id));
+        for id in forgotten.iter().filter(|id| !self.known.contains(id) && !condemned.contains(id)) {
+            new.push((*id, self.repository.snapshot(id)?));
+        }
+        // Marks and packs after that.
+        let reader = self.reader()?;
+        let own: HashSet<PackId> = doomed.iter().copied().collect();
+        let present = reader.index().present();
+        let is_safe = |pack: &PackId| {
+            present.packs.contains_key(pack) && (!present.condemned.contains(pack) || own.contains(pack))
+        };
+        if let Some(lost) = self.holding.iter().find(|pack| !is_safe(pack)) {
+            return Err(Error::PrunedMeanwhile { pack: pack_file_name(lost) });
+        }
+        if new.is_empty() {
+            return Ok(wanted_now);
+        }
+        let mut needed = Needed::new(self.repository, &self.options.scratch);
+        for (_, snapshot) in &new {
+            needed.add(&reader, snapshot, self.stop)?;
+        }
+        let needed = needed.sort();
+        let mut ids = needed.rows();
+        let mut next = ids.next()?;
+        reader.index().for_each(|id, places| {
+            while next.is_some_and(|next| next < *id.as_bytes()) {
+                next = ids.next()?;
+            }
+            let is_needed = next == Some(*id.as_bytes());
+            if is_needed && !places.iter().any(|place| reader.index().is_sound_pack(&place.pack)) {
+                for place in places {
+                    doomed.remove(&place.pack);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(wanted_now)
+    }
+
+    /// Deletes the files of forgotten snapshots: what they need is about to go.
+    fn delete_snapshots<'s>(&mut self, unwanted: impl Iterator<Item = &'s SnapshotId>) -> Result<()> {
+        for id in unwanted {
+            let name = format!("snapshots/{id}");
+            remove(&**self.repository.backend(), &name)?;
+            self.done.forgotten += 1;
+        }
+        Ok(())
+    }
+}
+
+fn remove(backend: &dyn Backend, name: &str) -> Result<()> {
+    match backend.remove(name) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(Error::repository("remove", name)),
+    }
+}
