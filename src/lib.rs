@@ -82,5 +82,6 @@ pub mod restore;
 pub mod seal;
 pub mod session;
 pub mod snapshot;
+mod sorted;
 pub mod source;
 pub mod stats;

@@ -24,6 +24,7 @@ mod memory;
 mod place;
 mod relying;
 mod spare;
+mod wanted;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,8 +44,10 @@ use copy::Copier;
 use establish::{establish, refuse_unknown};
 use listing::{FileId, Folder, Listing};
 use memory::Memory;
+pub use memory::remember_pruned;
 use place::Found;
 use relying::Relying;
+use wanted::Wanted;
 
 /// How to mirror.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +64,8 @@ pub struct MirrorOptions {
     pub read_rate: Option<u64>,
     /// The folder where this host remembers what it saw of copies, if it may.
     pub state_folder: Option<PathBuf>,
+    /// A folder for files that are gone when the run is; without it, what the mirror has forgotten is not told from the rest.
+    pub scratch: Option<PathBuf>,
 }
 
 /// One of the two copies.
@@ -236,6 +241,7 @@ struct Refresh<'a> {
     there: Listing,
     doubted: Vec<FileId>,
     memory: Option<Memory>,
+    wanted: Wanted,
     summary: MirrorSummary,
 }
 
@@ -290,11 +296,14 @@ impl<'a> Refresh<'a> {
             there,
             doubted,
             memory,
+            wanted: Wanted::default(),
             summary,
         };
         for name in &mended {
             refresh.mended(name);
         }
+        let (both, listings) = ((repository, &*refresh.mirror), (&refresh.here, &refresh.there));
+        refresh.wanted = Wanted::find(both, listings, options.scratch.as_deref(), copier.stop)?;
         refresh.compare();
         Ok(refresh)
     }
@@ -304,7 +313,14 @@ impl<'a> Refresh<'a> {
         let extra = |file: &&FileId| !self.here.files.contains_key(*file);
         let extra: Vec<FileId> = self.there.files.keys().filter(extra).copied().collect();
         let snapshots = extra.iter().filter(|file| file.folder == Folder::Snapshots);
-        self.summary.extra_snapshots = snapshots.map(|file| SnapshotId::from_bytes(file.hash)).collect();
+        let snapshots = snapshots.map(|file| SnapshotId::from_bytes(file.hash));
+        self.summary.extra_snapshots = snapshots.filter(|id| !self.wanted.forgotten.contains(id)).collect();
+        if self.wanted.left_out > 0 {
+            self.notice(&format!(
+                "forgotten on the mirror, and not copied: snapshots: {}",
+                self.wanted.left_out
+            ));
+        }
         self.summary.extra_packs = extra.iter().filter(|file| file.folder == Folder::Packs).count() as u64;
         if !self.summary.extra_snapshots.is_empty() {
             let count = self.summary.extra_snapshots.len();
@@ -315,7 +331,10 @@ impl<'a> Refresh<'a> {
         self.summary.unknown_names =
             here.chain(self.there.unknown.iter().map(|name| to.join(name))).collect();
         let Some(memory) = self.memory else { return };
-        if let Some(newest) = memory.newest.filter(|newest| self.there.snapshots().all(|id| id != *newest)) {
+        let is_gone = |newest: &SnapshotId| {
+            !self.there.has(Folder::Snapshots, newest.as_bytes()) && !self.wanted.forgotten.contains(newest)
+        };
+        if let Some(newest) = memory.newest.filter(is_gone) {
             self.summary.older_than = Some(newest);
             self.notice(&format!(
                 "an older copy was put in the place of the mirror: snapshot {newest} was there and is gone"
@@ -331,7 +350,8 @@ impl<'a> Refresh<'a> {
     fn copy_all(&mut self) -> Result<()> {
         let here = std::mem::take(&mut self.here);
         let is_todo = |file: &FileId, len: &u64| {
-            self.there.files.get(file) != Some(len) || self.is_to_be_verified(file)
+            self.is_to_be_there(file)
+                && (self.there.files.get(file) != Some(len) || self.is_to_be_verified(file))
         };
         let todo = here.files.iter().filter(|(file, len)| is_todo(file, len));
         let (items, bytes) = todo.fold((0, 0), |(items, bytes), (_, len)| (items + 1, bytes + len));
@@ -340,9 +360,16 @@ impl<'a> Refresh<'a> {
         let mut relying = if items > 0 { Some(Relying::begin(self.mirror.clone())?) } else { None };
         for (file, len) in &here.files {
             if let Some(relying) = relying.as_mut().filter(|_| file.folder == Folder::Snapshots) {
-                relying.rely(&here, &self.there)?;
+                relying.rely(&here, &self.there, self.wanted.is_selective())?;
+            }
+            if !self.is_to_be_there(file) {
+                continue;
             }
             let listed = self.there.files.get(file).copied();
+            let is_new_segment = file.folder == Folder::Index && listed.is_none();
+            if is_new_segment && !self.takes_segment(file)? {
+                continue;
+            }
             if listed == Some(*len) && (!self.is_to_be_verified(file) || self.copier.is_whole(file)?) {
                 self.summary.files_present += 1;
             } else {
@@ -352,6 +379,19 @@ impl<'a> Refresh<'a> {
         relying.map_or(Ok(()), Relying::end)?;
         self.here = here;
         Ok(())
+    }
+
+    /// Whether the mirror has a file, or is to have it.
+    fn is_to_be_there(&self, file: &FileId) -> bool {
+        self.there.files.contains_key(file) || self.wanted.takes(file)
+    }
+
+    fn takes_segment(&self, file: &FileId) -> Result<bool> {
+        match self.wanted.takes_segment(self.repository, file, &self.there) {
+            // What is wrong with it is said when it is to be copied.
+            Err(error) if error.is_damage() => Ok(true),
+            other => other,
+        }
     }
 
     fn is_to_be_verified(&self, file: &FileId) -> bool {

@@ -1,20 +1,19 @@
 //! Deletes what no snapshot needs, while others go on writing: `spec/concurrency.md` has the rules, and why nothing is lost.
 //!
-//! `needed` walks the snapshots, `plan` decides about each pack, `repack` packs anew what is needed of those that are mostly unused, `sorted`
-//! keeps what there is no memory for. A pack is deleted in `sweep` only: it is condemned first, for everybody to see; then snapshots and
+//! `listed` says which snapshots are wanted, `plan` decides about each pack, `repack` packs anew what is needed of those that are mostly
+//! unused. A pack is deleted in `sweep` only: it is condemned first, for everybody to see; then snapshots and
 //! sessions are listed again, and only what still nobody needs goes.
 //!
 //! Packs of which nothing is needed go first, which takes no room but that of a few small files; where there is none for these either, the
 //! reserve is deleted for them.
 
-mod needed;
+mod listed;
 mod plan;
 mod repack;
-mod sorted;
 mod sweep;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,18 +23,21 @@ use crate::id::{PackId, SnapshotId};
 use crate::index::is_vanished;
 use crate::pack::Compression;
 use crate::repository::{
-    PRUNE_TRIES, Presence, Reader, Repository, Work, WriteOptions, Writer, make_reserve, spend_reserve,
+    Needed, PRUNE_TRIES, Presence, Reader, Repository, Work, WriteOptions, Writer, make_reserve, with_reserve,
 };
 use crate::session;
 use crate::snapshot::Time;
 
-use needed::{Listed, Needed};
+use listed::Listed;
 use plan::{Plan, Planner};
 
 /// Media with coarse clocks: a pack that is so much older than a session may be one of it.
 const CLOCK_SECONDS: i64 = 10;
 /// A session of another host that is older than that is not spared any more: it loses nothing by that but time.
 const SESSION_SECONDS: i64 = 7 * 86_400;
+
+/// As [`PruneOptions::kept_since`]: whatever is forgotten is wanted no more.
+pub const NO_GRACE: Time = Time { secs: i64::MAX, nanos: 0 };
 
 /// How much may stay unused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct PruneOptions {
     pub max_repack: Option<u64>,
     /// What was forgotten later than this counts as wanted, so that it can still be brought back.
     pub kept_since: Time,
+    /// Packs that rather stay than others with the same chunks: on a mirror, those that the repository has.
+    pub preferred: HashSet<PackId>,
     /// Go on though no snapshot is left, or more than half of all bytes goes.
     pub force: bool,
     /// For files that are gone when the run is.
@@ -94,8 +98,6 @@ pub struct PruneSummary {
     pub unused_bytes: u64,
     /// Packs that were to be packed anew and stay, as there was no room for what is needed of them.
     pub without_room: u64,
-    /// Whether the medium was so full that the reserve had to be deleted.
-    pub spent_reserve: bool,
 }
 
 /// Deletes what no wanted snapshot needs.
@@ -122,7 +124,9 @@ pub fn prune(
         done: PruneSummary::default(),
     };
     if !options.dry_run {
-        run.presence = Some(run.with_reserve(|_| Presence::announce(repository, Work::Pruning))?);
+        let announced =
+            with_reserve(&**repository.backend(), || Presence::announce(repository, Work::Pruning));
+        run.presence = Some(announced?);
     }
     let mut tries = 1;
     while let Err(error) = run.all() {
@@ -134,7 +138,7 @@ pub fn prune(
         tries += 1;
         run.presence.as_mut().map_or(Ok(()), |presence| presence.withdraw("marks"))?;
     }
-    if run.done.spent_reserve {
+    if !options.dry_run {
         make_reserve(&**repository.backend())?;
     }
     Ok(run.done)
@@ -286,21 +290,4 @@ impl Run<'_> {
         };
         self.repository.writer_until(&options, self.stop)
     }
-
-    /// Does something that takes a little room; where there is none, after the reserve is deleted.
-    fn with_reserve<T>(&mut self, mut work: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
-        match work(self) {
-            Err(error) if error.is_no_space() && spend_reserve(&**self.repository.backend()) => {
-                self.done.spent_reserve = true;
-                work(self)
-            }
-            other => other,
-        }
-    }
-}
-
-/// Where rows go that there is no memory for, unless the user says otherwise.
-#[must_use]
-pub fn scratch_in(cache_folder: Option<&Path>, otherwise: &Path) -> PathBuf {
-    cache_folder.unwrap_or(otherwise).to_owned()
 }

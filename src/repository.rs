@@ -10,6 +10,7 @@
 mod config;
 mod key;
 mod lock;
+mod needed;
 mod object;
 mod presence;
 mod publish;
@@ -18,6 +19,7 @@ mod record;
 mod renew;
 mod reserve;
 mod seen;
+mod statements;
 mod writer;
 
 pub use config::{Config, CopyInfo, InitOptions};
@@ -28,12 +30,13 @@ pub(crate) use config::{
 pub use key::{Kdf, KeyOuter, is_recovery_text};
 pub(crate) use lock::remove_key_file;
 pub use lock::{NewKey, OpenedWith};
+pub(crate) use needed::Needed;
 pub use presence::{Notice, NoticeBody, Presence, Work};
 pub(crate) use publish::PRUNE_TRIES;
 pub use reader::Reader;
 pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
 pub use renew::RenewedCopy;
-pub(crate) use reserve::{make_reserve, spend_reserve};
+pub(crate) use reserve::{make_reserve, with_reserve};
 pub use seen::{Lacking, Seen, SeenSnapshot};
 pub(crate) use writer::clean_up;
 pub use writer::{DEFAULT_PACK_LEN, DataBatch, WriteOptions, Writer, Written};
@@ -48,7 +51,7 @@ use crate::budget::Budget;
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
 use crate::header::{HEADER_LEN, MAX_OBJECT_LEN, Magic, open_object};
-use crate::id::{self, CopyId, KeyId, PackId, RecordId, RepositoryId, SegmentId, SnapshotId};
+use crate::id::{self, CopyId, KeyId, PackId, RepositoryId, SegmentId, SnapshotId};
 use crate::index::{Index, PresentPacks, Problems, is_vanished};
 use crate::seal::{Keys, Secret};
 use crate::snapshot::Snapshot;
@@ -201,45 +204,6 @@ impl Repository {
         Ok(read)
     }
 
-    /// The records, in the order of their ids.
-    ///
-    /// # Errors
-    /// Any error of listing; those of single records are in the list.
-    pub fn records(&self) -> Result<Vec<(RecordId, Result<Record>)>> {
-        let read = |id: &RecordId| {
-            let bytes = self.record_bytes(id)?;
-            Record::decode(&bytes, &self.keys).map_err(Error::damaged(&record_name(id)))
-        };
-        Ok(self.record_ids()?.into_iter().map(|id| (id, read(&id))).collect())
-    }
-
-    /// What the records say to everybody: all that is needed of them. Where the keys are known, only what was written by someone who
-    /// has them.
-    pub(crate) fn statements(&self) -> Result<Vec<(RecordId, Result<RecordOuter>)>> {
-        let read = |id: RecordId, bytes: Vec<u8>| {
-            let outer = if self.keys.is_locked() {
-                RecordOuter::decode(&bytes, &self.keys)
-            } else {
-                Record::decode(&bytes, &self.keys).map(|record| record.outer)
-            };
-            outer.map_err(Error::damaged(&record_name(&id)))
-        };
-        Ok(self
-            .record_ids()?
-            .into_iter()
-            .map(|id| (id, self.record_bytes(&id).and_then(|bytes| read(id, bytes))))
-            .collect())
-    }
-
-    pub(crate) fn record_ids(&self) -> Result<Vec<RecordId>> {
-        let listed = self.list_or_none("records")?;
-        Ok(sorted(listed.iter().filter_map(|listed| RecordId::from_hex(&listed.name))))
-    }
-
-    fn record_bytes(&self, id: &RecordId) -> Result<Vec<u8>> {
-        self.read_named(&record_name(id), id.as_bytes())
-    }
-
     /// The ids of all segments, ascending.
     ///
     /// # Errors
@@ -295,61 +259,6 @@ impl Repository {
             packs.extend(young.filter_map(|listed| PackId::from_hex(&listed.name)));
         }
         Ok(packs)
-    }
-
-    /// The packs that a record in force calls damaged in this copy.
-    pub(crate) fn damaged_packs(&self) -> Result<HashSet<PackId>> {
-        let ids = self.stated(record_kind::PACK_DAMAGED, self.copy.copy)?;
-        Ok(ids.into_iter().map(PackId::from_bytes).collect())
-    }
-
-    /// The snapshots that records in force call forgotten in this copy, unless they are held `[REC-3]`.
-    ///
-    /// # Errors
-    /// Any error of the medium.
-    pub fn forgotten(&self) -> Result<HashSet<SnapshotId>> {
-        // From one listing, so that what is said between two is not half heeded.
-        let records = self.all_in_force(self.copy.copy)?;
-        let ids_of = |kind| {
-            let of_kind = records.iter().filter(move |(_, outer)| outer.kind == kind);
-            of_kind.flat_map(|(_, outer)| &outer.ids).copied().collect::<HashSet<_>>()
-        };
-        let (forgotten, held) = (ids_of(record_kind::FORGOTTEN), ids_of(record_kind::HELD));
-        Ok(forgotten.difference(&held).copied().map(SnapshotId::from_bytes).collect())
-    }
-
-    /// The snapshots that records in force hold in this copy.
-    ///
-    /// # Errors
-    /// Any error of the medium.
-    pub fn held(&self) -> Result<HashSet<SnapshotId>> {
-        let held = self.stated(record_kind::HELD, self.copy.copy)?;
-        Ok(held.into_iter().map(SnapshotId::from_bytes).collect())
-    }
-
-    /// What the records in force of one kind say of a copy.
-    pub(crate) fn stated(&self, kind: u32, copy: CopyId) -> Result<HashSet<[u8; 32]>> {
-        Ok(self.in_force(kind, copy)?.into_iter().flat_map(|(_, outer)| outer.ids).collect())
-    }
-
-    /// The records of one kind that speak of a copy, and that none has undone.
-    pub(crate) fn in_force(&self, kind: u32, copy: CopyId) -> Result<Vec<(RecordId, RecordOuter)>> {
-        let mut records = self.all_in_force(copy)?;
-        records.retain(|(_, outer)| outer.kind == kind);
-        Ok(records)
-    }
-
-    /// The records that speak of a copy, and that none has undone.
-    fn all_in_force(&self, copy: CopyId) -> Result<Vec<(RecordId, RecordOuter)>> {
-        let statements = self.statements()?.into_iter().filter_map(|(id, read)| Some((id, read.ok()?)));
-        let mut statements: Vec<_> = statements.filter(|(_, outer)| outer.speaks_of(copy)).collect();
-        let undone: HashSet<[u8; 32]> = statements
-            .iter()
-            .filter(|(_, outer)| outer.kind == record_kind::UNDONE)
-            .flat_map(|(_, outer)| outer.ids.iter().copied())
-            .collect();
-        statements.retain(|(id, _)| !undone.contains(id.as_bytes()));
-        Ok(statements)
     }
 
     /// Loads the index and returns the way to the chunks. Lists segments, then packs `[DUR-9]`; again if names vanish meanwhile
@@ -425,27 +334,6 @@ impl Repository {
         }
     }
 
-    /// Publishes a record.
-    ///
-    /// # Errors
-    /// A feature or record that forbids writing; any error of the medium.
-    pub fn publish_record(&self, record: &Record) -> Result<RecordId> {
-        self.check_writable(self.copy.copy)?;
-        let unmade = Error::damaged("a record to be written");
-        // [DUR-4]
-        let bytes = record.encode(&self.keys).and_then(|bytes| {
-            if Record::decode(&bytes, &self.keys)? == *record {
-                Ok(bytes)
-            } else {
-                Err(Corruption::NotCanonical)
-            }
-        });
-        let bytes = bytes.map_err(unmade)?;
-        let id = RecordId::from_bytes(id::hash(&bytes));
-        object::publish(&*self.backend, &crate::session::Session::begin(), &record_name(&id), &bytes)?;
-        Ok(id)
-    }
-
     /// Lists a folder.
     fn list(&self, folder: &str) -> Result<Vec<Listed>> {
         self.backend.list(folder).map_err(Error::repository("list", folder))
@@ -470,10 +358,6 @@ impl Repository {
             })?;
         if id::hash(&bytes) == *hash { Ok(bytes) } else { Err(Error::damaged(name)(Corruption::WrongHash)) }
     }
-}
-
-fn record_name(id: &RecordId) -> String {
-    format!("records/{id}")
 }
 
 /// The snapshot in the bytes of its file.

@@ -9,6 +9,7 @@ mod health;
 mod look;
 mod odd;
 mod output;
+mod prune;
 mod restore;
 mod save;
 mod selectors;

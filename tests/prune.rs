@@ -1,4 +1,8 @@
 //! `vault::prune`: what goes and what stays, and that nothing is lost whoever else is at work.
 
+mod beside;
+mod full;
+mod rules;
 mod simulator;
+mod store;
 mod world;

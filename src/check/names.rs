@@ -30,7 +30,7 @@ impl Names<'_> {
         let root = backend.list("").map_err(Error::repository("list", "the folder"))?;
         for listed in &root {
             let known = if listed.is_file {
-                matches!(listed.name.as_str(), "config" | "config.2" | "copy")
+                matches!(listed.name.as_str(), "config" | "config.2" | "copy" | "reserve")
             } else {
                 FOLDERS.contains(&listed.name.as_str())
             };

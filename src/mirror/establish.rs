@@ -8,7 +8,10 @@ use crate::id::CopyId;
 use crate::mirror::copy::Copier;
 use crate::mirror::listing::Listing;
 use crate::mirror::place;
-use crate::repository::{CopyInfo, Repository, is_whole_config, make_folders, refuse_inside_another};
+use crate::mirror::relying::on_mirror;
+use crate::repository::{
+    CopyInfo, Repository, is_whole_config, make_folders, make_reserve, refuse_inside_another,
+};
 
 /// The longest `config` that is compared; a longer one differs.
 const MAX_CONFIG_LEN: u64 = 17 << 20;
@@ -45,6 +48,7 @@ pub(super) fn establish(
         make_folders(copier.to)?;
         // Again, now that the folder is there: a mistake would overwrite the repository's own `copy`.
         place::check_apart(copier.from.place(), copier.to.place())?;
+        make_reserve(copier.to).map_err(|error| on_mirror(copier.to.place(), error))?;
         copier.put("copy", &copy.encode(repository.id()))?;
     }
     let there = match Listing::of(copier.to, false) {

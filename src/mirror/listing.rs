@@ -24,7 +24,8 @@ pub(super) enum Folder {
 const LISTED: [Folder; 5] = [Folder::Snapshots, Folder::Records, Folder::Index, Folder::Packs, Folder::Keys];
 
 /// What else the format has at the top.
-const OTHER_NAMES: [&str; 7] = ["config", "config.2", "copy", "features", "sessions", "marks", "tmp"];
+const OTHER_NAMES: [&str; 8] =
+    ["config", "config.2", "copy", "reserve", "features", "sessions", "marks", "tmp"];
 
 impl Folder {
     const fn name(self) -> &'static str {
@@ -69,6 +70,11 @@ pub(super) struct Listing {
 }
 
 impl Listing {
+    /// Whether a file is listed.
+    pub fn has(&self, folder: Folder, hash: &[u8; 32]) -> bool {
+        self.files.contains_key(&FileId { folder, hash: *hash })
+    }
+
     /// Lists a copy. A folder that is missing is an error: a short listing would pass for a small copy. But with `may_lack_folders` those that
     /// are empty may be missing, as in a copy made by a tool that skips them: neither `packs` nor `snapshots`, and none that a listing of
     /// the folder above it has.

@@ -11,6 +11,7 @@ use crate::backend::{Backend, LocalFolder, read_whole};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::id::{self, CopyId, RepositoryId, SnapshotId};
+use crate::repository::Repository;
 use crate::snapshot::Time;
 
 /// Raised whenever the structure changes.
@@ -70,4 +71,15 @@ impl Memory {
         let path: PathBuf = folder.join(&name);
         write().map_err(|source| Error::Path { action: "write", path, source })
     }
+}
+
+/// Remembers that packs of a copy were pruned, if anything is remembered of it: so that they are not missed.
+///
+/// # Errors
+/// Any error of the medium or of the file system.
+pub fn remember_pruned(folder: &Path, copy: &Repository) -> Result<()> {
+    let id = copy.copy().copy;
+    let Some(mut memory) = Memory::recall(folder, copy.id(), id) else { return Ok(()) };
+    memory.packs = copy.listed_packs()?.len() as u64;
+    memory.keep(folder, id)
 }

@@ -1,10 +1,11 @@
 //! What others see of a refresh on the mirror, so that nobody who prunes there deletes what it copies: `spec/concurrency.md`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::id::PackId;
-use crate::mirror::listing::{Folder, Listing};
+use crate::mirror::listing::{FileId, Folder, Listing};
 use crate::repository::{Presence, Repository, Work};
 
 /// A run that copies, as others see it.
@@ -17,23 +18,24 @@ pub(super) struct Relying {
 impl Relying {
     /// Announces it `[PRUNE-1]`.
     pub(super) fn begin(mirror: Arc<Repository>) -> Result<Self> {
-        let presence =
-            Presence::announce(&mirror, Work::Writing).map_err(|error| on_mirror(&mirror, error))?;
+        let presence = Presence::announce(&mirror, Work::Writing)
+            .map_err(|error| on_mirror(mirror.backend().place(), error))?;
         Ok(Self { mirror, presence, packs: None })
     }
 
     /// Says, before the first snapshot is copied, which packs on the mirror they may need, and looks whether these are there and stay.
-    pub(super) fn rely(&mut self, here: &Listing, there: &Listing) -> Result<()> {
+    /// With `all`, those that only the mirror has may stand for some that are not copied.
+    pub(super) fn rely(&mut self, here: &Listing, there: &Listing, all: bool) -> Result<()> {
         if self.packs.is_some() {
             return Ok(());
         }
-        let is_there = |file: &&_| there.files.contains_key(*file);
-        let copied = here.files.keys().filter(|file| file.folder == Folder::Packs).filter(is_there);
-        let packs: Vec<PackId> = copied.map(|file| PackId::from_bytes(file.hash)).collect();
+        let is_relied_on = |file: &&FileId| all || here.files.contains_key(*file);
+        let packs = there.files.keys().filter(|file| file.folder == Folder::Packs).filter(is_relied_on);
+        let packs: Vec<PackId> = packs.map(|file| PackId::from_bytes(file.hash)).collect();
         self.presence
             .rely(&packs)
             .and_then(|()| self.mirror.check_reliance(&packs))
-            .map_err(|error| on_mirror(&self.mirror, error))?;
+            .map_err(|error| on_mirror(self.mirror.backend().place(), error))?;
         self.packs = Some(packs);
         Ok(())
     }
@@ -41,17 +43,16 @@ impl Relying {
     /// Looks once more, if somebody has declared this run ended, so that nobody heeds it any more.
     pub(super) fn end(self) -> Result<()> {
         let Some(packs) = &self.packs else { return Ok(()) };
-        let is_heard = self.presence.is_heard().map_err(|error| on_mirror(&self.mirror, error))?;
+        let is_heard =
+            self.presence.is_heard().map_err(|error| on_mirror(self.mirror.backend().place(), error))?;
         if is_heard { Ok(()) } else { self.mirror.check_reliance(packs) }
     }
 }
 
 /// What went wrong on the mirror, as the other errors there are: with the whole path.
-fn on_mirror(mirror: &Repository, error: Error) -> Error {
+pub(super) fn on_mirror(place: &Path, error: Error) -> Error {
     match error {
-        Error::Repository { action, file, source } => {
-            Error::Path { action, path: mirror.backend().place().join(file), source }
-        }
+        Error::Repository { action, file, source } => Error::Path { action, path: place.join(file), source },
         other => other,
     }
 }

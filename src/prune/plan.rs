@@ -8,8 +8,8 @@ use crate::header::array;
 use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::index::Index;
 use crate::pack::Location;
-use crate::prune::sorted::{Gathered, Sorted};
 use crate::prune::{Limit, PruneOptions};
+use crate::sorted::{Gathered, Sorted};
 
 /// The bytes of a row: pack, frame, chunk, its kind, whether it is needed, its id.
 const ROW_LEN: usize = 54;
@@ -42,10 +42,22 @@ pub(super) struct Plan {
     numbered: Vec<PackId>,
 }
 
+/// How many chunks a pack has.
 #[derive(Default, Clone, Copy)]
 struct Tally {
     chunks: u32,
+    /// Those that are needed, wherever else they lie too.
+    wanted: u32,
+    /// Those for which this pack stands.
     needed: u32,
+}
+
+impl Tally {
+    /// Of several packs that hold a chunk, the one of which most is needed stands for it: so that one of which a part was packed anew
+    /// before, by a run that was killed then, can go.
+    fn share(self) -> u64 {
+        u64::from(self.wanted) * 1_000_000 / u64::from(self.chunks.max(1))
+    }
 }
 
 /// What makes a plan.
@@ -68,17 +80,25 @@ impl Planner<'_> {
         numbered.sort_unstable();
         let number_of = |pack: &PackId| numbered.binary_search(pack).ok();
         let mut tallies = vec![Tally::default(); numbered.len()];
-        let mut chunks = 0;
-        self.for_each(|_, places, keeper| {
-            for (at, place) in places.iter().enumerate() {
+        let (mut chunks, mut is_plain) = (0, true);
+        self.for_each(|_, places, is_needed| {
+            for place in places {
                 let tally = number_of(&place.pack).and_then(|number| tallies.get_mut(number));
                 let Some(tally) = tally else { continue };
                 tally.chunks += 1;
-                tally.needed += u32::from(keeper == Some(at));
+                tally.wanted += u32::from(is_needed);
             }
-            chunks += u64::from(keeper.is_some());
+            chunks += u64::from(is_needed);
+            is_plain &= !is_needed || places.len() == 1;
             Ok(())
         })?;
+        if is_plain {
+            for tally in &mut tallies {
+                tally.needed = tally.wanted;
+            }
+        } else {
+            self.count_keepers(&mut tallies, number_of)?;
+        }
         let is_part = |number: usize| {
             let pack = numbered.get(number);
             tallies.get(number).zip(pack).is_some_and(|(tally, pack)| {
@@ -90,7 +110,8 @@ impl Planner<'_> {
             })
         };
         let mut parts = Gathered::new(self.scratch, self.rows_at_once);
-        self.for_each(|id, places, keeper| {
+        self.for_each(|id, places, is_needed| {
+            let keeper = if is_needed { self.keeper(places, &tallies, number_of) } else { None };
             for (at, place) in places.iter().enumerate() {
                 if let Some(number) = number_of(&place.pack).filter(|number| is_part(*number)) {
                     parts.add(encode(number, id, place, keeper == Some(at)))?;
@@ -154,11 +175,39 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Visits all chunks, each with its places, and which of them stands for the chunk if it is needed.
-    fn for_each(
+    fn count_keepers(
         &self,
-        mut each: impl FnMut(&ChunkId, &[Location], Option<usize>) -> Result<()>,
+        tallies: &mut [Tally],
+        number_of: impl Fn(&PackId) -> Option<usize> + Copy,
     ) -> Result<()> {
+        self.for_each(|_, places, is_needed| {
+            let keeper = if is_needed { self.keeper(places, tallies, number_of) } else { None };
+            let number = keeper.and_then(|at| places.get(at)).and_then(|place| number_of(&place.pack));
+            if let Some(tally) = number.and_then(|number| tallies.get_mut(number)) {
+                tally.needed += 1;
+            }
+            Ok(())
+        })
+    }
+
+    /// Which of the places of a chunk stands for it.
+    fn keeper(
+        &self,
+        places: &[Location],
+        tallies: &[Tally],
+        number_of: impl Fn(&PackId) -> Option<usize>,
+    ) -> Option<usize> {
+        let rank = |at: &usize| {
+            let pack = places.get(*at).map(|place| place.pack)?;
+            let share = number_of(&pack).and_then(|number| tallies.get(number)).map(|tally| tally.share());
+            let is_preferred = self.options.preferred.contains(&pack);
+            Some((self.index.is_sound_pack(&pack), is_preferred, share, pack))
+        };
+        if places.len() < 2 { Some(0) } else { (0..places.len()).max_by_key(rank) }
+    }
+
+    /// Visits all chunks, each with its places, and whether it is needed.
+    fn for_each(&self, mut each: impl FnMut(&ChunkId, &[Location], bool) -> Result<()>) -> Result<()> {
         let mut needed = self.needed.rows();
         let mut next = needed.next()?;
         let missing =
@@ -167,13 +216,11 @@ impl Planner<'_> {
             if let Some(before) = next.filter(|next| next < id.as_bytes()) {
                 return Err(missing(before));
             }
-            let mut keeper = None;
-            if next.as_ref() == Some(id.as_bytes()) {
+            let is_needed = next.as_ref() == Some(id.as_bytes());
+            if is_needed {
                 next = needed.next()?;
-                let sound = places.iter().position(|place| self.index.is_sound_pack(&place.pack));
-                keeper = Some(sound.unwrap_or(0));
             }
-            each(id, places, keeper)
+            each(id, places, is_needed)
         })?;
         next.map_or(Ok(()), |id| Err(missing(id)))
     }

@@ -15,8 +15,8 @@ use crate::repository::{Reader, Writer};
 
 /// What is packed anew before the packs that it came from are deleted: so much room is needed beside them at most.
 const ROUND_BYTES: u64 = 4 << 30;
-/// What stays free for others, for directories and for segments.
-const MARGIN: u64 = 16 << 20;
+/// What stays free for directories, segments and others: so much, and an eighth of what is free.
+const MARGIN: u64 = 1 << 20;
 /// What decoding a frame may take.
 const MAX_FRAME_BYTES: usize = 64 << 20;
 
@@ -67,7 +67,7 @@ impl Run<'_> {
 
     fn room(&self) -> u64 {
         let free = self.repository.backend().free_space().ok().flatten();
-        free.map_or(u64::MAX, |free| free.saturating_sub(MARGIN))
+        free.map_or(u64::MAX, |free| free.saturating_sub(free / 8 + MARGIN))
     }
 
     /// Publishes what was packed anew, and deletes the packs that it came from.

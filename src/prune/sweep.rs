@@ -8,8 +8,8 @@ use crate::event::Event;
 use crate::id::{PackId, SnapshotId};
 use crate::pack::pack_file_name;
 use crate::prune::Run;
-use crate::prune::needed::{Listed, Needed};
-use crate::repository::Writer;
+use crate::prune::listed::Listed;
+use crate::repository::{Needed, Writer, with_reserve};
 
 /// So many packs are condemned at once: their names have room where the reserve was.
 const SWEPT_AT_ONCE: usize = 4096;
@@ -39,10 +39,8 @@ impl Run<'_> {
         self.go_on()?;
         self.observer.event(&Event::Phase("deleting packs"));
         let list: Vec<PackId> = packs.iter().copied().collect();
-        self.with_reserve(|run| match &mut run.presence {
-            Some(presence) => presence.condemn(&list, unwanted),
-            None => Err(Error::Stopped),
-        })?;
+        let Some(presence) = &mut self.presence else { return Err(Error::Stopped) };
+        with_reserve(&**self.repository.backend(), || presence.condemn(&list, unwanted))?;
         // From here on whoever publishes a snapshot sees the mark, or is seen.
         let mut doomed = packs.clone();
         let wanted_now = self.spare(&mut doomed, unwanted)?;

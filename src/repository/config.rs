@@ -11,6 +11,7 @@ use crate::codec;
 use crate::error::{Corruption, Error, Result};
 use crate::header::{Magic, Object, Seal, decode_object, encode_object};
 use crate::id::{CopyId, KeyId, RepositoryId};
+use crate::repository::reserve::{RESERVE, make_reserve};
 use crate::repository::{FOLDERS, MAX_OBJECT_FILE, NewKey, key, lock, object};
 use crate::seal::Secret;
 use crate::session::{Session, random};
@@ -149,6 +150,7 @@ pub(super) fn init(backend: &dyn Backend, options: &InitOptions) -> Result<Repos
     let bytes = config.encode(repository);
     let session = Session::begin();
     remove_keys(backend)?;
+    make_reserve(backend)?;
     object::publish(backend, &session, "copy", &CopyInfo::new(&options.name).encode(repository))?;
     if let Some((master, new)) = master.as_ref().zip(options.key.as_ref()) {
         lock::publish_key(backend, (repository, &bytes), master, new)?;
@@ -220,8 +222,9 @@ pub(crate) fn is_free(backend: &dyn Backend) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         other => other?,
     };
-    let known =
-        |name: &str| FOLDERS.contains(&name) || matches!(name, "copy" | "config.2") || is_of_the_medium(name);
+    let known = |name: &str| {
+        FOLDERS.contains(&name) || matches!(name, "copy" | "config.2" | RESERVE) || is_of_the_medium(name)
+    };
     if !listed.iter().all(|entry| known(&entry.name)) {
         return Ok(false);
     }

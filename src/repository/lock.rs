@@ -129,7 +129,7 @@ impl Repository {
     ///
     /// # Errors
     /// `Damaged`: `config` was exchanged here.
-    pub(crate) fn unlock_like(&mut self, other: &Self) -> Result<()> {
+    pub fn unlock_like(&mut self, other: &Self) -> Result<()> {
         match &other.master {
             Some((master, _)) if self.is_locked() => self.accept(master.clone(), None),
             _ => Ok(()),

@@ -64,7 +64,9 @@ impl World {
 
     /// Options with the state folder of this world.
     pub fn options(&self, new: bool) -> MirrorOptions {
-        MirrorOptions { new, state_folder: Some(self.scratch.join("state")), ..MirrorOptions::default() }
+        let scratch = Some(std::env::temp_dir());
+        let state_folder = Some(self.scratch.join("state"));
+        MirrorOptions { new, state_folder, scratch, ..MirrorOptions::default() }
     }
 
     /// Mirrors to a folder.

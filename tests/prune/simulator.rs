@@ -14,7 +14,7 @@ use vault::event::{Observer, Silent};
 use vault::forget::{self, Statement};
 use vault::id::{ChunkId, ChunkKind, SnapshotId};
 use vault::pack::Compression;
-use vault::prune::{Limit, PruneOptions, prune};
+use vault::prune::{Limit, NO_GRACE, PruneOptions, prune};
 use vault::repository::{Repository, Scope, WriteOptions};
 use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, State, Time, TreeNode};
 
@@ -26,11 +26,11 @@ const CONTENTS: usize = 12;
 const SNAPSHOTS_EACH: usize = 3;
 const PRUNES_EACH: usize = 3;
 
-fn entry(name: &str, kind: Kind) -> Entry {
+pub fn entry(name: &str, kind: Kind) -> Entry {
     Entry { name: name.as_bytes().into(), kind, meta: Meta::default(), fields: Vec::new() }
 }
 
-fn snapshot(root: ChunkId, number: usize) -> Snapshot {
+pub fn snapshot(root: ChunkId, number: usize) -> Snapshot {
     let start = Time { secs: 1_700_000_000 + i64::try_from(number).unwrap(), nanos: 0 };
     Snapshot {
         state: State::Complete,
@@ -101,7 +101,8 @@ fn options() -> PruneOptions {
         dry_run: false,
         max_unused: Limit::Bytes(0),
         max_repack: None,
-        kept_since: Time { secs: i64::MAX, nanos: 0 },
+        kept_since: NO_GRACE,
+        preferred: HashSet::new(),
         force: true,
         scratch: std::env::temp_dir(),
         compression: Compression::default(),
@@ -207,7 +208,7 @@ fn no_order_of_steps_loses_what_was_promised() {
 }
 
 #[test]
-fn each_rule_that_is_not_kept_loses_something() {
+fn prune_1_prune_2_prune_5_prune_6_each_rule_that_is_not_kept_loses_something() {
     use Broken::{
         NoMarks, PrunerListsSnapshotsOnce, PrunerReadsNoMarks, PrunerReadsSessionsOnce, WriterListsPacksOnce,
         WriterReadsNoMarks,

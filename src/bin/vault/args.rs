@@ -16,7 +16,7 @@ use vault::snapshot::Snapshot;
 
 pub use forget::{ForgetArgs, HoldArgs, StatementArgs, TakeBackArgs};
 pub use key::{AddKeyArgs, ExportKeyArgs, InitArgs, KeyArgs, KeyVerb, RemoveKeyArgs};
-pub use prune::PruneArgs;
+pub use prune::{MaxUnused, PruneArgs};
 pub use snapshot::SnapshotArgs;
 pub use values::{Memory, Rate, Subset, from_timestamp, parse_time};
 
@@ -434,6 +434,9 @@ pub struct MirrorArgs {
     /// Read all that is on the copy already too, and replace what is damaged there
     #[arg(long)]
     pub verify: bool,
+    /// Then delete from the copy what is forgotten there, and what no snapshot needs, as `prune` does
+    #[arg(long)]
+    pub prune: bool,
 }
 
 /// Arguments of `completions`.

@@ -238,6 +238,11 @@ impl Context {
         Ok(reader)
     }
 
+    /// Where files may lie that are gone when the run is.
+    pub fn scratch(&self, repository: &Repository) -> PathBuf {
+        self.cache_folder(repository.id()).unwrap_or_else(std::env::temp_dir)
+    }
+
     /// The folder for the caches of this repository, made if need be, if there may be any.
     pub fn cache_folder(&self, repository: RepositoryId) -> Option<PathBuf> {
         if self.global.no_cache {

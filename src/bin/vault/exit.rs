@@ -121,7 +121,7 @@ pub fn hint(error: &Error) -> Option<String> {
         }
         Error::Path { .. } if error.is_no_space() => "make room there and run it again",
         error if error.is_no_space() => {
-            "make room and run it again: what is in the repository is whole, and nothing is written twice"
+            "make room and run it again: what is in the repository is whole, and nothing is written twice; `vault forget` and `vault prune` work on a full disk too"
         }
         Error::NotFound { what } if what.starts_with('/') => {
             "`vault ls SNAPSHOT:PATH` lists what is in a snapshot"

@@ -12,14 +12,13 @@ use crate::index::{
     is_vanished, redundant,
 };
 use crate::repository::object;
-use crate::repository::reserve::{RESERVE, make_reserve};
 use crate::repository::writer::{Shared, notice};
 use crate::session;
 
 /// The longest segment file that is read back whole.
 const MAX_SEGMENT_FILE: u64 = 80 << 20;
 
-/// Removes the temporary files of ended sessions of this host, and makes the reserve if it is missing.
+/// Removes the temporary files of ended sessions of this host.
 pub(crate) fn clean_up(backend: &dyn Backend) -> Result<()> {
     let listed = match backend.list("tmp") {
         // A copy made by a tool that skips empty folders.
@@ -32,10 +31,7 @@ pub(crate) fn clean_up(backend: &dyn Backend) -> Result<()> {
         let name = format!("tmp/{}", file.name);
         remove(backend, &name)?;
     }
-    if listed.iter().any(|file| RESERVE.strip_prefix("tmp/") == Some(&file.name)) {
-        return Ok(());
-    }
-    make_reserve(backend)
+    Ok(())
 }
 
 /// Removes a file; another run may have done so at the same time.

@@ -38,6 +38,12 @@ pub struct PruneArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaxUnused(pub Limit);
 
+impl Default for MaxUnused {
+    fn default() -> Self {
+        Self(Limit::PerMille(50))
+    }
+}
+
 impl FromStr for MaxUnused {
     type Err = String;
 

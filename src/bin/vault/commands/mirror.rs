@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use vault::backend::{Backend, LocalFolder};
 use vault::error::{Error, Result};
 use vault::mirror::{DamagedFile, MirrorOptions, MirrorSummary, Side, mirror};
+use vault::prune::PruneOptions;
 use vault::repository::Repository;
 
-use super::Context;
+use super::{Context, prune};
 use crate::args::MirrorArgs;
 use crate::exit::Outcome;
 use crate::passphrase;
@@ -22,7 +23,7 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Outcome> {
     let mut repository = context.open_locked()?;
     // A mirror needs no key. With one, more can be put in order there.
     let given = passphrase::given(context)?;
-    if !repository.config().is_encrypted() || given.is_some() {
+    if !repository.config().is_encrypted() || given.is_some() || args.prune {
         repository = context.open_with(given)?;
     }
     let options = MirrorOptions {
@@ -32,6 +33,7 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Outcome> {
         write_rate: context.global.write_rate(),
         read_rate: context.global.read_rate(),
         state_folder: places::states(),
+        scratch: Some(context.scratch(&repository)),
     };
     let destination: Arc<dyn Backend> = Arc::new(LocalFolder::new(args.destination.clone()));
     let begun = Instant::now();
@@ -63,7 +65,21 @@ pub fn run(context: &Context, args: &MirrorArgs) -> Result<Outcome> {
     print_summary(context, args, &summary, begun)?;
     // That an older copy took the mirror's place is no damage: it was brought up to date. It was said.
     let found = !summary.damaged.is_empty() || !summary.replaced.is_empty();
+    if args.prune && summary.damaged.is_empty() {
+        prune_there(context, &repository, destination)?;
+    } else if args.prune {
+        context.screen.warn("nothing is pruned while something is damaged");
+    }
     Ok(Outcome::damage_if(found || context.screen.tally().problems() > 0))
+}
+
+/// Prunes the copy; of what lies there twice, what the repository has stays.
+fn prune_there(context: &Context, repository: &Repository, place: Arc<dyn Backend>) -> Result<()> {
+    let mut copy = Repository::open(place)?.with_budget(context.global.budget()?);
+    copy.unlock_like(repository)?;
+    let preferred = repository.listed_packs()?.into_keys().collect();
+    let options = PruneOptions { preferred, ..prune::default_options(context, &copy) };
+    prune::run_on(context, &copy, &options)
 }
 
 fn damaged_text(file: &DamagedFile) -> String {

@@ -1,18 +1,23 @@
 //! `vault prune`: deletes what no snapshot needs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::json;
 use vault::error::Result;
 use vault::event::Observer;
-use vault::prune::{PruneOptions, PruneSummary, prune};
-use vault::repository::DEFAULT_PACK_LEN;
+use vault::forget::Age;
+use vault::mirror::remember_pruned;
+use vault::pack::Compression;
+use vault::prune::{NO_GRACE, PruneOptions, PruneSummary, prune};
+use vault::repository::{DEFAULT_PACK_LEN, Repository};
 use vault::snapshot::Time;
 
 use super::Context;
-use crate::args::PruneArgs;
+use crate::args::{MaxUnused, PruneArgs};
 use crate::exit::Outcome;
-use crate::render::text;
+use crate::places;
+use crate::render::{chain, text};
 
 pub fn run(context: &Context, args: &PruneArgs) -> Result<Outcome> {
     let repository = context.open()?;
@@ -27,31 +32,53 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Outcome> {
         dry_run: args.dry_run,
         max_unused: args.max_unused.0,
         max_repack: args.max_repack_size,
-        kept_since: args.grace.before_time(Time::now()),
+        kept_since: if args.grace == Age::default() { NO_GRACE } else { args.grace.before_time(Time::now()) },
         force: args.force,
-        scratch: context.cache_folder(repository.id()).unwrap_or_else(std::env::temp_dir),
         compression: args.compression.0,
-        pack_len: DEFAULT_PACK_LEN,
+        ..default_options(context, &repository)
     };
+    run_on(context, &repository, &options)?;
+    Ok(context.outcome())
+}
+
+/// What is done unless the user says otherwise.
+pub fn default_options(context: &Context, repository: &Repository) -> PruneOptions {
+    PruneOptions {
+        dry_run: false,
+        max_unused: MaxUnused::default().0,
+        max_repack: None,
+        kept_since: NO_GRACE,
+        preferred: HashSet::new(),
+        force: false,
+        scratch: context.scratch(repository),
+        compression: Compression::default(),
+        pack_len: DEFAULT_PACK_LEN,
+    }
+}
+
+/// Prunes a copy, and says what was done.
+pub fn run_on(context: &Context, repository: &Repository, options: &PruneOptions) -> Result<()> {
     context.screen.start_progress("reading");
     let observer: Arc<dyn Observer> = context.screen.clone();
-    let pruned = prune(&repository, &options, &observer, &context.stop);
+    let pruned = prune(repository, options, &observer, &context.stop);
     context.screen.end_progress();
     let done = pruned?;
+    if !options.dry_run
+        && let Some(folder) = places::states()
+        && let Err(error) = remember_pruned(&folder, repository)
+    {
+        context.screen.warn(&chain(&error));
+    }
     if done.without_room > 0 {
         context.screen.note(&format!(
             "there was no room to pack anew what is needed of {}: they stay as they are",
             text::counted(done.without_room, "pack", "packs")
         ));
     }
-    if done.spent_reserve {
-        context.screen.note("the medium was full: the reserve of the repository was used");
-    }
-    context.screen.summary(&words(args, &done), &summary(args, &done))?;
-    Ok(context.outcome())
+    context.screen.summary(&words(options, &done), &summary(options, &done))
 }
 
-fn words(args: &PruneArgs, done: &PruneSummary) -> String {
+fn words(args: &PruneOptions, done: &PruneSummary) -> String {
     let packs = |count| text::counted(count, "pack", "packs");
     let deleted = packs(done.dead_packs + done.repacked_packs);
     if done.dead_packs + done.repacked_packs + done.forgotten + done.spared_packs == 0 {
@@ -81,7 +108,7 @@ fn words(args: &PruneArgs, done: &PruneSummary) -> String {
     )
 }
 
-fn summary(args: &PruneArgs, done: &PruneSummary) -> serde_json::Value {
+fn summary(args: &PruneOptions, done: &PruneSummary) -> serde_json::Value {
     json!({
         "message_type": "summary",
         "dry_run": args.dry_run,
@@ -96,6 +123,5 @@ fn summary(args: &PruneArgs, done: &PruneSummary) -> serde_json::Value {
         "before_bytes": done.before_bytes,
         "unused_bytes": done.unused_bytes,
         "packs_without_room": done.without_room,
-        "reserve_used": done.spent_reserve,
     })
 }

@@ -14,7 +14,7 @@ use crate::session;
 const READ_AT_ONCE: usize = 64 << 10;
 
 /// Rows of `N` bytes that are being gathered.
-pub(super) struct Gathered<const N: usize> {
+pub(crate) struct Gathered<const N: usize> {
     folder: PathBuf,
     most: usize,
     held: Vec<[u8; N]>,
@@ -22,7 +22,7 @@ pub(super) struct Gathered<const N: usize> {
 }
 
 /// Rows in order, each once. They can be read any number of times.
-pub(super) struct Sorted<const N: usize> {
+pub(crate) struct Sorted<const N: usize> {
     folder: PathBuf,
     held: Vec<[u8; N]>,
     runs: Vec<Run>,
@@ -35,7 +35,7 @@ struct Run {
 
 impl<const N: usize> Gathered<N> {
     /// Keeps at most so many rows in memory, the others in `folder`.
-    pub(super) fn new(folder: &Path, most: usize) -> Self {
+    pub(crate) fn new(folder: &Path, most: usize) -> Self {
         Self { folder: folder.to_owned(), most: most.max(1), held: Vec::new(), runs: Vec::new() }
     }
 
@@ -43,7 +43,7 @@ impl<const N: usize> Gathered<N> {
     ///
     /// # Errors
     /// Any error of the folder.
-    pub(super) fn add(&mut self, row: [u8; N]) -> Result<()> {
+    pub(crate) fn add(&mut self, row: [u8; N]) -> Result<()> {
         self.held.push(row);
         if self.held.len() < self.most {
             return Ok(());
@@ -62,7 +62,7 @@ impl<const N: usize> Gathered<N> {
     }
 
     /// All of them, in order.
-    pub(super) fn sort(mut self) -> Sorted<N> {
+    pub(crate) fn sort(mut self) -> Sorted<N> {
         self.held.sort_unstable();
         self.held.dedup();
         Sorted { folder: self.folder, held: self.held, runs: self.runs }
@@ -86,7 +86,7 @@ impl<const N: usize> Gathered<N> {
 
 impl<const N: usize> Sorted<N> {
     /// The rows, from the first one on.
-    pub(super) fn rows(&self) -> Rows<'_, N> {
+    pub(crate) fn rows(&self) -> Rows<'_, N> {
         let runs =
             self.runs.iter().map(|run| Reading { run, next: 0, block: Vec::new().into_iter() }).collect();
         Rows { sorted: self, runs, held: 0, next: BinaryHeap::new(), begun: false, last: None }
@@ -117,7 +117,7 @@ impl<const N: usize> Reading<'_, N> {
 }
 
 /// Rows that are being read, each once.
-pub(super) struct Rows<'s, const N: usize> {
+pub(crate) struct Rows<'s, const N: usize> {
     sorted: &'s Sorted<N>,
     runs: Vec<Reading<'s, N>>,
     held: usize,
@@ -131,7 +131,7 @@ impl<const N: usize> Rows<'_, N> {
     ///
     /// # Errors
     /// Any error of the folder.
-    pub(super) fn next(&mut self) -> Result<Option<[u8; N]>> {
+    pub(crate) fn next(&mut self) -> Result<Option<[u8; N]>> {
         if !self.begun {
             self.begun = true;
             (0..=self.runs.len()).try_for_each(|number| self.advance(number))?;

@@ -1,0 +1,130 @@
+//! Single rules of `spec/concurrency.md`; what they are for together shows in the simulator.
+
+use std::fs;
+use std::path::Path;
+
+use vault::codec;
+use vault::error::Error;
+use vault::header::{Magic, Seal, encode_object};
+use vault::id::{ChunkKind, PackId};
+use vault::pack::pack_file_name;
+use vault::repository::{NoticeBody, Presence, Work};
+use vault::snapshot::Time;
+
+use super::store::{Store, thorough};
+
+fn count(folder: &Path) -> usize {
+    fs::read_dir(folder).unwrap().count()
+}
+
+#[test]
+fn note_1_what_does_not_ascend_or_says_more_is_refused() {
+    let store = Store::new();
+    let (one, other) = (PackId::from_bytes([1; 32]), PackId::from_bytes([2; 32]));
+    let body = |packs: Vec<PackId>| NoticeBody {
+        work: Work::Pruning,
+        created: Time { secs: 0, nanos: 0 },
+        packs,
+        snapshots: Vec::new(),
+        fields: Vec::new(),
+    };
+    let file = store.place().join("marks/0badcafe-0000000000000000-1-1-0000000000000000-0");
+    let write = |outer: &[u8], packs: Vec<PackId>| {
+        let body = codec::encode(&body(packs));
+        let bytes = encode_object(Magic::Mark, store.open().id(), Seal::Plain, outer, &body);
+        fs::write(&file, bytes).unwrap();
+        store.open().marks()
+    };
+    assert_eq!(write(b"", vec![one, other]).unwrap()[0].body.packs, [one, other]);
+    for refused in [write(b"", vec![other, one]), write(b"", vec![one, one]), write(b"x", vec![one, other])] {
+        let refused = refused.unwrap_err();
+        assert!(refused.is_damage(), "{refused:?}");
+    }
+}
+
+#[test]
+fn note_2_only_what_has_ended_or_is_said_to_have_is_removed() {
+    let store = Store::new();
+    store.save(&[1]).unwrap();
+    let sessions = store.place().join("sessions");
+    let running = Presence::announce(&store.open(), Work::Writing).unwrap();
+    let name = fs::read_dir(&sessions).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap();
+    let bytes = fs::read(sessions.join(&name)).unwrap();
+    // One of this host that has ended, as its process began at another time; and one of another host.
+    let mut parts: Vec<&str> = name.split('-').collect();
+    let start = parts[3].to_owned() + "1";
+    parts[3] = &start;
+    let ended = parts.join("-");
+    let foreign = name.replacen(parts[0], "0badcafe", 1);
+    fs::write(sessions.join(&ended), &bytes).unwrap();
+    fs::write(sessions.join(&foreign), &bytes).unwrap();
+    assert_eq!(count(&sessions), 3);
+    store.save(&[2]).unwrap();
+    let mut left: Vec<_> = fs::read_dir(&sessions)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    let mut expected = vec![name.clone(), foreign.clone()];
+    expected.sort();
+    assert_eq!(left, expected);
+    let too_short = foreign.split('-').next().unwrap();
+    assert!(matches!(store.open().declare_ended(too_short), Err(Error::NotFound { .. })));
+    assert_eq!(store.open().declare_ended(&foreign).unwrap(), 1);
+    drop(running);
+    assert_eq!(count(&sessions), 0);
+}
+
+#[test]
+fn prune_3_a_pack_like_a_condemned_one_gets_another_name() {
+    let store = Store::new();
+    let (first, _) = store.save(&[1]).unwrap();
+    let packs = store.packs();
+    let mut pruner = Presence::announce(&store.open(), Work::Pruning).unwrap();
+    pruner.condemn(&packs.iter().copied().collect::<Vec<_>>(), &[first]).unwrap();
+    // The same chunks; packs are named by their bytes.
+    store.save(&[1]).unwrap();
+    let both = store.packs();
+    assert_eq!(both.len(), 2 * packs.len());
+    for pack in &packs {
+        fs::remove_file(store.place().join(pack_file_name(pack))).unwrap();
+    }
+    fs::remove_file(store.place().join(format!("snapshots/{first}"))).unwrap();
+    drop(pruner);
+    store.prune(&thorough()).unwrap();
+    assert_eq!(store.check().snapshots, 1);
+}
+
+#[test]
+fn prune_4_a_second_one_ends_and_deletes_nothing() {
+    let store = Store::new();
+    let (first, _) = store.save(&[1]).unwrap();
+    store.save(&[2]).unwrap();
+    store.forget(first);
+    let other = Presence::announce(&store.open(), Work::Pruning).unwrap();
+    let before = store.packs();
+    let refused = store.prune(&thorough()).unwrap_err();
+    assert!(refused.to_string().contains("another run prunes"), "{refused}");
+    assert_eq!(store.packs(), before);
+    // It left nothing.
+    assert_eq!((count(&store.place().join("sessions")), count(&store.place().join("marks"))), (1, 0));
+    drop(other);
+    assert!(store.prune(&thorough()).unwrap().dead_packs > 0);
+    store.check();
+}
+
+#[test]
+fn prune_7_what_a_session_may_be_writing_stays() {
+    let store = Store::new();
+    let writing = Presence::announce(&store.open(), Work::Writing).unwrap();
+    let (first, ids) = store.save(&[1]).unwrap();
+    store.save(&[2]).unwrap();
+    store.forget(first);
+    let done = store.prune(&thorough()).unwrap();
+    // The snapshot goes, as nobody may rely on it, and the packs stay until the session has ended.
+    assert_eq!((done.forgotten, done.dead_packs), (1, 0));
+    assert!(store.open().reader().unwrap().locate(ChunkKind::Data, &ids[0]).is_ok());
+    drop(writing);
+    assert_eq!(store.prune(&thorough()).unwrap().dead_packs, 2);
+    store.check();
+}
