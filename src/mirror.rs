@@ -180,7 +180,7 @@ fn refresh(
     refreshed.map_err(|error| match error {
         // A drive that is pulled out says all kinds of things: what counts is whether it is still there.
         Error::Path { ref source, .. }
-            if !error.is_no_space() && !is_still(&**destination, repository, &copy) =>
+            if !error.is_no_space() && !place::is_still(&**destination, repository.id(), copy.copy) =>
         {
             let reason = format!("it went away meanwhile: {error}: {source}");
             Error::MediumMissing { path: destination.place().to_owned(), reason }
@@ -224,11 +224,6 @@ fn accept(
         Found::Other(found) => Err(Error::OtherRepository { expected: repository.id(), found }),
         Found::Free(reason) | Found::Foreign(reason) => Err(missing(reason)),
     }
-}
-
-fn is_still(destination: &dyn Backend, repository: &Repository, copy: &CopyInfo) -> bool {
-    let found = place::look(destination, repository.id());
-    matches!(found, Ok(Found::Mirror(found)) if found.copy == copy.copy)
 }
 
 /// A refresh under way.

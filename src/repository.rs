@@ -214,26 +214,21 @@ impl Repository {
         Ok(sorted(files.filter_map(|listed| SegmentId::from_hex(&listed.name))))
     }
 
-    /// The packs that are listed, and what the records and those who prune say of them. Marks first: who deletes a pack condemns it
-    /// before, and until it is gone `[PRUNE-5]`.
-    ///
-    /// # Errors
-    /// Any error of the medium; damage to a mark.
-    pub fn present_packs(&self) -> Result<PresentPacks> {
-        let condemned = self.condemned()?;
-        Ok(PresentPacks { packs: self.listed_packs()?, damaged: self.damaged_packs()?, condemned })
-    }
-
     /// The packs that are listed, with their lengths.
     ///
     /// # Errors
     /// Any error of the medium.
     pub fn listed_packs(&self) -> Result<HashMap<PackId, u64>> {
+        self.list_packs(|_| true)
+    }
+
+    /// Those whose ids begin with certain bytes: only the folders where these lie are listed.
+    fn list_packs(&self, is_asked_for: impl Fn(u8) -> bool) -> Result<HashMap<PackId, u64>> {
         let mut packs = HashMap::new();
         // A copy made by a tool that skips empty folders lacks some of the 256; without `packs` itself nothing is believed.
         let folders = self.list("packs")?;
         let folders: HashSet<&str> = folders.iter().map(|listed| listed.name.as_str()).collect();
-        for prefix in 0..=255u8 {
+        for prefix in (0..=255u8).filter(|prefix| is_asked_for(*prefix)) {
             let name = format!("{prefix:02x}");
             if !folders.contains(name.as_str()) {
                 continue;
@@ -276,6 +271,7 @@ impl Repository {
         let mut tries = 0;
         loop {
             let segments = self.segment_ids()?;
+            // Marks before packs: who deletes a pack condemns it before, and until it is gone [PRUNE-5].
             let (condemned, mut problems) = match self.condemned() {
                 Err(error) if error.is_damage() && !is_to_write => (HashSet::new(), vec![error]),
                 other => (other?, Vec::new()),

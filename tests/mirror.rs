@@ -209,7 +209,7 @@ fn pulled_out(kind: FileSystem, mb: u64) {
         let at = mount.lock().unwrap().join("mirror");
         let (drive, count) = (mount.clone(), AtomicUsize::new(0));
         let medium: Arc<dyn Backend> = Watched::new(&at, move |op, name| {
-            let is_copied = op == Op::Publish && !name.starts_with("sessions/");
+            let is_copied = op == Op::Publish && !name.starts_with("sessions/") && name != "reserve";
             if is_copied && count.fetch_add(1, Ordering::Relaxed) == published {
                 drive.lock().unwrap().shutdown(flush_log);
             }

@@ -2,6 +2,7 @@
 
 mod beside;
 mod full;
+mod processes;
 mod rules;
 mod simulator;
 mod store;

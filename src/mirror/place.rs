@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
-use crate::id::RepositoryId;
+use crate::id::{CopyId, RepositoryId};
 use crate::repository::{CopyInfo, is_free, read_config, read_copy};
 
 /// What is at the place of the mirror.
@@ -23,6 +23,11 @@ pub(super) enum Found {
     Other(RepositoryId),
     /// Something else.
     Foreign(&'static str),
+}
+
+/// Whether it is a certain copy, as before.
+pub(super) fn is_still(destination: &dyn Backend, repository: RepositoryId, copy: CopyId) -> bool {
+    matches!(look(destination, repository), Ok(Found::Mirror(found)) if found.copy == copy)
 }
 
 /// Looks what is there. A damaged `config` does not hide a mirror whose `copy` is whole.

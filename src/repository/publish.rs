@@ -1,5 +1,7 @@
 //! Publishing a snapshot while others may be pruning: `spec/concurrency.md`.
 
+use std::collections::HashSet;
+
 use crate::error::{Error, Result};
 use crate::id::{PackId, SnapshotId};
 use crate::pack::pack_file_name;
@@ -38,8 +40,10 @@ impl Repository {
     /// # Errors
     /// `PrunedMeanwhile`; any error of the medium.
     pub(crate) fn check_reliance(&self, used: &[PackId]) -> Result<()> {
-        let present = self.present_packs()?;
-        let is_lost = |pack: &&PackId| !present.packs.contains_key(pack) || present.condemned.contains(pack);
+        let condemned = self.condemned()?;
+        let prefixes: HashSet<u8> = used.iter().map(|pack| pack.as_bytes()[0]).collect();
+        let listed = self.list_packs(|prefix| prefixes.contains(&prefix))?;
+        let is_lost = |pack: &&PackId| !listed.contains_key(pack) || condemned.contains(pack);
         match used.iter().find(is_lost) {
             Some(pack) => Err(Error::PrunedMeanwhile { pack: pack_file_name(pack) }),
             None => Ok(()),

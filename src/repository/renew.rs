@@ -42,7 +42,7 @@ impl Repository {
         self.check_writable(copy.copy)?;
         // What takes away a file may have taken folders.
         config::make_folders(&*self.backend)?;
-        let present = self.present_packs()?.packs;
+        let present = self.listed_packs()?;
         let mut doubted = damaged_somewhere(&records);
         doubted.retain(|pack| present.contains_key(pack));
         // Before the id is in use: whoever reads it finds them.

@@ -81,7 +81,7 @@ fn rec_2_a_marked_pack_is_stored_again_and_unmarked_once_it_is_whole() {
     let report = run(&place, &options);
     assert_eq!(report.marked, [pack]);
     assert!(report.damages.iter().any(|damage| !damage.costs.is_empty()));
-    assert!(open(&place).present_packs().unwrap().damaged.contains(&pack));
+    assert!(open(&place).reader().unwrap().index().present().damaged.contains(&pack));
     assert!(run(&place, &options).marked.is_empty(), "a pack is recorded once");
 
     // The first of the sources still has all that the second snapshot lost.
@@ -105,7 +105,7 @@ fn rec_2_a_marked_pack_is_stored_again_and_unmarked_once_it_is_whole() {
     // The same chunks made the same pack, in the place of the damaged one: the record can go.
     assert!(report.damages.is_empty() && report.marked.is_empty(), "{report:?}");
     assert_eq!(report.unmarked, [pack]);
-    assert!(!open(&place).present_packs().unwrap().damaged.contains(&pack));
+    assert!(!open(&place).reader().unwrap().index().present().damaged.contains(&pack));
     let shallow = run(&place, &CheckOptions::default());
     assert!(shallow.damages.is_empty() && shallow.notices.is_empty(), "{shallow:?}");
 }
@@ -279,7 +279,7 @@ fn a_path_of_ten_thousand_levels_is_checked_and_named() {
     let id: SnapshotId = writer.publish_snapshot(&deep).unwrap();
     assert!(run(&place, &reading()).damages.is_empty());
 
-    let packs = open(&place).present_packs().unwrap().packs;
+    let packs = open(&place).listed_packs().unwrap();
     let mut packs = packs.keys().map(|pack| place.join(pack_file_name(pack)));
     let of_data = packs.find(|path| fs::read(path).unwrap()[10] == 1).unwrap();
     fs::remove_file(of_data).unwrap();

@@ -51,7 +51,7 @@ fn dur_7_config_is_published_last_and_after_the_folders_are_durable() {
     repository::init(&*watched).unwrap();
     // The key before what needs it.
     let key: &[&str] = if is_encrypted() { &["keys"] } else { &[] };
-    assert_eq!(published(&log), [&["copy"], key, &["config.2", "config"]].concat());
+    assert_eq!(published(&log), [&["reserve", "copy"], key, &["config.2", "config"]].concat());
     let log = log.lock().unwrap();
     let first_created = log.iter().position(|(op, _)| *op == Op::Create).unwrap();
     let last_made = log.iter().rposition(|(op, _)| *op == Op::MakeFolder).unwrap();

@@ -21,7 +21,7 @@ use vault::repository::WriteOptions;
 /// The directories of all packs of one kind.
 fn directories(place: &Path, kind: PackKind) -> Vec<Directory> {
     let repository = repository::open(Arc::new(LocalFolder::new(place))).unwrap();
-    let packs = repository.present_packs().unwrap().packs;
+    let packs = repository.listed_packs().unwrap();
     let files =
         packs.keys().map(|pack| PackFile::open(&**repository.backend(), *pack, repository.keys()).unwrap());
     files.filter(|file| file.kind() == kind).map(|file| file.directory().unwrap()).collect()

@@ -115,7 +115,9 @@ pub fn files(root: &Path) -> BTreeMap<String, blake3::Hash> {
     let walk = walkdir::WalkDir::new(root).into_iter().map(std::result::Result::unwrap);
     walk.filter(|entry| entry.file_type().is_file())
         .map(|entry| (entry.path().strip_prefix(root).unwrap().to_str().unwrap().to_owned(), entry))
-        .filter(|(name, _)| name != "copy" && !name.starts_with("tmp/") && !name.starts_with("sessions/"))
+        .filter(|(name, _)| {
+            name != "copy" && name != "reserve" && !name.starts_with("tmp/") && !name.starts_with("sessions/")
+        })
         .map(|(name, entry)| (name, blake3::hash(&fs::read(entry.path()).unwrap())))
         .collect()
 }

@@ -1,4 +1,4 @@
-//! Writers, pruners and one who forgets and brings back, on one repository, in every order that a seed makes of it: `spec/concurrency.md`.
+//! Writers, pruners, one who forgets and brings back, and one who mirrors to it, on one repository, in every order that a seed makes of it: `spec/concurrency.md`.
 
 use std::collections::HashSet;
 use std::num::NonZero;
@@ -13,13 +13,15 @@ use vault::error::{Error, Result};
 use vault::event::{Observer, Silent};
 use vault::forget::{self, Statement};
 use vault::id::{ChunkId, ChunkKind, SnapshotId};
+use vault::mirror::{MirrorOptions, mirror};
 use vault::pack::Compression;
 use vault::prune::{Limit, NO_GRACE, PruneOptions, prune};
 use vault::repository::{Repository, Scope, WriteOptions};
 use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, State, Time, TreeNode};
 
-use super::world::{self, Broken, Random, World};
+use super::world::{self, Broken, Role, World};
 use crate::support::repository;
+use crate::support::torture::Random;
 
 /// Different contents that files have.
 const CONTENTS: usize = 12;
@@ -60,7 +62,7 @@ fn open(backend: &Arc<dyn Backend>) -> Result<Repository> {
 }
 
 /// Stores some of the contents in a snapshot, as a backup does: as often as it takes.
-fn save(world: &World, repository: &Repository, contents: &[usize], number: usize) -> Result<SnapshotId> {
+fn save(worlds: &[&World], repository: &Repository, contents: &[usize], number: usize) -> Result<SnapshotId> {
     for _ in 1.. {
         let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent)))?;
         let mut chunks = HashSet::new();
@@ -75,7 +77,9 @@ fn save(world: &World, repository: &Repository, contents: &[usize], number: usiz
         }
         let root = writer.put(ChunkKind::Tree, &codec::encode(&TreeNode::Leaf(entries)))?;
         chunks.insert(root);
-        world.root(root, chunks);
+        for world in worlds {
+            world.root(root, chunks.clone());
+        }
         writer.finish()?;
         match repository.publish_snapshot(&writer, &snapshot(root, number)) {
             Err(Error::PrunedMeanwhile { .. }) => {}
@@ -90,7 +94,7 @@ fn write(world: &World, backend: &Arc<dyn Backend>, random: &mut Random, number:
     for snapshot in 0..SNAPSHOTS_EACH {
         let mut contents: Vec<usize> = (0..CONTENTS).filter(|_| random.below(3) == 0).collect();
         contents.push(CONTENTS + number * SNAPSHOTS_EACH + snapshot);
-        let id = save(world, &repository, &contents, number * SNAPSHOTS_EACH + snapshot)?;
+        let id = save(&[world], &repository, &contents, number * SNAPSHOTS_EACH + snapshot)?;
         world.acknowledge(id);
     }
     Ok(())
@@ -131,6 +135,39 @@ fn change_mind(world: &World, backend: &Arc<dyn Backend>, random: &mut Random) -
     Ok(())
 }
 
+/// Another copy, with snapshots of its own that need some of the same contents.
+fn other_copy(world: &Arc<World>, random: &mut Random) -> (Arc<dyn Backend>, Vec<SnapshotId>) {
+    let other = World::new();
+    let backend = other.free();
+    let options = MirrorOptions { new: true, ..MirrorOptions::default() };
+    mirror(&open(&world.free()).unwrap(), &backend, &options, &Silent, &AtomicBool::new(false)).unwrap();
+    let repository = open(&backend).unwrap();
+    let save = |number: usize| {
+        let contents: Vec<usize> = (0..CONTENTS).filter(|_| random.below(3) == 0).collect();
+        let id = save(&[&other, world], &repository, &contents, 100 + number).unwrap();
+        other.acknowledge(id);
+        id
+    };
+    let ids = (0..2).map(save).collect();
+    (backend, ids)
+}
+
+/// Copies what the other copy has; what was copied is promised here too.
+fn refresh(
+    world: &World,
+    backend: &Arc<dyn Backend>,
+    (other, ids): &(Arc<dyn Backend>, Vec<SnapshotId>),
+) -> Result<()> {
+    for _ in 0..2 {
+        let options = MirrorOptions { scratch: Some(std::env::temp_dir()), ..MirrorOptions::default() };
+        mirror(&open(other)?, backend, &options, &Silent, &AtomicBool::new(false))?;
+        for id in ids {
+            world.acknowledge_unless_forgotten(*id);
+        }
+    }
+    Ok(())
+}
+
 /// What became of a seed.
 struct Outcome {
     violations: Vec<String>,
@@ -138,32 +175,36 @@ struct Outcome {
 }
 
 fn simulate(seed: u64, broken: Option<Broken>) -> Outcome {
-    let mut random = Random::new(seed);
+    let mut random = Random(seed);
     let world = World::new();
     let free = world.free();
     repository::init(&*free).unwrap();
+    let other = (random.below(2) == 0).then(|| other_copy(&world, &mut random));
     let (writers, pruners) = (1 + random.below(3), 1 + random.below(2));
     let kills = random.below(3);
     std::thread::scope(|scope| {
-        for number in 0..=(writers + pruners) {
-            let is_pruner = (writers..writers + pruners).contains(&number);
-            let (actor, backend) = world.actor(is_pruner, broken);
-            let (world, mut random) = (&world, Random::new(seed * 100 + number as u64));
+        let roles = std::iter::repeat_n(Role::Writer, writers)
+            .chain(std::iter::repeat_n(Role::Pruner, pruners))
+            .chain([Role::Forgetter])
+            .chain(other.as_ref().map(|_| Role::Mirror));
+        for (number, role) in roles.enumerate() {
+            let (actor, backend) = world.actor(role, broken);
+            let (world, other) = (&world, &other);
+            let mut random = Random(seed * 100 + number as u64);
             scope.spawn(move || {
                 // Errors are those of who was killed, or who found another at work.
-                let _ = if number < writers {
-                    write(world, &backend, &mut random, number)
-                } else if is_pruner {
-                    (0..PRUNES_EACH).try_for_each(|_| match clean(&backend) {
+                let _ = match (role, other) {
+                    (Role::Writer, _) => write(world, &backend, &mut random, number),
+                    (Role::Pruner, _) => (0..PRUNES_EACH).try_for_each(|_| match clean(&backend) {
                         Err(Error::Repository { source, .. })
                             if source.kind() == std::io::ErrorKind::Other =>
                         {
                             Err(Error::Stopped)
                         }
                         _ => Ok(()),
-                    })
-                } else {
-                    change_mind(world, &backend, &mut random)
+                    }),
+                    (Role::Mirror, Some(other)) => refresh(world, &backend, other),
+                    _ => change_mind(world, &backend, &mut random),
                 };
                 world.done(actor);
             });
@@ -210,8 +251,8 @@ fn no_order_of_steps_loses_what_was_promised() {
 #[test]
 fn prune_1_prune_2_prune_5_prune_6_each_rule_that_is_not_kept_loses_something() {
     use Broken::{
-        NoMarks, PrunerListsSnapshotsOnce, PrunerReadsNoMarks, PrunerReadsSessionsOnce, WriterListsPacksOnce,
-        WriterReadsNoMarks,
+        MirrorReliesOnNothing, NoMarks, PrunerListsSnapshotsOnce, PrunerReadsNoMarks,
+        PrunerReadsSessionsOnce, UndoReadsNoMarks, WriterListsPacksOnce, WriterReadsNoMarks,
     };
     for broken in [
         WriterReadsNoMarks,
@@ -220,6 +261,8 @@ fn prune_1_prune_2_prune_5_prune_6_each_rule_that_is_not_kept_loses_something() 
         PrunerListsSnapshotsOnce,
         PrunerReadsSessionsOnce,
         PrunerReadsNoMarks,
+        UndoReadsNoMarks,
+        MirrorReliesOnNothing,
     ] {
         let seeds = 1..=3_000;
         let found = seeds.clone().find(|seed| !simulate(*seed, Some(broken)).violations.is_empty());

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io::{self, Write};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use vault::backend::{Backend, Listed, NewFile, StoredFile};
@@ -14,6 +14,7 @@ use vault::repository::Repository;
 use vault::snapshot::Snapshot;
 
 use crate::support::repository;
+use crate::support::torture::Random;
 
 /// A rule of the protocol that an actor does not keep, in a run that shows what the rule is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,27 +31,28 @@ pub enum Broken {
     PrunerReadsSessionsOnce,
     /// Who prunes heeds nobody else's marks.
     PrunerReadsNoMarks,
+    /// Who brings a snapshot back does not look whether it is condemned.
+    UndoReadsNoMarks,
+    /// Who mirrors says nothing of what it relies on, and does not look whether that is condemned.
+    MirrorReliesOnNothing,
 }
+
+/// What an actor does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Writer,
+    Pruner,
+    /// Forgets, and brings back.
+    Forgetter,
+    /// Copies another repository to this place.
+    Mirror,
+}
+
+/// So many worlds were made: each is another place.
+static WORLDS: AtomicU64 = AtomicU64::new(0);
 
 /// A run takes a thousand.
 const MOST_STEPS: u64 = 100_000;
-
-/// Numbers from a seed.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// A number below `end`.
-    pub fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % end.max(1)
-    }
-}
 
 #[derive(Default, Clone)]
 struct Actor {
@@ -85,13 +87,15 @@ struct State {
 
 /// All of it.
 pub struct World {
+    place: PathBuf,
     state: Mutex<State>,
     turn: Condvar,
 }
 
 impl World {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), turn: Condvar::new() })
+        let place = PathBuf::from(format!("/memory/{}", WORLDS.fetch_add(1, Ordering::Relaxed)));
+        Arc::new(Self { place, state: Mutex::default(), turn: Condvar::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -100,19 +104,19 @@ impl World {
 
     /// The medium as one that takes no turns sees it.
     pub fn free(self: &Arc<Self>) -> Arc<dyn Backend> {
-        Arc::new(self.view(None, false, None))
+        Arc::new(self.view(None, Role::Writer, None))
     }
 
     /// The medium as a further actor sees it.
-    pub fn actor(self: &Arc<Self>, is_pruner: bool, broken: Option<Broken>) -> (usize, Arc<dyn Backend>) {
+    pub fn actor(self: &Arc<Self>, role: Role, broken: Option<Broken>) -> (usize, Arc<dyn Backend>) {
         let mut state = self.lock();
         state.actors.push(Actor::default());
         let actor = state.actors.len() - 1;
-        (actor, Arc::new(self.view(Some(actor), is_pruner, broken)))
+        (actor, Arc::new(self.view(Some(actor), role, broken)))
     }
 
-    fn view(self: &Arc<Self>, actor: Option<usize>, is_pruner: bool, broken: Option<Broken>) -> View {
-        View { world: self.clone(), actor, broken, is_pruner, seen: Arc::default(), relies: Arc::default() }
+    fn view(self: &Arc<Self>, actor: Option<usize>, role: Role, broken: Option<Broken>) -> View {
+        View { world: self.clone(), actor, broken, role, seen: Arc::default(), relies: Arc::default() }
     }
 
     pub fn done(&self, actor: usize) {
@@ -128,6 +132,13 @@ impl World {
         let mut state = self.lock();
         state.acknowledged.insert(id);
         state.verify();
+    }
+
+    /// The same of one that was copied: that it is there again, if it was forgotten here, is no promise.
+    pub fn acknowledge_unless_forgotten(&self, id: SnapshotId) {
+        if !self.lock().forgotten.contains(&id) {
+            self.acknowledge(id);
+        }
     }
 
     /// A snapshot that was acknowledged and that nobody has begun to forget.
@@ -244,7 +255,7 @@ struct View {
     world: Arc<World>,
     actor: Option<usize>,
     broken: Option<Broken>,
-    is_pruner: bool,
+    role: Role,
     /// The first listing of folders in this run, for who does not list again.
     seen: Arc<Mutex<HashMap<String, Vec<Listed>>>>,
     /// Whether this run has said what it relies on.
@@ -283,10 +294,12 @@ impl View {
     fn lists_once(&self, folder: &str) -> bool {
         match self.broken {
             Some(Broken::WriterListsPacksOnce) => {
-                !self.is_pruner && folder.starts_with("packs") && self.relies.load(Ordering::Relaxed)
+                self.role == Role::Writer
+                    && folder.starts_with("packs")
+                    && self.relies.load(Ordering::Relaxed)
             }
-            Some(Broken::PrunerListsSnapshotsOnce) => self.is_pruner && folder == "snapshots",
-            Some(Broken::PrunerReadsSessionsOnce) => self.is_pruner && folder == "sessions",
+            Some(Broken::PrunerListsSnapshotsOnce) => self.role == Role::Pruner && folder == "snapshots",
+            Some(Broken::PrunerReadsSessionsOnce) => self.role == Role::Pruner && folder == "sessions",
             _ => false,
         }
     }
@@ -294,8 +307,10 @@ impl View {
     fn is_blind(&self, folder: &str) -> bool {
         folder == "marks"
             && match self.broken {
-                Some(Broken::WriterReadsNoMarks) => !self.is_pruner,
-                Some(Broken::PrunerReadsNoMarks) => self.is_pruner,
+                Some(Broken::WriterReadsNoMarks) => self.role == Role::Writer,
+                Some(Broken::PrunerReadsNoMarks) => self.role == Role::Pruner,
+                Some(Broken::UndoReadsNoMarks) => self.role == Role::Forgetter,
+                Some(Broken::MirrorReliesOnNothing) => self.role == Role::Mirror,
                 _ => false,
             }
     }
@@ -303,7 +318,7 @@ impl View {
 
 impl Backend for View {
     fn place(&self) -> &Path {
-        Path::new("memory")
+        &self.world.place
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<Listed>> {
@@ -336,8 +351,8 @@ impl Backend for View {
         Ok(Box::new(Stored(bytes.clone())))
     }
 
-    fn create(&self, _: &str) -> io::Result<Box<dyn NewFile>> {
-        Ok(Box::new(New { view: self.clone(), bytes: Vec::new() }))
+    fn create(&self, temporary: &str) -> io::Result<Box<dyn NewFile>> {
+        Ok(Box::new(New { view: self.clone(), temporary: temporary.to_owned(), bytes: Vec::new() }))
     }
 
     fn make_folder(&self, _: &str) -> io::Result<()> {
@@ -370,12 +385,24 @@ impl Backend for View {
 
 struct New {
     view: View,
+    temporary: String,
     bytes: Vec<u8>,
+}
+
+impl Drop for New {
+    fn drop(&mut self) {
+        self.view.world.lock().files.remove(&self.temporary);
+    }
 }
 
 impl Write for New {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes.extend_from_slice(bytes);
+        // Who copies reads it back before it has its name.
+        if self.view.role == Role::Mirror || self.view.actor.is_none() {
+            let bytes = Arc::new(self.bytes.clone());
+            self.view.world.lock().files.insert(self.temporary.clone(), (bytes, 0));
+        }
         Ok(bytes.len())
     }
 
@@ -389,6 +416,11 @@ impl NewFile for New {
         if self.view.broken == Some(Broken::NoMarks) && name.starts_with("marks/") {
             return Ok(());
         }
+        let says_nothing =
+            self.view.broken == Some(Broken::MirrorReliesOnNothing) && self.view.role == Role::Mirror;
+        if says_nothing && name.starts_with("sessions/") {
+            return Ok(());
+        }
         if name.starts_with("sessions/") {
             self.view.relies.store(!name.ends_with("-0"), Ordering::Relaxed);
             if name.ends_with("-0") {
@@ -400,9 +432,9 @@ impl NewFile for New {
         let id = name.rsplit('/').next().unwrap();
         // What is in it is found out by who takes no turn.
         let chunks = PackId::from_hex(id).filter(|_| name.starts_with("packs/")).map(|pack| {
-            let single: Arc<dyn Backend> = Arc::new(Single(name.to_owned(), bytes.clone()));
-            let keys = world.keys();
-            let file = PackFile::open(&*single, pack, &keys).unwrap();
+            let single = World::new();
+            single.lock().files.insert(name.to_owned(), (bytes.clone(), 0));
+            let file = PackFile::open(&*single.free(), pack, &world.keys()).unwrap();
             (pack, file.directory().unwrap().chunks.iter().map(|(id, ..)| *id).collect::<HashSet<_>>())
         });
         let root = name.starts_with("snapshots/").then(|| world.root_of(&bytes));
@@ -432,47 +464,6 @@ impl World {
         let (_, body) = vault::header::open_object(bytes, vault::header::Magic::Snapshot, &keys).unwrap();
         let snapshot: Snapshot = vault::codec::decode(&body).unwrap();
         snapshot.root.kind.directory().unwrap()
-    }
-}
-
-/// A medium with one file.
-struct Single(String, Arc<Vec<u8>>);
-
-impl Backend for Single {
-    fn place(&self) -> &Path {
-        Path::new("memory")
-    }
-
-    fn list(&self, _: &str) -> io::Result<Vec<Listed>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn open(&self, file: &str) -> io::Result<Box<dyn StoredFile>> {
-        if file == self.0 {
-            Ok(Box::new(Stored(self.1.clone())))
-        } else {
-            Err(io::ErrorKind::NotFound.into())
-        }
-    }
-
-    fn create(&self, _: &str) -> io::Result<Box<dyn NewFile>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn make_folder(&self, _: &str) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn sync_folder(&self, _: &str) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn remove(&self, _: &str) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn sync(&self, _: &str) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -42,7 +42,7 @@ pub fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
         context.screen.note(text);
     } else if snapshots.whole.is_empty() && !snapshots.damaged.is_empty() {
         // There are some: what is wrong with each was said.
-    } else if snapshots.whole.is_empty() && !repository.present_packs()?.packs.is_empty() {
+    } else if snapshots.whole.is_empty() && !repository.listed_packs()?.is_empty() {
         let text = "no snapshots yet, but packs: what was to be here, a mirror or a first snapshot, was interrupted; \
                     repeat `vault mirror` or `vault snapshot` as it was, and it goes on";
         context.screen.note(text);

@@ -79,9 +79,9 @@ fn print_totals(
     stats: &Stats,
     repository: &Repository,
 ) -> Result<()> {
-    let present = repository.present_packs()?;
-    let packs = present.packs.len() as u64;
-    let stored = present.packs.values().fold(0u64, |sum, len| sum.saturating_add(*len));
+    let present = repository.listed_packs()?;
+    let packs = present.len() as u64;
+    let stored = present.values().fold(0u64, |sum, len| sum.saturating_add(*len));
     let sizes = snapshots.whole.iter().map(|(_, snapshot)| snapshot.counter(counter::BYTES));
     let size = sizes.fold(0u64, u64::saturating_add);
     let (data, trees) = (stats.data, stats.trees);
