@@ -121,6 +121,7 @@ pub fn prune(
         presence: None,
         known: HashSet::new(),
         holding: HashSet::new(),
+        deleted: HashSet::new(),
         done: PruneSummary::default(),
     };
     if !options.dry_run {
@@ -129,19 +130,26 @@ pub fn prune(
         run.presence = Some(announced?);
     }
     let mut tries = 1;
-    while let Err(error) = run.all() {
-        // Others have merged segments or pruned since they were listed: what was planned holds no more.
-        let is_old = matches!(error, Error::PrunedMeanwhile { .. }) || is_vanished(&error);
-        if !is_old || tries == PRUNE_TRIES {
-            return Err(error);
+    loop {
+        let outcome = run.all();
+        let in_order = run.finish();
+        match outcome {
+            // Others have merged segments or pruned since they were listed: what was planned holds no more.
+            Err(error) if is_old(&error) && in_order.is_ok() && tries < PRUNE_TRIES => tries += 1,
+            outcome => {
+                outcome.and(in_order)?;
+                break;
+            }
         }
-        tries += 1;
-        run.presence.as_mut().map_or(Ok(()), |presence| presence.withdraw("marks"))?;
     }
     if !options.dry_run {
         make_reserve(&**repository.backend())?;
     }
     Ok(run.done)
+}
+
+fn is_old(error: &Error) -> bool {
+    matches!(error, Error::PrunedMeanwhile { .. }) || is_vanished(error)
 }
 
 struct Run<'a> {
@@ -154,6 +162,8 @@ struct Run<'a> {
     known: HashSet<SnapshotId>,
     /// The packs that hold what these need.
     holding: HashSet<PackId>,
+    /// The packs that are gone, and that segments may name yet.
+    deleted: HashSet<PackId>,
     done: PruneSummary,
 }
 
@@ -163,7 +173,7 @@ impl Run<'_> {
         // Sessions before packs: whose packs are listed is known.
         let spared = self.spared()?;
         let Listed { wanted: snapshots, forgotten } = self.listed()?;
-        let reader = self.reader()?;
+        let reader = self.reader_in_order()?;
         self.known = snapshots.iter().map(|(id, _)| *id).collect();
         self.done.snapshots = snapshots.len() as u64;
         self.observer.event(&Event::Phase("reading snapshots"));
@@ -197,13 +207,46 @@ impl Run<'_> {
         }
         self.holding = plan.kept.iter().copied().chain(plan.repacked.iter().map(|(pack, _)| *pack)).collect();
         self.done.dead_packs += self.sweep_dead(&plan.dead, &forgotten)?;
-        self.repack(&reader, &plan)?;
-        // What a run left that was killed after it had deleted packs, and before it had said so.
-        let is_done = self.done.dead_packs + self.done.repacked_packs > 0;
-        if !is_done && reader.index().names_absent_packs() {
-            self.drop_facts(&HashSet::new(), None)?;
+        self.repack(&reader, &plan)
+    }
+
+    /// Takes what was deleted out of the index, and then the marks back.
+    fn finish(&mut self) -> Result<()> {
+        let in_order = if self.deleted.is_empty() { Ok(()) } else { self.drop_facts() };
+        let Some(presence) = &mut self.presence else { return Ok(()) };
+        match in_order {
+            Ok(()) => {
+                self.deleted.clear();
+                presence.withdraw("marks")
+            }
+            Err(error) => {
+                // While its marks are there, nobody misses what was deleted; the next run takes it out.
+                presence.leave();
+                Err(error)
+            }
         }
-        Ok(())
+    }
+
+    fn drop_facts(&self) -> Result<()> {
+        self.observer.event(&Event::Phase("writing the index"));
+        // Also after an interruption.
+        let stop = AtomicBool::new(false);
+        let mut writer = self.repository.writer_until(&self.write_options(&self.deleted), &stop)?;
+        writer.finish()?;
+        writer.drop_packs(&self.deleted)
+    }
+
+    /// A reader. What a run that was killed has deleted and not taken out of the index is deleted by this one now, so to speak.
+    fn reader_in_order(&mut self) -> Result<Reader> {
+        let reader = self.reader()?;
+        let Some(presence) = &mut self.presence else { return Ok(reader) };
+        let absent = reader.index().absent_packs();
+        if !absent.is_empty() {
+            let list: Vec<PackId> = absent.iter().copied().collect();
+            with_reserve(&**self.repository.backend(), || presence.condemn(&list, &[]))?;
+            self.deleted.extend(absent);
+        }
+        if self.repository.remove_left_over_marks()? { self.reader() } else { Ok(reader) }
     }
 
     fn go_on(&self) -> Result<()> {
@@ -282,12 +325,15 @@ impl Run<'_> {
 
     /// A writer for which these packs do not count.
     fn writer(&self, condemned: &HashSet<PackId>) -> Result<Writer> {
-        let options = WriteOptions {
+        self.repository.writer_until(&self.write_options(condemned), self.stop)
+    }
+
+    fn write_options(&self, condemned: &HashSet<PackId>) -> WriteOptions {
+        WriteOptions {
             compression: self.options.compression,
             pack_len: self.options.pack_len,
             condemned: condemned.clone(),
             ..WriteOptions::new(self.observer.clone())
-        };
-        self.repository.writer_until(&options, self.stop)
+        }
     }
 }

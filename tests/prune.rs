@@ -4,6 +4,6 @@ mod beside;
 mod full;
 mod processes;
 mod rules;
-mod simulator;
+pub mod simulator;
 mod store;
 mod world;

@@ -62,10 +62,10 @@ impl Index {
             .collect())
     }
 
-    /// Whether a segment names a pack that is not listed.
+    /// The packs that segments name and that are not listed.
     #[must_use]
-    pub fn names_absent_packs(&self) -> bool {
-        let mut rows = self.segments().flat_map(Segment::packs);
-        rows.any(|row| !self.present.packs.contains_key(&row.pack))
+    pub fn absent_packs(&self) -> HashSet<PackId> {
+        let rows = self.segments().flat_map(Segment::packs);
+        rows.map(|row| row.pack).filter(|pack| !self.present.packs.contains_key(pack)).collect()
     }
 }

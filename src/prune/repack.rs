@@ -77,7 +77,7 @@ impl Run<'_> {
         self.done.written_bytes += written.stored_bytes;
         self.holding.retain(|pack| !round.packs.contains(pack));
         self.holding.extend(round.writer.used_packs());
-        self.done.repacked_packs += self.sweep(&round.packs, &[], Some(&round.writer))?;
+        self.done.repacked_packs += self.sweep(&round.packs, &[])?;
         Ok(())
     }
 

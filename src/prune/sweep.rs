@@ -9,30 +9,26 @@ use crate::id::{PackId, SnapshotId};
 use crate::pack::pack_file_name;
 use crate::prune::Run;
 use crate::prune::listed::Listed;
-use crate::repository::{Needed, Writer, with_reserve};
+use crate::repository::{Needed, with_reserve};
 
-/// So many packs are condemned at once: their names have room where the reserve was.
-const SWEPT_AT_ONCE: usize = 4096;
+/// Where there is no room to name all, so many packs are condemned first: their names have room where the reserve was.
+const SWEPT_FIRST: usize = 4096;
 
 impl Run<'_> {
     /// Deletes packs of which nothing is needed, and forgotten snapshots. Returns how many packs.
     pub(super) fn sweep_dead(&mut self, dead: &[PackId], forgotten: &[SnapshotId]) -> Result<u64> {
-        let mut swept = 0;
-        let first = dead.get(..SWEPT_AT_ONCE.min(dead.len())).unwrap_or_default();
-        swept += self.sweep(&first.iter().copied().collect(), forgotten, None)?;
-        for packs in dead.get(first.len()..).unwrap_or_default().chunks(SWEPT_AT_ONCE) {
-            swept += self.sweep(&packs.iter().copied().collect(), &[], None)?;
+        match self.sweep(&dead.iter().copied().collect(), forgotten) {
+            Err(error) if error.is_no_space() && dead.len() > SWEPT_FIRST => {
+                let (first, rest) = dead.split_at(SWEPT_FIRST);
+                let swept = self.sweep(&first.iter().copied().collect(), forgotten)?;
+                Ok(swept + self.sweep(&rest.iter().copied().collect(), &[])?)
+            }
+            other => other,
         }
-        Ok(swept)
     }
 
     /// Condemns packs and forgotten snapshots, asks once more who needs them, and deletes those that nobody does. Returns how many packs.
-    pub(super) fn sweep(
-        &mut self,
-        packs: &HashSet<PackId>,
-        unwanted: &[SnapshotId],
-        writer: Option<&Writer>,
-    ) -> Result<u64> {
+    pub(super) fn sweep(&mut self, packs: &HashSet<PackId>, unwanted: &[SnapshotId]) -> Result<u64> {
         if packs.is_empty() && unwanted.is_empty() {
             return Ok(0);
         }
@@ -45,32 +41,9 @@ impl Run<'_> {
         let mut doomed = packs.clone();
         let wanted_now = self.spare(&mut doomed, unwanted)?;
         self.delete_snapshots(unwanted.iter().filter(|id| !wanted_now.contains(id)))?;
-        match self.drop_facts(&doomed, writer) {
-            // No room for new segments: then first what makes some.
-            Err(error) if error.is_no_space() => {
-                self.delete_packs(&doomed)?;
-                self.drop_facts(&doomed, writer)?;
-            }
-            dropped => {
-                dropped?;
-                self.delete_packs(&doomed)?;
-            }
-        }
         self.done.spared_packs += (packs.len() - doomed.len()) as u64;
-        if let Some(presence) = &mut self.presence {
-            presence.withdraw("marks")?;
-        }
+        self.delete_packs(&doomed)?;
         Ok(doomed.len() as u64)
-    }
-
-    /// Takes packs out of the segments that name them.
-    pub(super) fn drop_facts(&self, packs: &HashSet<PackId>, writer: Option<&Writer>) -> Result<()> {
-        if let Some(writer) = writer {
-            return writer.drop_packs(packs);
-        }
-        let mut writer = self.writer(packs)?;
-        writer.finish()?;
-        writer.drop_packs(packs)
     }
 
     fn delete_packs(&mut self, packs: &HashSet<PackId>) -> Result<()> {
@@ -78,6 +51,8 @@ impl Run<'_> {
         for pack in packs {
             let name = pack_file_name(pack);
             let len = backend.open(&name).map_or(0, |file| file.len());
+            // First, as an error may come after the deed.
+            self.deleted.insert(*pack);
             remove(backend, &name)?;
             self.done.deleted_bytes += len;
         }
@@ -98,12 +73,12 @@ impl Run<'_> {
             new.push((*id, self.repository.snapshot(id)?));
         }
         // Marks and packs after that.
+        let marks = self.repository.marks()?;
+        let by_others = marks.iter().filter(|mark| !self.is_own(&mark.name));
+        let condemned: HashSet<PackId> = by_others.flat_map(|mark| mark.body.packs.iter().copied()).collect();
         let reader = self.reader()?;
-        let own: HashSet<PackId> = doomed.iter().copied().collect();
-        let present = reader.index().present();
-        let is_safe = |pack: &PackId| {
-            present.packs.contains_key(pack) && (!present.condemned.contains(pack) || own.contains(pack))
-        };
+        let listed = &reader.index().present().packs;
+        let is_safe = |pack: &PackId| listed.contains_key(pack) && !condemned.contains(pack);
         if let Some(lost) = self.holding.iter().find(|pack| !is_safe(pack)) {
             return Err(Error::PrunedMeanwhile { pack: pack_file_name(lost) });
         }

@@ -92,7 +92,8 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Announces this run, and removes what ended sessions of this host left `[NOTE-2]`.
+    /// Announces this run, and removes what ended sessions of this host left in `sessions/` `[NOTE-2]`. What they left in `marks/` is for
+    /// who prunes: the index may name packs yet that were deleted under them.
     ///
     /// # Errors
     /// Any error of the medium.
@@ -100,12 +101,8 @@ impl Presence {
         let backend = repository.backend().clone();
         for folder in ["sessions", "marks"] {
             backend.make_folder(folder).map_err(Error::repository("make", folder))?;
-            for listed in list(&*backend, folder)?.iter().filter(|listed| session::is_left_over(&listed.name))
-            {
-                // What an ended pruner condemned it can no longer delete.
-                remove(&*backend, &format!("{folder}/{}", listed.name))?;
-            }
         }
+        remove_left_over(&*backend, "sessions")?;
         let mut presence = Self {
             backend,
             repository: repository.id(),
@@ -171,6 +168,11 @@ impl Presence {
         gone.iter().try_for_each(|name| remove(&*self.backend, name))
     }
 
+    /// Leaves what was said where it is, as a run does that is killed.
+    pub fn leave(&mut self) {
+        self.published.clear();
+    }
+
     fn publish(
         &mut self,
         folder: &str,
@@ -214,6 +216,14 @@ impl Repository {
     /// Any error of the medium; damage to one of them.
     pub fn marks(&self) -> Result<Vec<Notice>> {
         self.notices("marks", Magic::Mark)
+    }
+
+    /// Removes what ended pruners of this host left in `marks/`: what they condemned they can no longer delete. Whether there was something.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn remove_left_over_marks(&self) -> Result<bool> {
+        remove_left_over(&**self.backend(), "marks")
     }
 
     /// The packs that anybody has condemned.
@@ -275,6 +285,13 @@ fn list(backend: &dyn Backend, folder: &str) -> Result<Vec<Listed>> {
             .filter(|listed| listed.is_file)
             .collect()),
     }
+}
+
+fn remove_left_over(backend: &dyn Backend, folder: &str) -> Result<bool> {
+    let mut listed = list(backend, folder)?;
+    listed.retain(|listed| session::is_left_over(&listed.name));
+    listed.iter().try_for_each(|listed| remove(backend, &format!("{folder}/{}", listed.name)))?;
+    Ok(!listed.is_empty())
 }
 
 fn remove(backend: &dyn Backend, name: &str) -> Result<()> {

@@ -10,6 +10,7 @@ use vault::event::{Event, Silent};
 use vault::id::ChunkKind;
 use vault::pack::pack_file_name;
 use vault::prune::{Limit, PruneOptions};
+use vault::repository::{Presence, Work};
 use vault::restore::{RestoreOptions, restore};
 use vault::snapshot::Time;
 
@@ -104,11 +105,29 @@ fn what_a_killed_run_left_is_put_in_order_by_the_next_one() {
     }
     fs::remove_file(store.place().join(format!("snapshots/{first}"))).unwrap();
     drop(record);
-    let options = CheckOptions::default();
-    let report = check(&store.open(), &options, &Silent, &AtomicBool::new(false)).unwrap();
-    assert_eq!(report.damages.len(), 2, "{:?}", report.damages);
+    let check = || check(&store.open(), &CheckOptions::default(), &Silent, &AtomicBool::new(false)).unwrap();
+    assert_eq!(check().damages.len(), 2);
+    // With its marks there, nobody misses what was deleted under them.
+    let mut killed = Presence::announce(&store.open(), Work::Pruning).unwrap();
+    killed.condemn(&before.iter().copied().collect::<Vec<_>>(), &[first]).unwrap();
+    killed.leave();
+    store.check();
+    for folder in ["marks", "sessions"] {
+        for entry in fs::read_dir(store.place().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            // Its process began at another time than that of its number.
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let mut parts: Vec<String> = name.split('-').map(str::to_owned).collect();
+            parts[3] += "1";
+            fs::rename(&path, path.with_file_name(parts.join("-"))).unwrap();
+        }
+    }
+    store.save(&[2]).unwrap();
+    store.check();
+    assert!(fs::read_dir(store.place().join("marks")).unwrap().count() > 0, "who writes leaves marks");
     let done = store.prune(&thorough()).unwrap();
     assert_eq!(done.dead_packs, 0);
+    assert_eq!(fs::read_dir(store.place().join("marks")).unwrap().count(), 0);
     store.check();
 }
 

@@ -6,10 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vault::backend::LocalFolder;
+use vault::chunk::PutChunk;
+use vault::codec;
+use vault::event::Silent;
 use vault::id::{self, ChunkId, ChunkKind, PackId};
 use vault::index::Facts;
 use vault::pack::{Location, PackKind, pack_file_name};
+use vault::repository::WriteOptions;
+use vault::snapshot::list::ListWriter;
+use vault::snapshot::{Kind, Piece, TreeNode};
 
+use crate::prune::simulator::{entry, snapshot};
 use crate::support::repository;
 use crate::support::torture::Random;
 
@@ -20,17 +27,26 @@ const CHUNK_LEN: u32 = 256 << 10;
 const PACKS: usize = 4900;
 const PACK_LEN: u64 = 64 << 20;
 
+/// The packs of so many segments, and their chunks, the same each time.
+fn packs(segments: usize) -> impl Iterator<Item = (PackId, Vec<ChunkId>)> {
+    let mut random = Random(4711);
+    let mut id = move || -> [u8; 32] { random.bytes(32).try_into().unwrap() };
+    (0..segments * PACKS).map(move |_| {
+        let pack = PackId::from_bytes(id());
+        (pack, (0..CHUNKS).map(|_| ChunkId::from_bytes(id())).collect())
+    })
+}
+
 /// Adds so many full segments, of 1.25 million chunks each, with their packs. Returns how many chunks that are.
 pub fn crowd(place: &Path, segments: usize) -> u64 {
     let repository = repository::open(Arc::new(LocalFolder::new(place))).unwrap();
-    let mut random = Random(4711);
+    let mut packs = packs(segments).peekable();
     let mut count = 0;
-    for _ in 0..segments {
+    while packs.peek().is_some() {
         let mut facts = Facts::default();
-        for _ in 0..PACKS {
-            let pack = PackId::from_bytes(random.bytes(32).try_into().unwrap());
+        for (pack, chunks) in packs.by_ref().take(PACKS) {
             File::create_new(place.join(pack_file_name(&pack))).unwrap().set_len(PACK_LEN).unwrap();
-            let placed = (0..CHUNKS).map(|number| {
+            let placed = chunks.into_iter().zip(0..).map(|(id, number)| {
                 let frame = number / 16;
                 let location = Location {
                     pack,
@@ -40,7 +56,7 @@ pub fn crowd(place: &Path, segments: usize) -> u64 {
                     len: CHUNK_LEN,
                     kind: ChunkKind::Data,
                 };
-                (ChunkId::from_bytes(random.bytes(32).try_into().unwrap()), location)
+                (id, location)
             });
             facts.add_pack(pack, PACK_LEN, PackKind::Data, placed);
         }
@@ -50,5 +66,25 @@ pub fn crowd(place: &Path, segments: usize) -> u64 {
         let name = vault::id::SegmentId::from_bytes(id::hash(&bytes));
         fs::write(place.join(format!("index/{name}")), bytes).unwrap();
     }
+    count
+}
+
+/// Publishes a snapshot of one file that has all chunks of every second of these packs. Returns how many these are.
+pub fn need_half(place: &Path, segments: usize) -> u64 {
+    let repository = repository::open(Arc::new(LocalFolder::new(place))).unwrap();
+    let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
+    let mut list = ListWriter::new(&writer);
+    let mut count = 0;
+    for (_, chunks) in packs(segments).step_by(2) {
+        count += chunks.len() as u64;
+        for id in chunks {
+            list.push(Piece::Data(id, CHUNK_LEN)).unwrap();
+        }
+    }
+    let kind = Kind::File(count * u64::from(CHUNK_LEN), list.finish().unwrap());
+    let leaf = TreeNode::Leaf(vec![entry("half", kind)]);
+    let root = writer.put(ChunkKind::Tree, &codec::encode(&leaf)).unwrap();
+    writer.finish().unwrap();
+    repository.publish_snapshot(&writer, &snapshot(root, 0)).unwrap();
     count
 }

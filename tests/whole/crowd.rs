@@ -3,10 +3,14 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
-use crate::support::crowd::crowd;
+use vault::backend::LocalFolder;
+
+use crate::support::crowd::{crowd, need_half};
 use crate::support::manifest::Manifest;
 use crate::support::needs::needs;
+use crate::support::repository;
 use crate::whole::scale::{measured, nightly};
 use crate::whole::world::World;
 
@@ -19,7 +23,8 @@ fn an_index_of_a_hundred_million_chunks_stays_within_bounds() {
     }
     world.write_random("long", 1, 40 << 20);
     world.snapshot(&[]);
-    let chunks = crowd(&world.repository, if nightly() { 80 } else { 1 });
+    let segments = if nightly() { 80 } else { 1 };
+    let chunks = crowd(&world.repository, segments);
     println!("{chunks} chunks");
     assert!(!nightly() || chunks >= 100_000_000);
 
@@ -44,4 +49,16 @@ fn an_index_of_a_hundred_million_chunks_stays_within_bounds() {
     let differences = Manifest::of(&world.source).diff(&Manifest::of(&target));
     assert!(differences.is_empty(), "{}", differences.join("\n"));
     fs::remove_dir_all(&target).unwrap();
+
+    // Half of it is needed, and half is not.
+    let needed = need_half(&world.repository, segments);
+    measured(&world, "check, half of the chunks needed", &words(&["check"]));
+    measured(&world, "prune, half of the chunks needed", &words(&["prune", "--force"]));
+    let listed =
+        repository::open(Arc::new(LocalFolder::new(&world.repository))).unwrap().listed_packs().unwrap();
+    let left = listed.values().filter(|len| **len == 64 << 20).count() as u64;
+    assert_eq!(left, needed / 256);
+    measured(&world, "check, after the prune", &words(&["check"]));
+    world.write_random("0/new", 5, 3 << 20);
+    measured(&world, "snapshot, after the prune", &world.snapshot_args(&[]));
 }
