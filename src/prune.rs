@@ -98,6 +98,8 @@ pub struct PruneSummary {
     pub unused_bytes: u64,
     /// Packs that were to be packed anew and stay, as there was no room for what is needed of them.
     pub without_room: u64,
+    /// In a dry run: whether that is more than is done without `force`.
+    pub needs_force: bool,
 }
 
 /// Deletes what no wanted snapshot needs.
@@ -196,14 +198,18 @@ impl Run<'_> {
         self.done.before_bytes = self.done.before_bytes.max(plan.total);
         self.done.chunks = plan.chunks;
         self.done.unused_bytes = plan.unused - plan.repacked.iter().map(|(_, unused)| unused).sum::<u64>();
-        self.refuse_implausible(&plan, plan.dead.iter().map(len).sum())?;
+        let implausible = self.implausible(&plan, plan.dead.iter().map(len).sum());
         if self.options.dry_run {
+            self.done.needs_force = implausible.is_some();
             self.done.forgotten = forgotten.len() as u64;
             self.done.dead_packs = plan.dead.len() as u64;
             self.done.repacked_packs = plan.repacked.len() as u64;
             self.done.deleted_bytes =
                 plan.dead.iter().chain(plan.repacked.iter().map(|(pack, _)| pack)).map(len).sum();
             return Ok(());
+        }
+        if let Some(what) = implausible {
+            return Err(Error::Usage(format!("{what}: --force permits that")));
         }
         self.holding = plan.kept.iter().copied().chain(plan.repacked.iter().map(|(pack, _)| *pack)).collect();
         self.done.dead_packs += self.sweep_dead(&plan.dead, &forgotten)?;
@@ -309,18 +315,18 @@ impl Run<'_> {
         Ok(spared)
     }
 
-    fn refuse_implausible(&self, plan: &Plan, dead: u64) -> Result<()> {
+    /// What nobody may have meant.
+    fn implausible(&self, plan: &Plan, dead: u64) -> Option<String> {
         if self.options.force || plan.total == 0 {
-            return Ok(());
-        }
-        let what = if self.known.is_empty() {
-            "no snapshot is left, so that all packs would go".to_owned()
+            None
+        } else if self.known.is_empty() {
+            Some("no snapshot is left, so that all packs would go".to_owned())
         } else if dead > plan.total / 2 {
-            format!("more than half of all bytes would go ({} of {} MiB)", dead >> 20, plan.total >> 20)
+            let (dead, total) = (dead >> 20, plan.total >> 20);
+            Some(format!("more than half of all bytes would go ({dead} of {total} MiB)"))
         } else {
-            return Ok(());
-        };
-        Err(Error::Usage(format!("{what}: --force permits that")))
+            None
+        }
     }
 
     /// A writer for which these packs do not count.

@@ -62,6 +62,7 @@ fn what_cannot_be_meant_is_refused() {
     world.of_versions(0..2);
     world.run(&["forget", "--keep-tag", "none", "--allow-empty"]).ok();
     let packs = names(&world.repo().join("packs"));
+    world.run(&["prune", "-n"]).ok().says("would delete").says("--force");
     world.run(&["prune"]).code(2).says("no snapshot is left").says("--force");
     assert_eq!(names(&world.repo().join("packs")), packs);
     for (flag, value) in [("--max-unused", "5x"), ("--max-unused", "-1%"), ("--grace", "soon")] {

@@ -69,6 +69,9 @@ pub fn run_on(context: &Context, repository: &Repository, options: &PruneOptions
     {
         context.screen.warn(&chain(&error));
     }
+    if done.needs_force {
+        context.screen.note("more than half of all bytes, or all snapshots: only with --force");
+    }
     if done.without_room > 0 {
         context.screen.note(&format!(
             "there was no room to pack anew what is needed of {}: they stay as they are",
@@ -123,5 +126,6 @@ fn summary(args: &PruneOptions, done: &PruneSummary) -> serde_json::Value {
         "before_bytes": done.before_bytes,
         "unused_bytes": done.unused_bytes,
         "packs_without_room": done.without_room,
+        "needs_force": done.needs_force,
     })
 }
