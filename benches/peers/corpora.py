@@ -130,7 +130,7 @@ def start(work, scale):
     return (make(work / "start", fill),)
 
 ALL = types.MappingProxyType({
-    "linux": (linux, ("first", "unchanged", "changed", "check", "restore"),
+    "linux": (linux, ("first", "unchanged", "changed", "check", "restore", "prune"),
               "Debian's linux-source-6.1 (1.3 GB, 79,000 files), then linux-source-6.12 in its place"),
     "vm": (vm, ("first", "changed", "check", "restore"),
            "a sparse disk image (3.2 GB, 1.1 GB used, ext4), then the same after deleting and adding 3,000 files"),

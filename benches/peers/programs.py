@@ -20,6 +20,7 @@ class Program:
     list: str = ""
     again: str = ""  # a cheap way to take the same snapshot once more: see `save`
     double: str = ""  # or to double the number of snapshots
+    prune: str = ""  # keep the last snapshot only, and free what no other needs: commands with ` && ` between them
     env: dict = dataclasses.field(default_factory=dict)
     files: dict = dataclasses.field(default_factory=dict)  # to be written before `init`, below {state}
     only: tuple = ()  # the stages that say anything, if not all
@@ -28,7 +29,8 @@ class Program:
         """The command line of a stage, or nothing if the program has none."""
         if self.only and stage not in self.only:
             return ""
-        return {"check": self.check, "restore": self.restore, "version": self.version, "snapshots": self.list}.get(
+        return {"check": self.check, "restore": self.restore, "prune": self.prune, "version": self.version,
+                "snapshots": self.list}.get(
             stage, self.save)
 
     @property
@@ -39,7 +41,7 @@ VAULT = Program(
     "vault", "vault", version="vault version", init=("vault init --unencrypted",),
     save="vault -q snapshot --as-path /source {source}", check="vault -q check --read-data",
     restore="vault -q restore latest:source --target {target}", list="vault snapshots",
-    env={"VAULT_REPOSITORY": "{repository}"})
+    prune="vault -q forget --keep-last 1 && vault -q prune --force", env={"VAULT_REPOSITORY": "{repository}"})
 
 ENCRYPTED = dataclasses.replace(
     VAULT, key="vault-encrypted", title="vault, encrypted", init=("vault init", "vault key export -o {state}/key"),
@@ -51,12 +53,14 @@ RESTIC = Program(
     "restic", "peer", version="restic version", init=("restic -q init",), save="restic -q backup {source}",
     check="restic -q check --read-data", restore="restic -q restore latest --target {target}",
     restored="{target}{source}", list="restic snapshots", double="restic -q rewrite --new-host host-{n}",
+    prune="restic -q forget --keep-last 1 --prune",
     env={"RESTIC_REPOSITORY": "{repository}", "RESTIC_PASSWORD": "correct horse", "RESTIC_CACHE_DIR": "{state}/cache"})
 
 RUSTIC = Program(
     "rustic", "peer", version="rustic --version", init=("rustic init --set-compression 3",),
     save="rustic backup {source}", check="rustic check --read-data", restore="rustic restore latest {target}",
     restored="{target}{source}", list="rustic snapshots", double=RESTIC.double,  # its repositories are restic's
+    prune="rustic forget --keep-last 1 && rustic prune --instant-delete --keep-pack 0s",
     env={**RESTIC.env, "RUSTIC_REPOSITORY": "{repository}", "RUSTIC_PASSWORD": "correct horse",
          "RUSTIC_CACHE_DIR": "{state}/cache", "RUSTIC_NO_PROGRESS": "true", "RUSTIC_LOG_LEVEL": "warn"})
 
@@ -66,6 +70,7 @@ BORG = Program(
     "borg", "peer", version="borg --version", init=(f"borg init --encryption {BORG_MODE}",),
     save="borg create --compression zstd,3 ::{n} {source}", check="borg check --verify-data",
     restore="borg extract ::{n}", restored="{target}{source}", list="borg list",
+    prune="borg prune --keep-last 1 && borg compact --threshold 5",
     env={"BORG_REPO": "{repository}", "BORG_PASSPHRASE": "correct horse", "BORG_BASE_DIR": "{state}"})
 
 BUPSTASH = Program(
@@ -78,6 +83,7 @@ BUPSTASH = Program(
 VYKAR = Program(
     "vykar", "peer", version="vykar --version", init=("vykar init",), save="vykar backup",
     check="vykar check --verify-data", restore="vykar restore latest {target}", list="vykar list",
+    prune="vykar prune && vykar compact --threshold 5",
     env={"VYKAR_CONFIG": "{state}/vykar.yaml", "VYKAR_PASSPHRASE": "correct horse"},
     files={"vykar.yaml": """\
 cache_dir: "{state}/cache"
@@ -88,6 +94,8 @@ sources:
 compression:
   algorithm: "zstd"
   zstd_level: 3
+retention:
+  keep_last: 1
 """})
 
 CONSERVE = Program(

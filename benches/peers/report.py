@@ -3,9 +3,11 @@ import statistics
 import corpora, programs
 
 STAGES = {"first": "first", "size": "size after that, MiB", "unchanged": "unchanged", "changed": "changed",
-          "sizes": "size after both, MiB", "check": "read-data check", "restore": "restore", "version": "`version`",
+          "sizes": "size after both, MiB", "check": "read-data check", "restore": "restore",
+          "prune": "forget the first, prune", "pruned": "size after that, MiB",
+          "version": "`version`",
           "snapshots": "listing"}
-SIZES = ("size", "sizes")
+SIZES = ("size", "sizes", "pruned")
 
 class Results:
     """The samples of one corpus."""
