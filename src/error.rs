@@ -56,6 +56,12 @@ pub enum Error {
         /// Its file.
         pack: String,
     },
+    /// Another run prunes.
+    #[error("another run prunes this repository: session {session}")]
+    Busy {
+        /// Its notice.
+        session: String,
+    },
     /// There is no repository at this place.
     #[error("there is no repository at {}", path.display())]
     NoRepository {

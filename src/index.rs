@@ -134,10 +134,8 @@ impl Index {
             set_aside: Vec::new(),
             found: Mutex::default(),
         };
-        // What is condemned is on its way out, and what is needed of it lies elsewhere too.
-        let is_uncovered =
-            |pack: &&PackId| !covered.contains(pack) && !index.present.condemned.contains(pack);
-        let mut uncovered: Vec<PackId> = index.present.packs.keys().filter(is_uncovered).copied().collect();
+        let mut uncovered: Vec<PackId> =
+            index.present.packs.keys().filter(|pack| !covered.contains(pack)).copied().collect();
         uncovered.sort_unstable();
         let mut facts = Facts::default();
         index.read_directories(&uncovered, &mut facts, &mut problems);
@@ -443,6 +441,8 @@ impl Index {
                 .and_then(|file| Ok((file.len(), file.kind(), file.directory()?)));
             match read {
                 Ok((len, kind, directory)) => facts.add_pack(*pack, len, kind, directory.placed(*pack)),
+                // That may happen at any time; whoever misses something of it asks a newer index.
+                Err(error) if is_vanished(&error) && self.present.condemned.contains(pack) => {}
                 Err(error) if is_vanished(&error) => problems.push(error),
                 Err(error) => {
                     problems.push(error);

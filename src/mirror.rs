@@ -354,7 +354,7 @@ impl<'a> Refresh<'a> {
         self.copier.observer.event(&Event::Planned { items, bytes });
         let mut relying = if items > 0 { Some(Relying::begin(self.mirror.clone())?) } else { None };
         for (file, len) in &here.files {
-            if let Some(relying) = relying.as_mut().filter(|_| file.folder == Folder::Snapshots) {
+            if let Some(relying) = relying.as_mut().filter(|_| file.folder >= Folder::Index) {
                 relying.rely(&here, &self.there, self.wanted.is_selective())?;
             }
             if !self.is_to_be_there(file) {

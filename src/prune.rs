@@ -105,7 +105,8 @@ pub struct PruneSummary {
 /// Deletes what no wanted snapshot needs.
 ///
 /// # Errors
-/// - `Usage`: another run prunes; what would go is implausible, without `force`.
+/// - `Busy`: another run prunes.
+/// - `Usage`: what would go is implausible, without `force`.
 /// - Anything that cannot be read, or is damaged: then nothing more is deleted.
 /// - `PrunedMeanwhile`; `Interrupted`; any error of the medium.
 pub fn prune(
@@ -268,10 +269,7 @@ impl Run<'_> {
                 && !session::is_left_over(&notice.name)
         });
         match other {
-            Some(notice) => Err(Error::Usage(format!(
-                "another run prunes this repository: session {}; if its machine is gone for good, `vault prune --ended {}` goes on without it",
-                notice.name, notice.name
-            ))),
+            Some(notice) => Err(Error::Busy { session: notice.name.clone() }),
             None => Ok(()),
         }
     }
@@ -286,13 +284,8 @@ impl Run<'_> {
     }
 
     fn reader(&self) -> Result<Reader> {
-        let reader = self.repository.reader()?;
-        match reader.problems().first() {
-            Some(problem) => Err(Error::Usage(format!(
-                "nothing is deleted while the index is damaged: {problem}; `vault check` names what is"
-            ))),
-            None => Ok(reader),
-        }
+        // Nothing is deleted while the index is damaged.
+        self.repository.reader()?.if_sound()
     }
 
     /// The packs that running sessions may be writing just now `[PRUNE-7]`: those that are as young as the oldest of them.

@@ -32,7 +32,8 @@ pub(crate) use lock::remove_key_file;
 pub use lock::{NewKey, OpenedWith};
 pub(crate) use needed::Needed;
 pub use presence::{Notice, NoticeBody, Presence, Work};
-pub(crate) use publish::PRUNE_TRIES;
+use publish::Reliance;
+pub(crate) use publish::{PRUNE_TRIES, refuse};
 pub use reader::Reader;
 pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
 pub use renew::RenewedCopy;
@@ -318,12 +319,11 @@ impl Repository {
     pub fn writer_until(&self, options: &WriteOptions, stop: &AtomicBool) -> Result<Writer> {
         self.check_writable(self.copy.copy)?;
         // Before anything is listed: who prunes sees that a run goes on.
-        let presence = if options.dry_run { None } else { Some(Presence::announce(self, Work::Writing)?) };
-        let presence = Arc::new(Mutex::new(presence));
+        let reliance = Arc::new(Mutex::new(Reliance::begin(self, options.dry_run)?));
         let mut tries = 0;
         loop {
             let (index, problems) = self.load_index(true)?;
-            match Writer::begin(self, index, problems, (options, &presence), stop) {
+            match Writer::begin(self, index, problems, (options, &reliance), stop) {
                 Err(error) if is_vanished(&error) && tries < LISTING_TRIES => tries += 1,
                 other => return other,
             }

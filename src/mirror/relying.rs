@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::id::PackId;
 use crate::mirror::listing::{FileId, Folder, Listing};
-use crate::repository::{Presence, Repository, Work};
+use crate::repository::{Presence, Repository, Work, refuse};
 
 /// A run that copies, as others see it.
 pub(super) struct Relying {
@@ -23,7 +23,7 @@ impl Relying {
         Ok(Self { mirror, presence, packs: None })
     }
 
-    /// Says, before the first snapshot is copied, which packs on the mirror they may need, and looks whether these are there and stay.
+    /// Says, before the first segment or snapshot is copied, which packs on the mirror they name or may need, and looks whether these are there and stay.
     /// With `all`, those that only the mirror has may stand for some that are not copied.
     pub(super) fn rely(&mut self, here: &Listing, there: &Listing, all: bool) -> Result<()> {
         if self.packs.is_some() {
@@ -34,7 +34,7 @@ impl Relying {
         let packs: Vec<PackId> = packs.map(|file| PackId::from_bytes(file.hash)).collect();
         self.presence
             .rely(&packs)
-            .and_then(|()| self.mirror.check_reliance(&packs))
+            .and_then(|()| refuse(&self.mirror.lost_among(&packs)?))
             .map_err(|error| on_mirror(self.mirror.backend().place(), error))?;
         self.packs = Some(packs);
         Ok(())
@@ -45,7 +45,7 @@ impl Relying {
         let Some(packs) = &self.packs else { return Ok(()) };
         let is_heard =
             self.presence.is_heard().map_err(|error| on_mirror(self.mirror.backend().place(), error))?;
-        if is_heard { Ok(()) } else { self.mirror.check_reliance(packs) }
+        if is_heard { Ok(()) } else { refuse(&self.mirror.lost_among(packs)?) }
     }
 }
 

@@ -1,15 +1,60 @@
-//! Publishing a snapshot while others may be pruning: `spec/concurrency.md`.
+//! Publishing while others may be pruning: `spec/concurrency.md`.
 
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
 use crate::id::{PackId, SnapshotId};
 use crate::pack::pack_file_name;
-use crate::repository::{Repository, Writer};
+use crate::repository::{Presence, Repository, Work, Writer};
 use crate::snapshot::Snapshot;
 
 /// So often something is tried while somebody prunes.
 pub(crate) const PRUNE_TRIES: usize = 5;
+
+/// What a run that writes has said of itself, and of the packs that it relies on. Nothing in a dry run.
+pub(super) struct Reliance {
+    repository: Repository,
+    presence: Option<Presence>,
+    said: HashSet<PackId>,
+}
+
+impl Reliance {
+    /// Announces a run.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub(super) fn begin(repository: &Repository, dry_run: bool) -> Result<Self> {
+        let presence = if dry_run { None } else { Some(Presence::announce(repository, Work::Writing)?) };
+        Ok(Self { repository: repository.to_read_again(), presence, said: HashSet::new() })
+    }
+
+    /// Says that this run relies on packs, before it publishes something that needs or names them, and returns those that are condemned or
+    /// gone: on these it does not rely `[PRUNE-2]`.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub(super) fn rely(&mut self, packs: impl IntoIterator<Item = PackId>) -> Result<HashSet<PackId>> {
+        let Some(presence) = &mut self.presence else { return Ok(HashSet::new()) };
+        let new: Vec<PackId> = packs.into_iter().filter(|pack| !self.said.contains(pack)).collect();
+        if new.is_empty() {
+            return Ok(HashSet::new());
+        }
+        presence.rely(&new)?;
+        let lost = self.repository.lost_among(&new)?;
+        self.said.extend(new.into_iter().filter(|pack| !lost.contains(pack)));
+        Ok(lost)
+    }
+
+    /// Whether somebody has declared this run ended, so that nobody heeds it any more, and packs that it relies on are lost since.
+    fn is_deserted(&self) -> Result<Option<PackId>> {
+        let Some(presence) = &self.presence else { return Ok(None) };
+        if presence.is_heard()? {
+            return Ok(None);
+        }
+        let said: Vec<PackId> = self.said.iter().copied().collect();
+        Ok(self.repository.lost_among(&said)?.into_iter().next())
+    }
+}
 
 impl Repository {
     /// Publishes a snapshot of chunks that are durable. On return the snapshot is, and nobody deletes what it needs `[PRUNE-2]`.
@@ -18,35 +63,37 @@ impl Repository {
     /// `PrunedMeanwhile`: nothing was published, and what is missing is stored by another try; `Usage` before the writer has finished; any
     /// error of the medium.
     pub fn publish_snapshot(&self, writer: &Writer, snapshot: &Snapshot) -> Result<SnapshotId> {
-        let used = writer.used_packs();
-        let mut presence = writer.presence.lock().map_err(|_| Error::Stopped)?;
-        let presence = presence.as_mut().ok_or(Error::Stopped)?;
-        presence.rely(&used)?;
-        self.check_reliance(&used)?;
+        let mut reliance = writer.reliance()?;
+        refuse(&reliance.rely(writer.used_packs())?)?;
         let id = writer.publish_snapshot(snapshot)?;
-        // Somebody has declared this run ended, so that nobody heeds it any more.
-        if !presence.is_heard()?
-            && let Err(error) = self.check_reliance(&used)
-        {
+        if let Some(lost) = reliance.is_deserted()? {
             let name = format!("snapshots/{id}");
             self.backend.remove(&name).map_err(Error::repository("remove", &name))?;
-            return Err(error);
+            return Err(Error::PrunedMeanwhile { pack: pack_file_name(&lost) });
         }
         Ok(id)
     }
 
-    /// Whether these packs are here and not condemned: marks are listed first, then packs.
+    /// Those of these packs that are condemned or not here any more: marks are listed first, then packs.
     ///
     /// # Errors
-    /// `PrunedMeanwhile`; any error of the medium.
-    pub(crate) fn check_reliance(&self, used: &[PackId]) -> Result<()> {
+    /// Any error of the medium.
+    pub(crate) fn lost_among(&self, packs: &[PackId]) -> Result<HashSet<PackId>> {
         let condemned = self.condemned()?;
-        let prefixes: HashSet<u8> = used.iter().map(|pack| pack.as_bytes()[0]).collect();
+        let prefixes: HashSet<u8> = packs.iter().map(|pack| pack.as_bytes()[0]).collect();
         let listed = self.list_packs(|prefix| prefixes.contains(&prefix))?;
         let is_lost = |pack: &&PackId| !listed.contains_key(pack) || condemned.contains(pack);
-        match used.iter().find(is_lost) {
-            Some(pack) => Err(Error::PrunedMeanwhile { pack: pack_file_name(pack) }),
-            None => Ok(()),
-        }
+        Ok(packs.iter().filter(is_lost).copied().collect())
+    }
+}
+
+/// Goes no further if something is lost.
+///
+/// # Errors
+/// `PrunedMeanwhile`.
+pub(crate) fn refuse(lost: &HashSet<PackId>) -> Result<()> {
+    match lost.iter().next() {
+        Some(pack) => Err(Error::PrunedMeanwhile { pack: pack_file_name(pack) }),
+        None => Ok(()),
     }
 }

@@ -96,6 +96,14 @@ impl Reader {
         &self.problems
     }
 
+    /// It, if nothing was damaged in the index.
+    ///
+    /// # Errors
+    /// The first of its problems.
+    pub fn if_sound(mut self) -> Result<Self> {
+        self.problems.pop().map_or(Ok(self), Err)
+    }
+
     /// The index.
     #[must_use]
     pub fn index(&self) -> &Index {

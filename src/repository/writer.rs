@@ -12,17 +12,18 @@ mod compress;
 mod damage;
 mod dedup;
 mod dry;
+mod options;
 mod packer;
 mod segments;
 
 pub use batch::DataBatch;
 pub use compress::Working;
+pub use options::{DEFAULT_PACK_LEN, WriteOptions, Written};
 pub(crate) use segments::clean_up;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -37,7 +38,7 @@ use crate::header::{Magic, seal_object};
 use crate::id::{self, ChunkId, ChunkKind, PackId, SnapshotId};
 use crate::index::{ChunkCache, Facts, Index, Problems};
 use crate::pack::{Compression, FrameBuilder, MAX_PACK_LEN, PackKind, ReadyFrame};
-use crate::repository::{Presence, Repository, decode_snapshot, object};
+use crate::repository::{Reliance, Repository, decode_snapshot, object};
 use crate::seal::Keys;
 use crate::session::{self, Session};
 use crate::snapshot::Snapshot;
@@ -58,51 +59,6 @@ const TREE_FRAME_LEN: usize = 128 << 10;
 /// Frames waiting for a thread.
 const WAITING_FRAMES: usize = 2;
 
-/// How a writer writes.
-pub struct WriteOptions {
-    /// How frames are compressed.
-    pub compression: Compression,
-    /// Where packs are closed, in bytes; at most `MAX_PACK_LEN`.
-    pub pack_len: u64,
-    /// The folder of the redb cache of this repository, if there may be one.
-    pub cache_folder: Option<PathBuf>,
-    /// Do everything but write: sizes are true, nothing is stored.
-    pub dry_run: bool,
-    /// Packs that do not count as present, though nobody has condemned them yet.
-    pub condemned: HashSet<PackId>,
-    /// Hears of packs published, adopted, and so on.
-    pub observer: Arc<dyn Observer>,
-}
-
-/// The length of packs unless the user says otherwise.
-pub const DEFAULT_PACK_LEN: u64 = 64 << 20;
-
-impl WriteOptions {
-    /// The defaults, with this observer.
-    #[must_use]
-    pub fn new(observer: Arc<dyn Observer>) -> Self {
-        Self {
-            compression: Compression::default(),
-            pack_len: DEFAULT_PACK_LEN,
-            cache_folder: None,
-            dry_run: false,
-            condemned: HashSet::new(),
-            observer,
-        }
-    }
-}
-
-/// What a run has written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Chunks that were new.
-    pub chunks: u64,
-    /// Their plain bytes.
-    pub plain_bytes: u64,
-    /// Bytes of the packs and segments published.
-    pub stored_bytes: u64,
-}
-
 /// A run that writes.
 pub struct Writer {
     shared: Arc<Shared>,
@@ -114,8 +70,6 @@ pub struct Writer {
     compressors: Vec<JoinHandle<()>>,
     packer: Option<JoinHandle<Facts>>,
     adopted: Vec<Facts>,
-    /// What others see of this run.
-    pub(super) presence: Arc<Mutex<Option<Presence>>>,
 }
 
 /// Chunks for the compressors, and where to send the frame.
@@ -133,6 +87,8 @@ struct Shared {
     said: Said,
     dry_run: bool,
     pack_len: u64,
+    /// What others see of this run.
+    reliance: Arc<Mutex<Reliance>>,
     /// Not 0 while packs are condemned `[PRUNE-3]`: one that is written now must not be one of them.
     salt: u64,
     index: RwLock<Index>,
@@ -174,6 +130,10 @@ impl Shared {
         self.said.damage(&*self.observer, error);
     }
 
+    fn rely(&self, packs: impl IntoIterator<Item = PackId>) -> Result<HashSet<PackId>> {
+        self.reliance.lock().map_err(|_| Error::Stopped)?.rely(packs)
+    }
+
     fn uses(&self, pack: PackId) {
         if let Ok(mut packs) = self.used_packs.lock() {
             packs.insert(pack);
@@ -186,7 +146,7 @@ impl Writer {
         repository: &Repository,
         mut index: Index,
         mut problems: Problems,
-        (options, presence): (&WriteOptions, &Arc<Mutex<Option<Presence>>>),
+        (options, reliance): (&WriteOptions, &Arc<Mutex<Reliance>>),
         stop: &AtomicBool,
     ) -> Result<Self> {
         index.condemn(options.condemned.iter().copied());
@@ -221,6 +181,7 @@ impl Writer {
             said,
             dry_run: options.dry_run,
             pack_len: options.pack_len.min(MAX_PACK_LEN),
+            reliance: reliance.clone(),
             salt,
             index: RwLock::new(index),
             cache: RwLock::new(cache),
@@ -237,10 +198,10 @@ impl Writer {
             plain_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
         });
-        Ok(Self::spawn(shared, adopted, presence.clone()))
+        Ok(Self::spawn(shared, adopted))
     }
 
-    fn spawn(shared: Arc<Shared>, adopted: Vec<Facts>, presence: Arc<Mutex<Option<Presence>>>) -> Self {
+    fn spawn(shared: Arc<Shared>, adopted: Vec<Facts>) -> Self {
         let (jobs, waiting_jobs) = bounded::<Job>(WAITING_FRAMES);
         let (ordered, in_order) = bounded::<Waiting>(WAITING_FRAMES + shared.threads);
         let compressors = (0..shared.threads)
@@ -262,7 +223,6 @@ impl Writer {
             compressors,
             packer: Some(packer),
             adopted,
-            presence,
         }
     }
 
@@ -333,8 +293,7 @@ impl Writer {
         // A thread that failed is why nobody took what was flushed: its error comes first.
         let facts = self.join()?;
         flushed?;
-        let adopted = std::mem::take(&mut self.adopted).into_iter();
-        adopted.chain([facts]).try_for_each(|facts| segments::publish_last(&self.shared, facts))?;
+        segments::publish_all(&self.shared, std::mem::take(&mut self.adopted), facts)?;
         segments::remove_damaged(&self.shared)?;
         let late = self.shared.index.read().map(|index| index.take_problems()).unwrap_or_default();
         for problem in &late {
@@ -363,6 +322,11 @@ impl Writer {
         object::publish(&*self.shared.backend, &self.shared.session, &name, &bytes)?;
         self.shared.published(&name, bytes.len() as u64);
         Ok(id)
+    }
+
+    /// What others see of this run.
+    pub(super) fn reliance(&self) -> Result<MutexGuard<'_, Reliance>> {
+        self.shared.reliance.lock().map_err(|_| Error::Stopped)
     }
 
     /// Takes the facts about packs out of the index that are to be deleted.

@@ -78,6 +78,21 @@ fn what_cannot_be_meant_is_refused() {
 }
 
 #[test]
+fn a_damaged_snapshot_is_in_the_way_until_it_is_forgotten_by_its_id() {
+    let world = World::new();
+    world.of_versions(0..2);
+    let ids = world.ids();
+    super::flip(&world.repo().join("snapshots").join(&ids[0]));
+    let packs = names(&world.repo().join("packs"));
+    world.run(&["prune", "--force"]).code(13).says(&ids[0]);
+    assert_eq!(names(&world.repo().join("packs")), packs);
+    world.run(&["forget", "--keep-last", "1"]).code(2).says("forget them by their ids");
+    world.run(&["forget", &ids[0][..10]]).ok().says("forgot 1 snapshot");
+    world.run(&["prune", "--force", "--max-unused", "0"]).ok().says("deleted 2 packs");
+    world.run(&["check", "--read-data"]).ok().says("1 snapshot");
+}
+
+#[test]
 fn dur_17_a_mirror_that_keeps_less_is_not_filled_up_again() {
     let world = World::new();
     world.of_versions(0..4);

@@ -104,7 +104,7 @@ impl Crowd {
                 None => 2,
             }] += 1;
             assert!(
-                matches!(output.status.code(), None | Some(0..=2)),
+                matches!(output.status.code(), None | Some(0 | 1 | 11)),
                 "it found damage or worse: {:?}\n{}",
                 output.status,
                 output.stderr

@@ -292,16 +292,23 @@ impl Context {
 }
 
 impl Snapshots {
+    /// The damaged snapshot that an id names, if it is none of a whole one.
+    pub fn damaged_by_id(&self, selector: &Selector) -> Option<SnapshotId> {
+        let select::Which::Id(prefix) = &selector.which else { return None };
+        let fits = |id: &SnapshotId| id.to_string().starts_with(prefix);
+        let is_whole = self.whole.iter().any(|(id, _)| fits(id));
+        self.damaged.iter().map(|(id, _)| *id).find(fits).filter(|_| !is_whole)
+    }
+
     /// The snapshot that is meant. If that one is damaged, this is an error. That any other one is damaged was said when they
     /// were read, and is in the exit code where it may matter: an older snapshot must not pass for the latest.
     pub fn select(&self, selector: &Selector, zone: &TimeZone) -> Result<&(SnapshotId, Snapshot)> {
+        if let Some(id) = self.damaged_by_id(selector) {
+            let source = vault::error::Corruption::WrongHash;
+            return Err(Error::Damaged { file: format!("snapshots/{id}"), source });
+        }
         if let select::Which::Id(prefix) = &selector.which {
             let fits = |id: &SnapshotId| id.to_string().starts_with(prefix);
-            let damaged = self.damaged.iter().find(|(id, _)| fits(id));
-            if let Some((id, _)) = damaged.filter(|_| !self.whole.iter().any(|(id, _)| fits(id))) {
-                let source = vault::error::Corruption::WrongHash;
-                return Err(Error::Damaged { file: format!("snapshots/{id}"), source });
-            }
             let forgotten = self.forgotten.iter().find(|(id, _)| fits(id));
             if let Some((id, _)) = forgotten.filter(|_| !self.whole.iter().any(|(id, _)| fits(id))) {
                 let id = short(id);

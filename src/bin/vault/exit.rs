@@ -11,6 +11,7 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 pub const SOURCE_UNREADABLE: u8 = 3;
 pub const NO_REPOSITORY: u8 = 10;
+pub const BUSY: u8 = 11;
 pub const WRONG_PASSPHRASE: u8 = 12;
 pub const DAMAGE: u8 = 13;
 pub const NO_SPACE: u8 = 14;
@@ -56,6 +57,7 @@ pub fn code(error: &Error) -> u8 {
         Error::Interrupted => INTERRUPTED,
         Error::Usage(_) => USAGE,
         Error::NoRepository { .. } => NO_REPOSITORY,
+        Error::Busy { .. } => BUSY,
         Error::Locked
         | Error::WrongPassphrase { .. }
         | Error::KeyRemoved { .. }
@@ -80,6 +82,9 @@ pub fn hint(error: &Error) -> Option<String> {
         }
         Error::NoRepository { .. } => {
             "is its drive mounted? Name another one with -r or VAULT_REPOSITORY; `vault init` makes a new one there"
+        }
+        Error::Busy { .. } => {
+            "wait for it, or if its machine is gone for good, `vault prune --ended SESSION` goes on without it"
         }
         Error::NotEmpty { .. } => "name a folder that is empty or does not exist yet",
         Error::MediumMissing { .. } => {

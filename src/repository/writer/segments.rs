@@ -11,8 +11,8 @@ use crate::index::{
     ChunkCache, Facts, Index, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, MAX_SUPERSEDED, SMALL_SEGMENTS, Segment,
     is_vanished, redundant,
 };
-use crate::repository::object;
 use crate::repository::writer::{Shared, notice};
+use crate::repository::{object, refuse};
 use crate::session;
 
 /// The longest segment file that is read back whole.
@@ -42,9 +42,19 @@ fn remove(backend: &dyn Backend, name: &str) -> Result<()> {
     }
 }
 
-/// Publishes the facts that remain at the end of a run.
-pub(super) fn publish_last(shared: &Shared, facts: Facts) -> Result<()> {
-    if facts.is_empty() { Ok(()) } else { publish(shared, facts) }
+/// Publishes the facts that remain at the end of a run: about its own packs, and about those that it adopted, unless one of these is being
+/// deleted; then they stay without a segment.
+///
+/// # Errors
+/// `PrunedMeanwhile` if that has become of its own packs, or of others that it relies on; any error of the medium.
+pub(super) fn publish_all(shared: &Shared, adopted: Vec<Facts>, facts: Facts) -> Result<()> {
+    let used = shared.used_packs.lock().map_err(|_| Error::Stopped)?.clone();
+    let named = adopted.iter().flat_map(Facts::packs).map(|row| row.pack);
+    let lost = shared.rely(used.iter().copied().chain(named).collect::<HashSet<_>>())?;
+    refuse(&lost.intersection(&used).copied().collect())?;
+    let is_whole = |facts: &Facts| facts.packs().iter().all(|row| !lost.contains(&row.pack));
+    let adopted = adopted.into_iter().filter(is_whole);
+    adopted.chain([facts]).filter(|facts| !facts.is_empty()).try_for_each(|facts| publish(shared, facts))
 }
 
 /// Publishes facts as segments, takes them into index and cache, and releases the claims on their chunks.
@@ -73,6 +83,8 @@ fn publish_file(shared: &Shared, facts: &Facts, superseded: &[SegmentId]) -> Res
     let bytes = facts.encode_segment(&shared.keys, superseded).map_err(unmade())?;
     let id = SegmentId::from_bytes(id::hash(&bytes));
     let name = format!("index/{id}");
+    // Nobody deletes what a segment names without taking it out of that again [PRUNE-2].
+    refuse(&shared.rely(facts.packs().iter().map(|row| row.pack))?)?;
     // [DUR-4]
     Segment::check(&bytes, &shared.keys, facts).map_err(unmade())?;
     object::publish(&*shared.backend, &shared.session, &name, &bytes)?;
@@ -150,7 +162,11 @@ pub(super) fn merge_small(shared: &Shared) -> Result<()> {
         return Ok(());
     }
     union.sort();
-    let (id, name) = publish_file(shared, &union, &superseded_by_union(shared, &inputs))?;
+    let (id, name) = match publish_file(shared, &union, &superseded_by_union(shared, &inputs)) {
+        // Somebody prunes: another time.
+        Err(Error::PrunedMeanwhile { .. }) => return Ok(()),
+        other => other?,
+    };
     let whole = verify_union(shared, id, &name, &union, &inputs)?;
     let all: Vec<&Segment> =
         inputs.into_iter().filter(|input| input.id() != id).chain(std::iter::once(&whole)).collect();
@@ -245,7 +261,11 @@ fn verify_union(
 /// packs are covered by none until they are gone.
 pub(super) fn drop_packs(shared: &Shared, packs: &HashSet<PackId>) -> Result<()> {
     let index = shared.index.read().map_err(|_| Error::Stopped)?;
-    let is_out = |pack: &PackId| packs.contains(pack) || !index.present().packs.contains_key(pack);
+    let is_gone = |pack: &PackId| packs.contains(pack) || !index.present().packs.contains_key(pack);
+    let is_affected = |segment: &&Segment| segment.packs().iter().any(|row| is_gone(&row.pack));
+    let named = index.segments().filter(is_affected).flat_map(Segment::packs).map(|row| row.pack);
+    let lost = shared.rely(named.filter(|pack| !is_gone(pack)).collect::<HashSet<_>>())?;
+    let is_out = |pack: &PackId| is_gone(pack) || lost.contains(pack);
     let affected: Vec<&Segment> =
         index.segments().filter(|segment| segment.packs().iter().any(|row| is_out(&row.pack))).collect();
     for segment in affected {

@@ -27,6 +27,8 @@ pub fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome> {
         return Err(Error::Usage(what));
     }
     let all = among(args, &snapshots);
+    // What cannot be read any more can be forgotten, by its id.
+    let damaged: Vec<SnapshotId> = selectors.iter().filter_map(|one| snapshots.damaged_by_id(one)).collect();
     let groups = if args.selectors.is_empty() {
         by_policy(context, args, &repository, &all)?
     } else {
@@ -42,11 +44,12 @@ pub fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome> {
         return Err(Error::Usage(text));
     }
     let members = groups.iter().flat_map(|group| &group.members);
-    let forgotten: Vec<SnapshotId> = members
+    let mut forgotten: Vec<SnapshotId> = members
         .filter(|(_, reasons)| reasons.is_empty())
         .filter_map(|(index, _)| all.get(*index).map(|(id, _)| *id))
         .collect();
     let kept = groups.iter().map(|group| group.members.len()).sum::<usize>() - forgotten.len();
+    forgotten.extend(damaged.iter().filter(|id| !forgotten.contains(id)).copied().collect::<Vec<_>>());
     let record = if args.dry_run || forgotten.is_empty() {
         None
     } else {
@@ -169,7 +172,9 @@ fn by_policy(
 
 /// The groups of the snapshots that are named: these are forgotten, the others stay.
 fn by_name(context: &Context, args: &ForgetArgs, snapshots: &Snapshots, all: &[Found]) -> Result<Vec<Group>> {
-    let chosen = chosen(context, &args.selectors, snapshots)?;
+    let is_whole = |selector: &&Selector| snapshots.damaged_by_id(selector).is_none();
+    let whole: Vec<Selector> = args.selectors.iter().filter(is_whole).cloned().collect();
+    let chosen = chosen(context, &whole, snapshots)?;
     let is_chosen = |index: usize| all.get(index).is_some_and(|(id, _)| chosen.contains(id));
     let mut groups = forget::grouped(all, args.group_by.0);
     groups.retain(|group| group.members.iter().any(|(index, _)| is_chosen(*index)));
