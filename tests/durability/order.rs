@@ -32,7 +32,7 @@ fn dur_6_packs_come_before_segments_and_these_before_the_snapshot() {
         place.fill("file", round * 1000, 120);
         let (watched, log) = place.recorded();
         place.snapshot_on(watched).unwrap();
-        assert_eq!(published(&log), ["sessions", "packs", "index", "sessions", "snapshots"]);
+        assert_eq!(published(&log), ["sessions", "packs", "sessions", "index", "snapshots"]);
         let log = log.lock().unwrap();
         let packs = log.iter().filter(|(op, name)| *op == Op::Publish && name.starts_with("packs")).count();
         assert!(packs > 2, "several packs were meant to be written: {packs}");
@@ -81,7 +81,7 @@ fn dur_12_an_interrupted_run_publishes_a_partial_snapshot_in_the_same_order() {
     let (watched, log) = place.recorded();
     let summary = place.snapshot_with(watched, &observer, &stop).unwrap();
     assert_eq!(summary.state, State::Partial);
-    assert_eq!(published(&log), ["sessions", "packs", "index", "sessions", "snapshots"]);
+    assert_eq!(published(&log), ["sessions", "packs", "sessions", "index", "snapshots"]);
     assert_whole(&place);
     // Nothing that was packed is packed again.
     place.snapshot().unwrap();

@@ -75,7 +75,7 @@ fn dur_1_a_file_is_synced_then_renamed_and_then_its_folder_is_synced() {
         );
     }
     published.dedup();
-    assert_eq!(published, ["sessions", "packs", "index", "sessions", "snapshots"], "{calls:#?}");
+    assert_eq!(published, ["sessions", "packs", "sessions", "index", "snapshots"], "{calls:#?}");
 }
 
 /// One of everything, and old enough for its stamps to be believed: two seconds for coarse clocks, and one more.
