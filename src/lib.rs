@@ -16,11 +16,11 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | leaves | [`id`] [`error`] [`codec`] [`field`] [`header`] [`event`] [`backend`] [`pattern`] [`rate`] [`session`] [`guard`] [`seal`] [`budget`] |
+//! | leaves | [`id`] [`error`] [`codec`] [`field`] [`header`] [`event`] [`backend`] [`pattern`] [`rate`] [`session`] [`guard`] [`seal`] [`budget`] [`sorted`] |
 //! | bytes | [`chunk`], then [`pack`], then [`index`] |
 //! | trees | [`snapshot`], then [`browse`] |
 //! | the store | [`repository`] |
-//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`find`] [`diff`] [`export`] [`stats`] [`forget`] [`prune`] |
+//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`find`] [`diff`] [`export`] [`stats`] [`usage`] [`forget`] [`prune`] |
 //!
 //! The library never prints, exits or reads the environment. What happens is told to an [`event::Observer`]. Long operations take a flag and
 //! end soon after it is set.
@@ -85,3 +85,4 @@ pub mod snapshot;
 mod sorted;
 pub mod source;
 pub mod stats;
+pub mod usage;

@@ -69,7 +69,7 @@ impl<const N: usize> Gathered<N> {
     }
 
     fn spill(&mut self) -> std::io::Result<()> {
-        let name = format!("prune-{:016x}.tmp", u64::from_le_bytes(session::random()));
+        let name = format!("sorted-{:016x}.tmp", u64::from_le_bytes(session::random()));
         let path = self.folder.join(name);
         fs::create_dir_all(&self.folder)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;

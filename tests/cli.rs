@@ -16,6 +16,7 @@ mod selectors;
 mod stream;
 mod surroundings;
 mod terminal;
+mod usage;
 
 use std::fs;
 use std::path::{Path, PathBuf};

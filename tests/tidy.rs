@@ -13,7 +13,7 @@ use text::{code, code_without_tests, functions, line, without_literals, words};
 const LAYERS: [&[&str]; 8] = [
     &[
         "id", "error", "codec", "field", "header", "event", "backend", "pattern", "rate", "session", "guard",
-        "seal", "budget",
+        "seal", "budget", "sorted",
     ],
     &["sorted"],
     &["chunk"],

@@ -45,10 +45,16 @@ pub fn of_node(
     Ok(bytes.len())
 }
 
-fn of_entry(entry: &Entry, found: &mut Vec<Reference>) {
+/// What an entry refers to itself.
+pub fn of_entry(entry: &Entry, found: &mut Vec<Reference>) {
     if let Some(node) = entry.kind.directory() {
         found.push((ChunkKind::Tree, node, 0));
     }
+    of_contents(entry, found);
+}
+
+/// What an entry refers to itself, but for the root node of a directory.
+pub fn of_contents(entry: &Entry, found: &mut Vec<Reference>) {
     if let Kind::File(_, content) = &entry.kind {
         of_content(content, found);
     }

@@ -1,5 +1,6 @@
 //! The command line, as clap reads it. What words mean is decided here (`values`), what they do in `commands`.
 
+mod du;
 mod forget;
 mod key;
 mod prune;
@@ -14,6 +15,7 @@ use vault::budget::{Budget, DEFAULT_MEMORY};
 use vault::error::Result;
 use vault::snapshot::Snapshot;
 
+pub use du::DuArgs;
 pub use forget::{ForgetArgs, HoldArgs, StatementArgs, TakeBackArgs};
 pub use key::{AddKeyArgs, ExportKeyArgs, InitArgs, KeyArgs, KeyVerb, RemoveKeyArgs};
 pub use prune::{MaxUnused, PruneArgs};
@@ -168,6 +170,9 @@ pub enum Verb {
     /// Show what the repository and each snapshot hold
     #[command(after_help = with_selectors())]
     Stats(StatsArgs),
+    /// Show what snapshots, or paths in them, hold, and what forgetting them would free
+    #[command(after_help = with_selectors())]
+    Du(DuArgs),
     /// Forget snapshots: those that are named, or all that no rule keeps
     #[command(after_help = with_selectors())]
     Forget(Box<ForgetArgs>),

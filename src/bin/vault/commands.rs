@@ -3,6 +3,7 @@
 mod cat;
 mod check;
 mod diff;
+mod du;
 mod find;
 mod forget;
 mod init;
@@ -70,6 +71,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Diff(_) => "diff",
         Verb::Cat(_) => "cat",
         Verb::Stats(_) => "stats",
+        Verb::Du(_) => "du",
         Verb::Key(_) => "key",
         Verb::Forget(_) => "forget",
         Verb::Hold(_) => "hold",
@@ -89,6 +91,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Restore(args) => restore::run(context, &args),
         Verb::Check(args) => check::run(context, &args),
         Verb::Stats(args) => stats::run(context, &args),
+        Verb::Du(args) => du::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Hold(args) => forget::hold(context, &args),
         Verb::Unhold(args) => forget::unhold(context, &args),

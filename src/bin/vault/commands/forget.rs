@@ -15,6 +15,9 @@ use crate::render::text::{self, escape};
 use crate::render::{Align, Table};
 use crate::select::Selector;
 
+/// So many snapshots are named in a command line that is proposed.
+const MOST_NAMED: usize = 100;
+
 type Found = (SnapshotId, Snapshot);
 
 pub fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome> {
@@ -69,6 +72,10 @@ pub fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome> {
         "record": record.map(|record| record.to_string()),
     });
     context.screen.summary(&text, &value)?;
+    if args.dry_run && (1..=MOST_NAMED).contains(&forgotten.len()) {
+        let names: Vec<String> = forgotten.iter().map(short).collect();
+        context.screen.note(&format!("`vault du {}` says what that would free", names.join(" ")));
+    }
     Ok(context.outcome())
 }
 
