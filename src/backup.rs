@@ -33,12 +33,12 @@ use crate::id::{SnapshotId, host_id};
 use crate::pack::Compression;
 use crate::repository::{PRUNE_TRIES, Repository, WriteOptions, Writer, Written};
 use crate::session::machine_id;
-use crate::snapshot::{Entry, Snapshot, Source, State, Time, Why, counter};
+use crate::snapshot::{Entry, Snapshot, Source, State, Time, Why, counter, made};
 use crate::source::{Filter, SourceRoot, WalkOptions};
 
 use assemble::Assembled;
 use conduct::{Conductor, Node};
-use series::{find_predecessor, say_damaged, seen};
+use series::{find_predecessor, say_damaged};
 use state::LocalState;
 use tally::Tally;
 
@@ -298,7 +298,7 @@ fn save(
         sources: assembled.sources,
         predecessor: predecessor.map(|(id, _)| *id),
         counters: tally.counters(written),
-        fields: vec![seen(&listed)],
+        fields: vec![made::seen(&listed)],
         ..described(options, start)
     };
     let mut summary = BackupSummary::of(&snapshot, &tally);
@@ -392,7 +392,7 @@ fn described(options: &BackupOptions, start: Time) -> Snapshot {
         host: host_of(options),
         host_id: host_id_here(),
         user: current_user(),
-        program: concat!("vault ", env!("CARGO_PKG_VERSION")).into(),
+        program: made::PROGRAM.into(),
         start: options.time.unwrap_or(start),
         end: options.time.unwrap_or_else(Time::now),
         utc_offset_secs: options.utc_offset_secs,

@@ -20,7 +20,7 @@
 //! | bytes | [`chunk`], then [`pack`], then [`index`] |
 //! | trees | [`snapshot`], then [`browse`] |
 //! | the store | [`repository`] |
-//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`find`] [`diff`] [`export`] [`stats`] [`usage`] [`forget`] [`prune`] |
+//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`find`] [`diff`] [`export`] [`stats`] [`usage`] [`forget`] [`rewrite`] [`prune`] |
 //!
 //! The library never prints, exits or reads the environment. What happens is told to an [`event::Observer`]. Long operations take a flag and
 //! end soon after it is set.
@@ -79,6 +79,7 @@ pub mod prune;
 pub mod rate;
 pub mod repository;
 pub mod restore;
+pub mod rewrite;
 pub mod seal;
 pub mod session;
 pub mod snapshot;

@@ -3,11 +3,12 @@
 //! The order of durability lives here and nowhere else (`spec/durability.md`): packs, then the segment that names them, then the
 //! snapshot, then the acknowledgement. `config` has what the repository says of itself, `record` the statements
 //! about it, `key` what passphrases open, `lock` the opening, `seen` what this host remembers, `renew` a new `copy` in place of a lost one, `reader` the way from ids to
-//! bytes, `writer` the way back.
+//! bytes, `writer` the way back, `keeper` what new snapshots take over from older ones.
 //!
 //! An encrypted repository is opened locked: what stands outside of the seals can be read, and everything can be hashed.
 
 mod config;
+mod keeper;
 mod key;
 mod lock;
 mod needed;
@@ -27,6 +28,7 @@ pub(crate) use config::{
     is_feature, is_free, is_of_the_medium, is_whole_config, make_folders, read_config, read_copy,
     refuse_inside_another,
 };
+pub use keeper::Keeper;
 pub use key::{Kdf, KeyOuter, is_recovery_text};
 pub(crate) use lock::remove_key_file;
 pub use lock::{NewKey, OpenedWith};

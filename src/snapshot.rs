@@ -1,9 +1,9 @@
 //! What a snapshot says: [`Snapshot`], [`Entry`], and the nodes that directories and long files are made of.
 //!
-//! This file is the model, field for field as in `spec/format.md` §8 and §9, and its rules (`validate`). `tree` builds
-//! and reads directories, `list` the pieces of long files. Next: `restore.rs`.
+//! This file is the model, field for field as in `spec/format.md` §8 and §9, and its rules (`validate`). `tree` builds and reads directories, `list` the pieces of long files. Next: `restore.rs`.
 
 pub mod list;
+pub mod made;
 pub mod references;
 pub mod tree;
 

@@ -11,6 +11,7 @@ mod odd;
 mod output;
 mod prune;
 mod restore;
+mod rewrite;
 mod save;
 mod selectors;
 mod stream;

@@ -15,13 +15,9 @@ use crate::backup::{Shared, Tally, left_out_entry, source_record};
 use crate::chunk::PutChunk;
 use crate::codec::Bytes;
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, ChunkKind};
-use crate::snapshot::list::ListWriter;
+use crate::id::ChunkId;
 use crate::snapshot::tree::{EncodedEntry, TreeWriter};
-use crate::snapshot::{Content, ENTRY_INCOMPLETE, Entry, Field, Kind, Meta, Piece, Source, Why};
-
-/// The notes are cut into chunks of this length.
-const NOTE_CHUNK_LEN: usize = 256 << 10;
+use crate::snapshot::{ENTRY_INCOMPLETE, Entry, Field, Kind, Source, Why, made};
 
 /// The users and groups that occur in a source.
 #[derive(Default)]
@@ -278,24 +274,13 @@ pub(super) fn write_notes(shared: &Shared<'_>, rules: &[String]) -> Result<Optio
     let errors = shared.tally.noted.lock().map(|noted| noted.clone()).unwrap_or_default();
     let mut tree = TreeWriter::new(shared.writer);
     let mut any = false;
-    for (name, lines) in [("errors", errors.as_slice()), ("rules", rules)] {
+    for (name, lines) in [(made::ERRORS_NOTE, errors.as_slice()), (made::RULES_NOTE, rules)] {
         if lines.is_empty() {
             continue;
         }
         any = true;
         let text = lines.iter().flat_map(|line| [line.as_bytes(), b"\n"]).collect::<Vec<_>>().concat();
-        let mut list = ListWriter::new(shared.writer);
-        for chunk in text.chunks(NOTE_CHUNK_LEN) {
-            let id = shared.writer.put(ChunkKind::Data, chunk)?;
-            list.push(Piece::Data(id, u32::try_from(chunk.len()).unwrap_or(u32::MAX)))?;
-        }
-        let content: Content = list.finish()?;
-        tree.push(&Entry {
-            name: Bytes(name.into()),
-            kind: Kind::File(text.len() as u64, content),
-            meta: Meta { mode: 0o600, ..Meta::default() },
-            fields: Vec::new(),
-        })?;
+        tree.push(&made::note(shared.writer, name, &text)?)?;
     }
     if any { tree.finish().map(Some) } else { Ok(None) }
 }
@@ -306,8 +291,9 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::id::ChunkKind;
     use crate::snapshot::tree::decode_node;
-    use crate::snapshot::{TreeNode, Xattr};
+    use crate::snapshot::{Content, Meta, TreeNode, Xattr};
 
     /// Keeps what was put last.
     struct Last(Mutex<Vec<u8>>);

@@ -1,13 +1,12 @@
-//! The snapshots that are there already: which of them this one follows, and what it says of having seen them.
+//! The snapshots that are there already: which of them this one follows.
 
 use std::collections::HashSet;
 
 use crate::backup::{BackupOptions, host_of, place};
-use crate::codec::Bytes;
 use crate::error::{Corruption, Error, Result};
 use crate::event::{Event, Observer};
-use crate::id::{SnapshotId, hash};
-use crate::snapshot::{Field, SNAPSHOT_SEEN, Snapshot, State};
+use crate::id::SnapshotId;
+use crate::snapshot::{Snapshot, State};
 
 /// The newest snapshot of the same host, label and places: complete ones only, and none that is forgotten.
 pub(super) fn find_predecessor<'a>(
@@ -46,12 +45,4 @@ pub(super) fn say_damaged(
         }
     }
     Ok(())
-}
-
-/// The set of snapshots that this run saw, so that it can be told later when one of them is missing.
-pub(super) fn seen(listed: &HashSet<SnapshotId>) -> Field {
-    let mut ids: Vec<[u8; 32]> = listed.iter().map(|id| *id.as_bytes()).collect();
-    ids.sort_unstable();
-    let value = Bytes(hash(ids.as_flattened()).to_vec());
-    Field { tag: SNAPSHOT_SEEN, critical: false, value }
 }

@@ -3,7 +3,9 @@
 mod du;
 mod forget;
 mod key;
+mod look;
 mod prune;
+mod rewrite;
 mod snapshot;
 mod values;
 
@@ -19,6 +21,9 @@ pub use du::DuArgs;
 pub use forget::{ForgetArgs, HoldArgs, StatementArgs, TakeBackArgs};
 pub use key::{AddKeyArgs, ExportKeyArgs, InitArgs, KeyArgs, KeyVerb, RemoveKeyArgs};
 pub use prune::{MaxUnused, PruneArgs};
+pub use look::{CatArgs, DiffArgs, FindArgs, LsArgs};
+pub use prune::PruneArgs;
+pub use rewrite::RewriteArgs;
 pub use snapshot::SnapshotArgs;
 pub use values::{Memory, Rate, Subset, from_timestamp, parse_time};
 
@@ -185,6 +190,9 @@ pub enum Verb {
     /// Bring back snapshots that were forgotten
     #[command(after_help = with_selectors())]
     Undo(TakeBackArgs),
+    /// Take paths out of snapshots: new ones without them are made
+    #[command(after_help = with_selectors())]
+    Rewrite(Box<RewriteArgs>),
     /// Delete what no snapshot needs any more; others may go on writing meanwhile
     #[command(after_help = EXIT_CODES)]
     Prune(PruneArgs),
@@ -225,6 +233,11 @@ pub struct AmongArgs {
 }
 
 impl AmongArgs {
+    /// Whether it says something.
+    pub fn is_given(&self) -> bool {
+        self.label.is_some() || self.host.is_some() || !self.tag.is_empty()
+    }
+
     /// Whether a snapshot is one of them.
     pub fn takes(&self, snapshot: &Snapshot) -> bool {
         self.label.as_ref().is_none_or(|label| *label == snapshot.label)
@@ -247,71 +260,6 @@ pub struct SnapshotsArgs {
     /// Show too what each one alone holds: reads the trees of all snapshots
     #[arg(long)]
     pub alone: bool,
-}
-
-/// Arguments of `ls`.
-#[derive(Debug, Args)]
-pub struct LsArgs {
-    /// Which snapshot, and where in it
-    #[arg(value_name = "SNAPSHOT[:PATH]", default_value = "latest")]
-    pub selector: Selector,
-    /// All that is below, at any depth
-    #[arg(short = 'R', long)]
-    pub recursive: bool,
-    /// With mode, owner, size and time
-    #[arg(short, long)]
-    pub long: bool,
-}
-
-/// Arguments of `find`.
-#[derive(Debug, Args)]
-pub struct FindArgs {
-    /// Shell patterns: for names, or for whole paths if they have a slash
-    #[arg(required = true, value_name = "PATTERN")]
-    pub patterns: Vec<String>,
-    /// Upper and lower case are the same
-    #[arg(short, long)]
-    pub ignore_case: bool,
-    /// Modified at this time or later
-    #[arg(long, value_name = "TIME")]
-    pub newer: Option<String>,
-    /// Modified at this time or earlier
-    #[arg(long, value_name = "TIME")]
-    pub older: Option<String>,
-    /// Only below this path of the snapshots
-    #[arg(long, value_name = "PATH")]
-    pub below: Option<PathBuf>,
-    /// Only in snapshots with this label
-    #[arg(long, value_name = "LABEL")]
-    pub label: Option<String>,
-}
-
-/// Arguments of `diff`.
-#[derive(Debug, Args)]
-pub struct DiffArgs {
-    /// The older side
-    #[arg(value_name = "SNAPSHOT[:PATH]")]
-    pub old: Selector,
-    /// The newer side: a snapshot, or a path with a slash in it (`./here`) as it is now
-    #[arg(value_name = "SNAPSHOT[:PATH]|FOLDER")]
-    pub new: std::ffi::OsString,
-    /// Compare with the folder by reading all files, not by size and time
-    #[arg(long)]
-    pub content: bool,
-    /// Show as well what differs only in mode, owner or time
-    #[arg(long)]
-    pub metadata: bool,
-}
-
-/// Arguments of `cat`.
-#[derive(Debug, Args)]
-pub struct CatArgs {
-    /// Which snapshot, and which file or folder of it
-    #[arg(value_name = "SNAPSHOT:PATH")]
-    pub selector: Selector,
-    /// Write a tar archive of a folder to a terminal too
-    #[arg(long)]
-    pub force: bool,
 }
 
 /// Arguments of `restore`.

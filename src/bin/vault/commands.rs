@@ -13,6 +13,7 @@ mod manual;
 mod mirror;
 mod prune;
 mod restore;
+mod rewrite;
 mod snapshot;
 mod snapshots;
 mod stats;
@@ -96,6 +97,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Hold(args) => forget::hold(context, &args),
         Verb::Unhold(args) => forget::unhold(context, &args),
         Verb::Undo(args) => forget::undo(context, &args),
+        Verb::Rewrite(args) => rewrite::run(context, &args),
         Verb::Prune(args) => prune::run(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Mirror(args) => mirror::run(context, &args),

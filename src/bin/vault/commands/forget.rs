@@ -145,7 +145,7 @@ fn said(context: &Context, what: &str, chosen: &[SnapshotId]) -> Result<Outcome>
     Ok(context.outcome())
 }
 
-fn statement(repository: &Repository, args: &StatementArgs) -> Statement {
+pub fn statement(repository: &Repository, args: &StatementArgs) -> Statement {
     let scope = if args.this_copy { Scope::Copy(repository.copy().copy) } else { Scope::AllCopies };
     Statement { scope, host: current_host(), reason: args.reason.clone() }
 }

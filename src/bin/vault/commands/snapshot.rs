@@ -160,20 +160,33 @@ fn to_options(context: &Context, args: &SnapshotArgs) -> Result<BackupOptions> {
     Ok(options)
 }
 
-/// What is to be left out, and the arguments that say so.
-fn filter(args: &SnapshotArgs) -> Result<(Filter, Vec<String>)> {
+/// Patterns, and how each counts upper and lower case.
+type Excludes = Vec<(String, CaseFold)>;
+
+/// The patterns of what is to be left out, and the arguments that say so.
+pub fn exclude_rules(
+    files: &[PathBuf],
+    exclude: &[String],
+    iexclude: &[String],
+) -> Result<(Excludes, Vec<String>)> {
     let mut patterns = Vec::new();
     let mut rules = Vec::new();
-    for file in &args.exclude_file {
+    for file in files {
         let lines = std::fs::read(file).map_err(Error::path("read", file))?;
         patterns.extend(pattern::read_lines(&lines)?.into_iter().map(|line| (line, CaseFold::Exact)));
     }
-    patterns.extend(args.exclude.iter().map(|pattern| (pattern.clone(), CaseFold::Exact)));
-    patterns.extend(args.iexclude.iter().map(|pattern| (pattern.clone(), CaseFold::Ignore)));
+    patterns.extend(exclude.iter().map(|pattern| (pattern.clone(), CaseFold::Exact)));
+    patterns.extend(iexclude.iter().map(|pattern| (pattern.clone(), CaseFold::Ignore)));
     for (pattern, fold) in &patterns {
         let flag = if *fold == CaseFold::Exact { "--exclude" } else { "--iexclude" };
         rules.push(format!("{flag}={pattern}"));
     }
+    Ok((patterns, rules))
+}
+
+/// What is to be left out, and the arguments that say so.
+fn filter(args: &SnapshotArgs) -> Result<(Filter, Vec<String>)> {
+    let (mut patterns, mut rules) = exclude_rules(&args.exclude_file, &args.exclude, &args.iexclude)?;
     rules.extend(args.exclude_if_present.iter().map(|name| format!("--exclude-if-present={name}")));
     rules.extend(args.exclude_larger_than.map(|size| format!("--exclude-larger-than={size}")));
     for (given, flag) in [

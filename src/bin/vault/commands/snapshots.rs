@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 use vault::error::Result;
 use vault::id::SnapshotId;
-use vault::snapshot::{Snapshot, State, counter};
+use vault::snapshot::{How, Snapshot, State, counter};
 use vault::stats::Amount;
 
 use super::{Context, short};
@@ -148,6 +148,15 @@ pub fn state_name(state: State) -> &'static str {
     }
 }
 
+/// The word for how a snapshot was made from another one.
+fn how_name(how: How) -> &'static str {
+    match how {
+        How::Merge => "merge",
+        How::Rewrite => "rewrite",
+        How::Repair => "repair",
+    }
+}
+
 /// A snapshot as a line of JSON, shaped like restic's.
 pub fn to_json(context: &Context, (id, snapshot): &(SnapshotId, Snapshot), alone: Option<&Amount>) -> Value {
     let lossy = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
@@ -162,6 +171,11 @@ pub fn to_json(context: &Context, (id, snapshot): &(SnapshotId, Snapshot), alone
             path_fields(&mut value, "stored_at", &source.stored_at);
             value
         })
+        .collect();
+    let made_from: Vec<Value> = snapshot
+        .made_from
+        .iter()
+        .map(|(how, id)| json!({"how": how_name(*how), "id": id.to_string()}))
         .collect();
     let mut value = json!({
         "message_type": "snapshot",
@@ -180,6 +194,7 @@ pub fn to_json(context: &Context, (id, snapshot): &(SnapshotId, Snapshot), alone
         "description": snapshot.description,
         "program_version": snapshot.program,
         "parent": snapshot.predecessor.map(|id| id.to_string()),
+        "made_from": made_from,
         "tree": snapshot.root.kind.directory().map(|node| node.to_string()),
         "summary": counters_json(&snapshot.counters),
     });
