@@ -20,7 +20,7 @@
 //! | bytes | [`chunk`], then [`pack`], then [`index`] |
 //! | trees | [`snapshot`], then [`browse`] |
 //! | the store | [`repository`] |
-//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`find`] [`diff`] [`export`] [`stats`] [`usage`] [`forget`] [`rewrite`] [`prune`] |
+//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`find`] [`diff`] [`export`] [`stats`] [`usage`] [`forget`] [`rewrite`] [`merge`] [`prune`] |
 //!
 //! The library never prints, exits or reads the environment. What happens is told to an [`event::Observer`]. Long operations take a flag and
 //! end soon after it is set.
@@ -72,6 +72,7 @@ pub mod guard;
 pub mod header;
 pub mod id;
 pub mod index;
+pub mod merge;
 pub mod mirror;
 pub mod pack;
 pub mod pattern;

@@ -7,6 +7,7 @@ mod forget;
 mod gaps;
 mod health;
 mod look;
+mod merge;
 mod odd;
 mod output;
 mod prune;

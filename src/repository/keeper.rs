@@ -1,7 +1,7 @@
 //! What a new snapshot takes over from older ones: each chunk of it counts as used by the run that writes, so that nobody deletes it; and one
 //! that lies only in packs that somebody is about to delete, or that are damaged, is stored again.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::browse::{ContentReader, into_error};
 use crate::chunk::{GetChunk, PutChunk};
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, ChunkKind};
+use crate::id::{self, ChunkId, ChunkKind};
 use crate::repository::{Reader, Writer};
 use crate::snapshot::Entry;
-use crate::snapshot::made::{RULES_NOTE, note};
+use crate::snapshot::made::{ERRORS_NOTE, RULES_NOTE, note};
 use crate::snapshot::references::{Reference, of_contents, of_node};
 use crate::snapshot::tree::{Entries, TreeWriter};
 
-/// No more of the rules that a snapshot notes is taken over.
-const MAX_RULES: u64 = 16 << 20;
+/// No more of a note is taken over.
+const MAX_NOTE: u64 = 16 << 20;
 
 /// Takes over what is there for the snapshots of one run. Of each node that it has taken over it keeps 16 bytes.
 pub struct Keeper<'a> {
@@ -101,39 +101,62 @@ impl<'a> Keeper<'a> {
         Ok(())
     }
 
-    /// Takes over the notes of a snapshot, with further rules by which something was left out.
+    /// Takes over the notes of snapshots, one text after the other without the lines that are there already, and further rules by which
+    /// something was left out.
     ///
     /// # Errors
     /// As [`Self::directory`].
-    pub fn notes(&mut self, notes: Option<ChunkId>, rules: &[String]) -> Result<Option<ChunkId>> {
-        let mut entries = Vec::new();
-        if let Some(node) = notes {
-            for entry in Entries::new(self.reader, node) {
-                entries.push(entry?);
+    pub fn notes(&mut self, notes: &[ChunkId], rules: &[String]) -> Result<Option<ChunkId>> {
+        let mut texts: BTreeMap<&[u8], Lines> = BTreeMap::new();
+        let mut others: Vec<Entry> = Vec::new();
+        for node in notes {
+            for entry in Entries::new(self.reader, *node) {
+                let entry = entry?;
+                match [ERRORS_NOTE, RULES_NOTE].into_iter().find(|name| **name == *entry.name) {
+                    Some(name) => texts.entry(name).or_default().add(&self.text(&entry)?),
+                    None if others.iter().any(|other| other.name == entry.name) => {}
+                    None => others.push(entry),
+                }
             }
-        }
-        let mut text = Vec::new();
-        for entry in entries.iter().filter(|entry| *entry.name == *RULES_NOTE) {
-            let mut old = ContentReader::new(self.reader, entry).take(MAX_RULES);
-            old.read_to_end(&mut text).map_err(|error| into_error(error, "read", Path::new("the rules")))?;
         }
         for rule in rules {
-            text.extend_from_slice(rule.as_bytes());
-            text.push(b'\n');
+            texts.entry(RULES_NOTE).or_default().add(rule.as_bytes());
         }
-        entries.retain(|entry| *entry.name != *RULES_NOTE);
-        for entry in &entries {
+        for entry in &others {
             self.contents(entry)?;
-            if let Some(node) = entry.kind.directory() {
-                self.directory(node)?;
+            entry.kind.directory().map_or(Ok(()), |node| self.directory(node))?;
+        }
+        for (name, lines) in &texts {
+            others.push(note(self.writer, name, &lines.text)?);
+        }
+        others.sort_by(|one, other| one.name.cmp(&other.name));
+        let mut tree = TreeWriter::new(self.writer);
+        others.iter().try_for_each(|entry| tree.push(entry))?;
+        if others.is_empty() { Ok(None) } else { tree.finish().map(Some) }
+    }
+
+    fn text(&self, note: &Entry) -> Result<Vec<u8>> {
+        let mut text = Vec::new();
+        let mut reader = ContentReader::new(self.reader, note).take(MAX_NOTE);
+        reader.read_to_end(&mut text).map_err(|error| into_error(error, "read", Path::new("a note")))?;
+        Ok(text)
+    }
+}
+
+/// Lines, each once.
+#[derive(Default)]
+struct Lines {
+    text: Vec<u8>,
+    known: HashSet<[u8; 16]>,
+}
+
+impl Lines {
+    fn add(&mut self, text: &[u8]) {
+        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            if self.known.insert(id::checksum_128(&[line])) {
+                self.text.extend_from_slice(line);
+                self.text.push(b'\n');
             }
         }
-        if !text.is_empty() {
-            entries.push(note(self.writer, RULES_NOTE, &text)?);
-        }
-        entries.sort_by(|one, other| one.name.cmp(&other.name));
-        let mut tree = TreeWriter::new(self.writer);
-        entries.iter().try_for_each(|entry| tree.push(entry))?;
-        if entries.is_empty() { Ok(None) } else { tree.finish().map(Some) }
     }
 }

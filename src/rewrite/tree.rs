@@ -67,7 +67,7 @@ impl<'a> Rewriter<'a> {
         if removed == Removed::default() {
             return Ok(None);
         }
-        let notes = self.keeper.notes(snapshot.notes, rules)?;
+        let notes = self.keeper.notes(snapshot.notes.as_slice(), rules)?;
         Ok(Some(New { root, notes, removed, matched_sources: paths.matched(self.excludes) }))
     }
 

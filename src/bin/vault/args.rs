@@ -4,6 +4,7 @@ mod du;
 mod forget;
 mod key;
 mod look;
+mod merge;
 mod prune;
 mod rewrite;
 mod snapshot;
@@ -22,6 +23,7 @@ pub use forget::{ForgetArgs, HoldArgs, StatementArgs, TakeBackArgs};
 pub use key::{AddKeyArgs, ExportKeyArgs, InitArgs, KeyArgs, KeyVerb, RemoveKeyArgs};
 pub use prune::{MaxUnused, PruneArgs};
 pub use look::{CatArgs, DiffArgs, FindArgs, LsArgs};
+pub use merge::{MergeArgs, PreferArg};
 pub use prune::PruneArgs;
 pub use rewrite::RewriteArgs;
 pub use snapshot::SnapshotArgs;
@@ -193,6 +195,9 @@ pub enum Verb {
     /// Take paths out of snapshots: new ones without them are made
     #[command(after_help = with_selectors())]
     Rewrite(Box<RewriteArgs>),
+    /// Make one snapshot of several, with all that is in any of them
+    #[command(after_help = with_selectors())]
+    Merge(MergeArgs),
     /// Delete what no snapshot needs any more; others may go on writing meanwhile
     #[command(after_help = EXIT_CODES)]
     Prune(PruneArgs),

@@ -10,6 +10,7 @@ mod init;
 mod key;
 mod ls;
 mod manual;
+mod merge;
 mod mirror;
 mod prune;
 mod restore;
@@ -98,6 +99,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Unhold(args) => forget::unhold(context, &args),
         Verb::Undo(args) => forget::undo(context, &args),
         Verb::Rewrite(args) => rewrite::run(context, &args),
+        Verb::Merge(args) => merge::run(context, &args),
         Verb::Prune(args) => prune::run(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Mirror(args) => mirror::run(context, &args),
