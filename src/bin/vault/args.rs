@@ -24,7 +24,6 @@ pub use key::{AddKeyArgs, ExportKeyArgs, InitArgs, KeyArgs, KeyVerb, RemoveKeyAr
 pub use prune::{MaxUnused, PruneArgs};
 pub use look::{CatArgs, DiffArgs, FindArgs, LsArgs};
 pub use merge::{MergeArgs, PreferArg};
-pub use prune::PruneArgs;
 pub use rewrite::RewriteArgs;
 pub use snapshot::SnapshotArgs;
 pub use values::{Memory, Rate, Subset, from_timestamp, parse_time};
