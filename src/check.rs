@@ -2,7 +2,7 @@
 //!
 //! Four steps. `files` holds names, snapshots, segments and the listing of packs against one another; `packs` reads packs whole; `walk`
 //! visits each distinct node of all trees once and asks for every chunk they need; only if something is lost, `costs` walks again, by
-//! path. `damage` gathers what was found, one [`Damage`] per object, and `marks` records damaged packs. `names` looks for names of no known
+//! path. `due` says which packs are read, and remembers when that was. `damage` gathers what was found, one [`Damage`] per object, and `marks` records damaged packs. `names` looks for names of no known
 //! kind, `series` whether snapshots are missing, `hashes` checks what can be checked without a key.
 //!
 //! Memory: 16 bytes for each distinct node of the trees (the walk) and 32 for each node without loss (the walk for costs, after damage), a
@@ -11,6 +11,7 @@
 
 mod costs;
 mod damage;
+mod due;
 mod files;
 mod hashes;
 mod marks;
@@ -20,19 +21,21 @@ mod series;
 mod walk;
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::{ChunkId, ChunkKind, PackId, SegmentId, SnapshotId};
 use crate::pack::pack_file_name;
-use crate::repository::{PRUNE_TRIES, Reader, Repository};
-use crate::snapshot::Entry;
+use crate::repository::{PRUNE_TRIES, Reader, Repository, Verified};
+use crate::snapshot::{Entry, Time};
 
 pub use hashes::check_hashes;
 
 use damage::Damages;
+use due::Remembered;
 use names::Names;
 
 /// So many paths are kept for each damage unless all are asked for; the others are counted.
@@ -54,6 +57,23 @@ pub struct CheckOptions {
     pub all_costs: bool,
     /// Any number: which packs a part consists of.
     pub seed: u32,
+    /// Read only packs that were not verified on this copy for so long; instead of `subset`.
+    pub max_age: Option<Duration>,
+    /// Read no more than that of the packs, those first that were verified longest ago; instead of `subset`.
+    pub budget: Option<ReadBudget>,
+    /// The folder where this host remembers when it verified packs, if it may.
+    pub state_folder: Option<PathBuf>,
+}
+
+/// How much to read. At least one pack is read, and each is read to its end.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ReadBudget {
+    /// No pack is begun after so long.
+    Time(Duration),
+    /// So many of a hundred bytes of all packs.
+    Percent(f64),
+    /// About so many bytes.
+    Bytes(u64),
 }
 
 /// Which packs to read. `Percent` and `Bytes` take others for another `seed`; never none.
@@ -103,6 +123,21 @@ pub struct CheckReport {
     pub marked: Vec<PackId>,
     /// Packs that were recorded as damaged, are whole, and were found to be so: the record is undone.
     pub unmarked: Vec<PackId>,
+    /// When the packs were verified, where that may be remembered.
+    pub ages: Option<Ages>,
+}
+
+/// When the packs of this copy were last read whole and found right, as far as this host remembers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ages {
+    /// Packs that never were.
+    pub never: u64,
+    /// Packs that were not within the greatest age, if there is one, or never.
+    pub overdue: u64,
+    /// The bytes of these.
+    pub overdue_bytes: u64,
+    /// When the one was that was verified longest ago, of those that were.
+    pub oldest: Option<Time>,
 }
 
 /// Something that is not what it should be.
@@ -191,10 +226,19 @@ fn check_once(
         segments: Vec::new(),
         pack_facts: Vec::new(),
         lost: HashMap::new(),
+        remembered: None,
+        confirmed: HashSet::new(),
     };
     check.report.packs = reader.index().present().packs.len() as u64;
     check.report.pack_bytes = reader.index().present().packs.values().sum();
     check.opened();
+    // A copy that has lost its id is none that anything can be remembered of.
+    check.remembered = match &options.state_folder {
+        Some(folder) if !check.damages.has("copy") => {
+            Some(Remembered::new(Verified::recall(folder, repository)))
+        }
+        _ => None,
+    };
     if options.only.is_none() {
         let backend = &**repository.backend();
         Names { backend, observer, report: &mut check.report }.names()?;
@@ -205,6 +249,7 @@ fn check_once(
             observer.event(&Event::Phase("checking packs"));
             check.read_packs()?;
         }
+        check.report.ages = check.ages();
     } else {
         // What a record says of a pack is believed as little here: the chunks asked for are read.
         check.doubted.extend(&reader.index().present().damaged);
@@ -267,6 +312,10 @@ struct Check<'a> {
     pack_facts: Vec<PackFacts>,
     /// Chunks that cannot be had or are not what they should be.
     lost: HashMap<ChunkId, Lost>,
+    /// When packs were verified, if that may be remembered.
+    remembered: Option<Remembered>,
+    /// Packs that were read and are right.
+    confirmed: HashSet<PackId>,
 }
 
 /// How many facts a segment has about a pack.

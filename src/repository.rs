@@ -2,8 +2,8 @@
 //!
 //! The order of durability lives here and nowhere else (`spec/durability.md`): packs, then the segment that names them, then the
 //! snapshot, then the acknowledgement. `config` has what the repository says of itself, `record` the statements
-//! about it, `key` what passphrases open, `lock` the opening, `seen` what this host remembers, `renew` a new `copy` in place of a lost one, `reader` the way from ids to
-//! bytes, `writer` the way back, `keeper` what new snapshots take over from older ones.
+//! about it, `key` what passphrases open, `lock` the opening, `seen` what this host remembers, `verified` when it read packs, `renew` a new `copy` in
+//! place of a lost one, `reader` the way from ids to bytes, `writer` the way back, `keeper` what new snapshots take over from older ones.
 //!
 //! An encrypted repository is opened locked: what stands outside of the seals can be read, and everything can be hashed.
 
@@ -21,6 +21,7 @@ mod renew;
 mod reserve;
 mod seen;
 mod statements;
+mod verified;
 mod writer;
 
 pub use config::{Config, CopyInfo, InitOptions};
@@ -41,6 +42,7 @@ pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
 pub use renew::RenewedCopy;
 pub(crate) use reserve::{make_reserve, with_reserve};
 pub use seen::{Lacking, Seen, SeenSnapshot};
+pub use verified::Verified;
 pub(crate) use writer::clean_up;
 pub use writer::{DEFAULT_PACK_LEN, DataBatch, WriteOptions, Writer, Written};
 

@@ -1,5 +1,6 @@
 //! The program as its users meet it: every verb, every flag that changes what is done, every exit code.
 
+mod age;
 mod basics;
 mod damaged;
 mod encrypted;

@@ -110,7 +110,7 @@ pub(super) fn chunk_name(kind: &str, id: &str) -> String {
 }
 
 /// An error and its causes.
-fn chain(error: &Error) -> String {
+pub(super) fn chain(error: &Error) -> String {
     use std::error::Error as _;
     let mut text = error.to_string();
     let mut source = error.source();

@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::check::CheckReport;
 use crate::check::damage::Damages;
+use crate::check::due::{Remembered, not_remembered};
 use crate::check::files::again;
 use crate::check::names::Names;
 use crate::error::{Corruption, Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::header::{HEADER_LEN, Header, Magic};
-use crate::id::{self, KeyId, RecordId};
+use crate::id::{self, KeyId, PackId, RecordId};
 use crate::index::{is_deleted, is_vanished};
 use crate::pack::pack_file_name;
-use crate::repository::Repository;
+use crate::repository::{Repository, Verified};
 
 /// The bytes read at a time.
 const PIECE_LEN: usize = 1 << 20;
@@ -21,12 +22,15 @@ const PIECE_LEN: usize = 1 << 20;
 /// Reads every file of a repository whole and holds it against its name and its kind: no key is needed. What is in the files, and whether
 /// all that should be there is, does not show.
 ///
+/// When packs were verified is remembered in `state_folder`, if there is one.
+///
 /// Damage is no error: it is in the report, and each object is sent to `observer` as a `Problem` when it is found.
 ///
 /// # Errors
 /// `Interrupted`; any error of the medium that is no damage.
 pub fn check_hashes(
     repository: &Repository,
+    state_folder: Option<&Path>,
     observer: &dyn Observer,
     stop: &AtomicBool,
 ) -> Result<CheckReport> {
@@ -44,7 +48,7 @@ pub fn check_hashes(
     report.pack_bytes = present.values().sum();
     report.snapshots = snapshots.len() as u64;
     report.segments = segments.len() as u64;
-    let mut packs: Vec<_> = present.into_keys().collect();
+    let mut packs: Vec<_> = present.keys().copied().collect();
     packs.sort_unstable();
     let records: Vec<RecordId> = repository.record_ids()?;
     let keys: Vec<KeyId> = repository.key_ids()?;
@@ -53,12 +57,23 @@ pub fn check_hashes(
         .chain(snapshots.iter().map(|id| (Magic::Snapshot, format!("snapshots/{id}"), *id.as_bytes())))
         .chain(segments.iter().map(|id| (Magic::Segment, format!("index/{id}"), *id.as_bytes())))
         .chain(packs.iter().map(|id| (Magic::Pack, pack_file_name(id), *id.as_bytes())));
+    let is_there = |pack: &PackId| present.contains_key(pack);
+    let remembered = match state_folder {
+        Some(folder) if !damages.has("copy") => Some(Remembered::new(Verified::recall(folder, repository))),
+        _ => None,
+    };
     observer.event(&Event::Phase("checking every file"));
     observer.event(&Event::Planned { items: packs.len() as u64, bytes: report.pack_bytes });
     let mut gone = 0;
     for (magic, name, hash) in files {
         let one = One { repository, observer, stop, magic, name: &name };
-        match one.check(&hash) {
+        let checked = one.check(&hash);
+        if let Some(remembered) = remembered.as_ref().filter(|_| magic == Magic::Pack) {
+            if !matches!(checked, Err(Error::Interrupted)) {
+                remembered.add(PackId::from_bytes(hash), checked.is_ok(), is_there);
+            }
+        }
+        match checked {
             Ok(len) => {
                 report.bytes_read += len;
                 report.packs_read += u64::from(magic == Magic::Pack);
@@ -70,8 +85,14 @@ pub fn check_hashes(
             Err(error) if error.is_damage() => {
                 damages.add(&name, error);
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                let _ = remembered.and_then(|remembered| remembered.finish(is_there));
+                return Err(error);
+            }
         }
+    }
+    if let Some(error) = remembered.and_then(|remembered| remembered.finish(is_there)) {
+        report.notices.push(not_remembered(&error));
     }
     report.damages = damages.finish();
     if gone > 0 {
@@ -97,6 +118,10 @@ impl One<'_> {
         let damaged = || Error::damaged(self.name);
         let file = self.repository.backend().open(self.name).map_err(unread())?;
         let is_pack = self.magic == Magic::Pack;
+        if is_pack {
+            // What is verified is what the medium holds.
+            file.drop_cached().map_err(unread())?;
+        }
         let path = Path::new(self.name);
         self.observer.event(&Event::Started { path });
         let mut hasher = id::FileHasher::default();

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
-use crate::check::{Check, PackFacts, Subset};
+use crate::check::due::not_remembered;
+use crate::check::{Check, PackFacts, ReadBudget};
 use crate::error::{Corruption, Error, Result};
 use crate::event::{Change, Event, Item};
 use crate::id::PackId;
@@ -23,7 +25,13 @@ impl Check<'_> {
         let packs = self.chosen();
         let bytes = packs.iter().map(|(_, len)| len).sum();
         self.observer.event(&Event::Planned { items: packs.len() as u64, bytes });
-        for (pack, scanned) in self.scan(&packs)? {
+        let scanned = self.scan(&packs);
+        let is_there = |pack: &PackId| self.reader.index().present().packs.contains_key(pack);
+        let failed = self.remembered.as_ref().and_then(|remembered| remembered.finish(is_there));
+        if let Some(error) = failed {
+            self.notice(not_remembered(&error));
+        }
+        for (pack, scanned) in scanned? {
             self.judge(pack, scanned);
         }
         Ok(())
@@ -33,10 +41,15 @@ impl Check<'_> {
         let next = AtomicUsize::new(0);
         let outcomes = Mutex::new(Vec::new());
         let failure = Mutex::new(None);
+        let begun = Instant::now();
+        let is_late =
+            || matches!(self.options.budget, Some(ReadBudget::Time(most)) if begun.elapsed() >= most);
         std::thread::scope(|scope| {
             for _ in 0..self.repository.budget().threads(THREAD_BYTES).min(THREADS).min(packs.len()) {
                 scope.spawn(|| {
-                    while let Some((pack, _)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        let Some((pack, _)) = packs.get(at).filter(|_| at == 0 || !is_late()) else { break };
                         match self.scan_one(*pack) {
                             Ok(outcome) => {
                                 if let Ok(mut outcomes) = outcomes.lock() {
@@ -68,6 +81,18 @@ impl Check<'_> {
             self.go_on().is_ok()
         };
         let backend = self.repository.backend();
+        if self.remembered.is_some() {
+            // What is verified is what the medium holds, not what memory has of it.
+            match backend.open(&name).and_then(|file| file.drop_cached()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    let error = Error::repository("read", &name)(error);
+                    if !error.is_damage() {
+                        return Err(error);
+                    }
+                }
+                _ => {}
+            }
+        }
         let scanned = scan_pack(&**backend, pack, self.repository.keys(), &mut progress);
         let scanned = match scanned {
             // Removed since it was listed: whether someone misses it is seen when chunks are asked for.
@@ -80,6 +105,10 @@ impl Check<'_> {
             change: Change::Unchanged,
             bytes: scanned.len,
         });
+        if let Some(remembered) = &self.remembered {
+            let is_there = |pack: &PackId| self.reader.index().present().packs.contains_key(pack);
+            remembered.add(pack, scanned.faults.is_empty(), is_there);
+        }
         let agrees = scanned.chunks_are_sound.then(|| agrees(self.reader.index(), pack, &scanned));
         Ok(Outcome {
             len: scanned.len,
@@ -99,6 +128,9 @@ impl Check<'_> {
             self.notice(format!("{name} was deleted while this went on"));
             self.doubted.insert(pack);
             return;
+        }
+        if outcome.faults.is_empty() {
+            self.confirmed.insert(pack);
         }
         let vanished = matches!(&outcome.faults[..], [error] if is_vanished(error));
         for error in outcome.faults {
@@ -127,39 +159,6 @@ impl Check<'_> {
             }
         }
     }
-
-    /// The packs to be read, by id.
-    fn chosen(&self) -> Vec<(PackId, u64)> {
-        let present = self.reader.index().present();
-        let mut packs: Vec<(PackId, u64)> = present.packs.iter().map(|(id, len)| (*id, *len)).collect();
-        packs.sort_unstable();
-        let Some(subset) = self.options.subset else { return packs };
-        if let Subset::Part { n, of } = subset {
-            packs.retain(|(id, _)| u64::from(leading(id)) % of.max(1) == n.max(1) - 1);
-            return packs;
-        }
-        // Ids are spread evenly, so what the seed makes of them is a shuffled order.
-        packs.sort_unstable_by_key(|(id, _)| leading(id) ^ self.options.seed);
-        let all = packs.iter().fold(0u64, |sum, (_, len)| sum.saturating_add(*len));
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a share of the bytes, and not to the byte"
-        )]
-        let wanted = match subset {
-            Subset::Percent(percent) => (all as f64 * percent.clamp(0.0, 100.0) / 100.0).ceil() as u64,
-            Subset::Bytes(bytes) => bytes,
-            Subset::Part { .. } => 0,
-        };
-        let mut sum = 0u64;
-        packs.retain(|(_, len)| {
-            let begun = sum < wanted;
-            sum = sum.saturating_add(*len);
-            begun
-        });
-        packs
-    }
 }
 
 /// What became of one pack.
@@ -182,9 +181,4 @@ fn agrees(index: &Index, pack: PackId, scanned: &ScannedPack) -> Result<bool> {
         }
     }
     Ok(true)
-}
-
-fn leading(id: &PackId) -> u32 {
-    let [a, b, c, d, ..] = *id.as_bytes();
-    u32::from_be_bytes([a, b, c, d])
 }

@@ -132,7 +132,7 @@ fn all_files_are_for_their_owner_only() {
 #[test]
 fn without_a_key_every_file_is_held_against_its_name() {
     let world = World::new();
-    let run = |world: &World| check_hashes(&world.locked(), &Silent, &AtomicBool::new(false)).unwrap();
+    let run = |world: &World| check_hashes(&world.locked(), None, &Silent, &AtomicBool::new(false)).unwrap();
     let report = run(&world);
     assert!(report.damages.is_empty() && report.unknown_names.is_empty(), "{:?}", report.damages);
     let files: Vec<_> =

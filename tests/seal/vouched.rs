@@ -293,7 +293,7 @@ fn head_5_what_is_not_sealed_is_named_without_a_key_too() {
         let name =
             if folder == "packs" { format!("packs/{}/{id}", &id[..2]) } else { format!("{folder}/{id}") };
         fs::write(world.place().join(&name), bytes).unwrap();
-        let report = check_hashes(&world.locked(), &Silent, &AtomicBool::new(false)).unwrap();
+        let report = check_hashes(&world.locked(), None, &Silent, &AtomicBool::new(false)).unwrap();
         let unsealed = |damage: &vault::check::Damage| {
             damage.object == name
                 && matches!(damage.error, Error::Damaged { source: Corruption::MissingSeal, .. })

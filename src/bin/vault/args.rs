@@ -1,6 +1,7 @@
 //! The command line, as clap reads it. What words mean is decided here (`values`), what they do in `commands`.
 
 mod du;
+mod check;
 mod forget;
 mod key;
 mod look;
@@ -19,6 +20,7 @@ use vault::error::Result;
 use vault::snapshot::Snapshot;
 
 pub use du::DuArgs;
+pub use check::CheckArgs;
 pub use forget::{ForgetArgs, HoldArgs, StatementArgs, TakeBackArgs};
 pub use key::{AddKeyArgs, ExportKeyArgs, InitArgs, KeyArgs, KeyVerb, RemoveKeyArgs};
 pub use prune::{MaxUnused, PruneArgs};
@@ -339,33 +341,6 @@ pub enum OwnerArg {
     Number,
     /// Whoever restores
     None,
-}
-
-/// Arguments of `check`.
-#[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-pub struct CheckArgs {
-    /// Check only what this snapshot, or this path of it, needs
-    #[arg(value_name = "SNAPSHOT[:PATH]")]
-    pub selector: Option<Selector>,
-    /// Read and verify every byte, not only the structure
-    #[arg(long)]
-    pub read_data: bool,
-    /// Read and verify a part: `10%` (at random), `3/7` (the third of seven), `5G` (so many bytes)
-    #[arg(long, value_name = "PART", conflicts_with = "read_data")]
-    pub read_data_subset: Option<Subset>,
-    /// Note damaged packs, so that later snapshots store anew what was in them
-    #[arg(long)]
-    pub mark_damaged: bool,
-    /// Without a passphrase: verify the hash of every file, and nothing that is sealed
-    #[arg(long, conflicts_with_all = ["selector", "read_data", "read_data_subset", "mark_damaged", "accept_loss", "repair_copy"])]
-    pub without_key: bool,
-    /// Expect no longer the snapshots and keys that were here and are gone
-    #[arg(long)]
-    pub accept_loss: bool,
-    /// If the file `copy` is missing or damaged, make a new one first: this copy of the repository gets a new id
-    #[arg(long)]
-    pub repair_copy: bool,
 }
 
 /// Arguments of `stats`.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use vault::check::{CheckOptions, CheckReport, Cost, Damage, Loss, Subset, check, check_hashes};
+use vault::check::{Ages, CheckOptions, CheckReport, Cost, Damage, Loss, Subset, check, check_hashes};
 use vault::error::{Error, Result};
 use vault::event::{Event, Observer};
 use vault::repository::{Lacking, Repository, Seen, SeenSnapshot};
@@ -17,7 +17,7 @@ use crate::exit::Outcome;
 use crate::passphrase;
 use crate::places;
 use crate::render::text::{self, counted, escape};
-use crate::render::{Screen, chain, path_fields};
+use crate::render::{Screen, chain, path_fields, time_text};
 
 pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
     // What is wrong with it is in the report, not said before.
@@ -38,7 +38,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
         }
     };
     let options = CheckOptions {
-        read_data: args.read_data || args.read_data_subset.is_some(),
+        read_data: args.reads_packs(),
         subset: args.read_data_subset.map(|subset| match subset {
             args::Subset::Percent(percent) => Subset::Percent(percent),
             args::Subset::Part(n, of) => Subset::Part { n: n.into(), of: of.into() },
@@ -48,6 +48,9 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
         mark_damaged: args.mark_damaged,
         all_costs: context.screen.is_json() || context.screen.is_verbose(),
         seed: seed(),
+        max_age: args.max_age.as_ref().map(|max| max.age),
+        budget: args.budget.map(|budget| budget.0),
+        state_folder: places::states(),
     };
     let begun = Instant::now();
     context.screen.start_progress("check");
@@ -64,6 +67,9 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
         context.offer_acceptance(&lacking);
     }
     print_oddities(context, &report);
+    if args.is_by_age() && report.ages.is_none() {
+        context.screen.warn("what was verified can not be remembered: the next check begins anew");
+    }
     print_summary(context, args, (&report, gone.len() as u64), begun)?;
     Ok(Outcome::damage_if(
         !report.damages.is_empty() || !gone.is_empty() || context.screen.tally().problems() > 0,
@@ -232,7 +238,8 @@ fn print_gone(context: &Context, gone: &[SeenSnapshot]) -> Result<()> {
 fn without_key(context: &Context, repository: &Repository) -> Result<Outcome> {
     let begun = Instant::now();
     context.screen.start_progress("check");
-    let result = check_hashes(repository, &Quietly(&context.screen), &context.stop);
+    let state = places::states();
+    let result = check_hashes(repository, state.as_deref(), &Quietly(&context.screen), &context.stop);
     context.screen.end_progress();
     let report = result?;
     report.damages.iter().try_for_each(|damage| {
@@ -274,6 +281,29 @@ fn without_key(context: &Context, repository: &Repository) -> Result<Outcome> {
     Ok(Outcome::damage_if(found > 0))
 }
 
+/// How much is still to be verified, and when what is not was.
+fn ages_text(context: &Context, args: &CheckArgs, ages: Ages) -> String {
+    let left = match (&args.max_age, ages.overdue) {
+        (_, 0) => "none left to verify".to_owned(),
+        (max, overdue) => {
+            let since = max.as_ref().map_or_else(|| "ever".to_owned(), |max| format!("within {}", max.text));
+            let packs = counted(overdue, "pack", "packs");
+            format!("{packs} ({}) not verified {since}", text::size(ages.overdue_bytes))
+        }
+    };
+    let oldest = ages.oldest.map(|oldest| text::time(oldest, &context.zone, "%Y-%m-%d %H:%M"));
+    oldest.map_or_else(|| format!("; {left}"), |time| format!("; {left}, the oldest verified {time}"))
+}
+
+fn ages_json(context: &Context, ages: Ages) -> Value {
+    json!({
+        "packs_never_verified": ages.never,
+        "packs_overdue": ages.overdue,
+        "bytes_overdue": ages.overdue_bytes,
+        "oldest_verified": ages.oldest.map(|oldest| time_text(oldest, &context.zone)),
+    })
+}
+
 fn print_summary(
     context: &Context,
     args: &CheckArgs,
@@ -299,6 +329,7 @@ fn print_summary(
         "chunks": report.chunks,
         "entries": report.entries,
         "marked": report.marked.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "ages": report.ages.map(|ages| ages_json(context, ages)),
         "unknown_names": report.unknown_names.iter().map(|name| escape(name.as_bytes())).collect::<Vec<_>>(),
         "total_duration": begun.elapsed().as_secs_f64(),
     });
@@ -315,9 +346,10 @@ fn print_summary(
     };
     let depth = if args.read_data && args.selector.is_some() {
         "all chunks read".to_owned()
-    } else if args.read_data || args.read_data_subset.is_some() {
+    } else if args.reads_packs() {
         let (packs, all) = (text::count(report.packs_read), text::count(report.packs));
-        format!("{packs} of {all} packs read, {}", text::size(report.bytes_read))
+        let ages = report.ages.filter(|_| args.is_by_age()).map(|ages| ages_text(context, args, ages));
+        format!("{packs} of {all} packs read, {}{}", text::size(report.bytes_read), ages.unwrap_or_default())
     } else {
         "structure only: --read-data reads all bytes too".to_owned()
     };
