@@ -111,6 +111,8 @@ pub struct CheckReport {
     pub segments: u64,
     /// Distinct chunks that the snapshots need. Of more than a million, one that is needed far apart may count twice.
     pub chunks: u64,
+    /// Those of them that are lost.
+    pub chunks_lost: u64,
     /// Entries in distinct directories.
     pub entries: u64,
     /// Names of no kind that the format knows `[REPO-3]`: no damage.
@@ -149,6 +151,10 @@ pub struct Damage {
     pub error: Error,
     /// What else is.
     pub more_errors: Vec<Error>,
+    /// The first of the chunks that are lost by it.
+    pub chunks: Vec<(ChunkKind, ChunkId)>,
+    /// How many more are.
+    pub more_chunks: u64,
     /// The first of what it costs; nothing if all else makes up for it.
     pub costs: Vec<Cost>,
     /// How much more it costs.
@@ -262,6 +268,7 @@ fn check_once(
         observer.event(&Event::Phase("finding what is lost"));
         check.attribute()?;
         check.costs(&starts)?;
+        check.name_chunks();
     }
     if options.mark_damaged {
         check.mark()?;

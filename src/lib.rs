@@ -16,11 +16,11 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | leaves | [`id`] [`error`] [`codec`] [`field`] [`header`] [`event`] [`backend`] [`pattern`] [`rate`] [`session`] [`guard`] [`seal`] [`budget`] [`sorted`] |
+//! | leaves | [`id`] [`error`] [`codec`] [`field`] [`header`] [`event`] [`backend`] [`pattern`] [`rate`] [`session`] [`guard`] [`seal`] [`budget`] `sorted` |
 //! | bytes | [`chunk`], then [`pack`], then [`index`] |
 //! | trees | [`snapshot`], then [`browse`] |
-//! | the store | [`repository`] |
-//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`find`] [`diff`] [`export`] [`stats`] [`usage`] [`forget`] [`rewrite`] [`merge`] [`prune`] |
+//! | the store | [`repository`], then `transfer` |
+//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`heal`] [`find`] [`diff`] [`export`] [`stats`] [`usage`] [`forget`] [`rewrite`] [`merge`] [`prune`] |
 //!
 //! The library never prints, exits or reads the environment. What happens is told to an [`event::Observer`]. Long operations take a flag and
 //! end soon after it is set.
@@ -70,6 +70,7 @@ pub mod find;
 pub mod forget;
 pub mod guard;
 pub mod header;
+pub mod heal;
 pub mod id;
 pub mod index;
 pub mod merge;
@@ -87,4 +88,5 @@ pub mod snapshot;
 mod sorted;
 pub mod source;
 pub mod stats;
+mod transfer;
 pub mod usage;

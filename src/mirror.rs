@@ -5,7 +5,7 @@
 //! - Snapshots are listed first and copied last, and nothing is copied that was not listed at the start `[DUR-13]`. So at any moment each
 //!   snapshot on the mirror has there what the repository had of it.
 //! - A file is there if it is listed with the right length; with `verify`, if its bytes also hash right. It is hashed while
-//!   it is copied, and read back from the medium before it gets its name `[DUR-14]` (`copy`).
+//!   it is copied, and read back from the medium before it gets its name `[DUR-14]`.
 //! - Nothing is deleted on a mirror because the repository lacks it `[DUR-15]`; only redundant small segments are (`spare`). A file is
 //!   replaced there only by one whose bytes are right.
 //! - A file that is damaged in the repository is not copied, and the snapshots are copied all the same: what does not need that
@@ -13,12 +13,10 @@
 //!
 //! A repository with a feature that this program does not know is not mirrored: `[REPO-2]` forbids to write to the copy.
 //!
-//! `place` looks what is there, `establish` makes it a repository, `listing` lists, `copy` copies, `memory` is what this host remembers about the copy.
+//! `place` looks what is there, `establish` makes it a repository, `crate::transfer` lists and copies, `memory` is what this host remembers about the copy.
 
-mod copy;
 mod establish;
 mod keys;
-mod listing;
 mod lost;
 mod memory;
 mod place;
@@ -39,10 +37,9 @@ use crate::rate::RateLimit;
 use crate::repository::{CopyInfo, PRUNE_TRIES, Repository, clean_up};
 use crate::session::Session;
 use crate::snapshot::Time;
+use crate::transfer::{Copier, FileId, Folder, Listing, check_apart};
 
-use copy::Copier;
 use establish::{establish, refuse_unknown};
-use listing::{FileId, Folder, Listing};
 use memory::Memory;
 pub use memory::remember_pruned;
 use place::Found;
@@ -154,7 +151,7 @@ fn refresh(
     observer: &dyn Observer,
     stop: &AtomicBool,
 ) -> Result<MirrorSummary> {
-    place::check_apart(repository.backend().place(), destination.place())?;
+    check_apart(repository.backend().place(), destination.place())?;
     observer.event(&Event::Phase("looking at the mirror"));
     let found = place::look(&**destination, repository.id())?;
     let (copy, is_new) = accept(repository, destination, found, options, observer)?;

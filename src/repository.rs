@@ -8,6 +8,7 @@
 //! An encrypted repository is opened locked: what stands outside of the seals can be read, and everything can be hashed.
 
 mod config;
+mod damaged;
 mod keeper;
 mod key;
 mod lock;

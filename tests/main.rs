@@ -8,6 +8,7 @@ mod durability;
 mod engine;
 mod forget;
 mod format;
+mod heal;
 mod mirror;
 mod prune;
 mod restore;

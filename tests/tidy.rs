@@ -22,6 +22,7 @@ const LAYERS: [&[&str]; 8] = [
     &["snapshot"],
     &["browse"],
     &["repository"],
+    &["transfer"],
 ];
 /// What stands above them are operations, which never import one another, but for these: (importing, imported).
 const EXCEPTIONS: [(&str, &str); 1] = [("backup", "source")];

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::check::{Cost, Damage, Loss};
 use crate::error::Error;
 use crate::event::{Event, Observer};
-use crate::id::SnapshotId;
+use crate::id::{ChunkId, ChunkKind, SnapshotId};
 
 /// So many errors are kept for each object.
 const KEPT_ERRORS: usize = 16;
@@ -45,6 +45,8 @@ impl<'a> Damages<'a> {
             object: object.to_owned(),
             error,
             more_errors: Vec::new(),
+            chunks: Vec::new(),
+            more_chunks: 0,
             costs: Vec::new(),
             more_costs: 0,
         });
@@ -94,6 +96,16 @@ impl<'a> Damages<'a> {
             damage.costs.push(Cost { snapshot: *snapshot, path: path.to_vec(), loss });
         } else {
             damage.more_costs += 1;
+        }
+    }
+
+    /// Adds a chunk that is lost by a damage.
+    pub fn chunk(&mut self, number: u32, kind: ChunkKind, id: ChunkId) {
+        let Some(damage) = self.list.get_mut(number as usize) else { return };
+        if damage.chunks.len() < self.kept_costs {
+            damage.chunks.push((kind, id));
+        } else {
+            damage.more_chunks += 1;
         }
     }
 

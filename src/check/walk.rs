@@ -244,6 +244,18 @@ impl Check<'_> {
     }
 }
 
+impl Check<'_> {
+    /// Says of each damage which chunks are lost by it.
+    pub(super) fn name_chunks(&mut self) {
+        let mut lost: Vec<_> = self.lost.iter().collect();
+        lost.sort_unstable_by_key(|(id, _)| **id);
+        for (id, lost) in &lost {
+            lost.damages.iter().for_each(|number| self.damages.chunk(*number, lost.kind, **id));
+        }
+        self.report.chunks_lost = lost.len() as u64;
+    }
+}
+
 /// Holds a node of a directory against its claim, and notes what it needs.
 fn open_tree(walk: &mut Walk, task: &Task, bytes: &[u8]) -> Result<u64, Corruption> {
     let node = tree::decode_node(bytes)?;

@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::event::{Change, Event, Item};
 use crate::id::KeyId;
 use crate::mirror::Refresh;
-use crate::mirror::listing::{FileId, Folder};
 use crate::repository::{record_kind, remove_key_file};
+use crate::transfer::{FileId, Folder};
 
 impl Refresh<'_> {
     /// Removes them, unless no other one would be left.

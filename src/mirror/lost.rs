@@ -4,8 +4,8 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::id::PackId;
 use crate::index::is_vanished;
-use crate::mirror::listing::{FileId, Folder};
 use crate::mirror::{DamagedFile, Refresh, Side};
+use crate::transfer::{FileId, Folder};
 
 impl Refresh<'_> {
     /// Names the packs that segments of the repository know and that are not there, if anything in them is nowhere else.

@@ -1,14 +1,12 @@
-//! Where the mirror is to be: whether that is apart from the repository, and what is there. Nothing is written here.
+//! What is where the mirror is to be. Nothing is written here.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::id::{CopyId, RepositoryId};
 use crate::repository::{CopyInfo, is_free, read_config, read_copy};
+use crate::transfer::is_gone;
 
 /// What is at the place of the mirror.
 #[derive(Debug, PartialEq)]
@@ -69,62 +67,4 @@ pub(super) fn look(mirror: &dyn Backend, repository: RepositoryId) -> Result<Fou
         (Some(()), false) => Found::Nameless,
         (None, false) => Found::Foreign("there are other files and no repository"),
     })
-}
-
-/// Whether the system says that there is no medium any more.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ENODEV | libc::ENXIO | libc::ENOMEDIUM))
-}
-
-/// Refuses a mirror in the repository, a repository in the mirror, and a mirror that is the repository under another name.
-///
-/// # Errors
-/// `Nested`; a folder that cannot be looked at.
-pub(super) fn check_apart(repository: &Path, mirror: &Path) -> Result<()> {
-    let (inner, outer) = (resolve(repository)?, resolve(mirror)?);
-    let nested = |inner: &Path, outer: &Path, reason| {
-        Err(Error::Nested { inner: inner.to_owned(), outer: outer.to_owned(), reason })
-    };
-    match (lies_in(&outer, &inner), lies_in(&inner, &outer)) {
-        (true, true) => nested(mirror, repository, "they are the same folder"),
-        (true, false) => nested(mirror, repository, "a mirror inside of the repository is no second copy"),
-        (false, true) => nested(repository, mirror, "a mirror takes over nothing but a folder of its own"),
-        (false, false) => Ok(()),
-    }
-}
-
-/// Compares folders, not names: a bind mount has another name.
-fn lies_in(path: &Path, folder: &Path) -> bool {
-    let number = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
-    let folder_number = number(folder);
-    path.ancestors().any(|above| above == folder || folder_number.is_some() && number(above) == folder_number)
-}
-
-/// The path without symlinks; what does not exist yet stays as it is.
-fn resolve(path: &Path) -> Result<PathBuf> {
-    let absolute = std::path::absolute(path).map_err(Error::path("find", path))?;
-    for above in absolute.ancestors() {
-        match fs::canonicalize(above) {
-            Ok(found) => {
-                let below = absolute.strip_prefix(above).unwrap_or(Path::new(""));
-                return Ok(descend(found, below));
-            }
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-                    || is_gone(&error) => {}
-            Err(error) => return Err(Error::path("find", path)(error)),
-        }
-    }
-    Ok(absolute)
-}
-
-/// Goes on from a folder by names that do not exist yet. Were `x/..` made, it would be where `x` is.
-fn descend(mut folder: PathBuf, below: &Path) -> PathBuf {
-    for name in below.components() {
-        match name {
-            Component::ParentDir => drop(folder.pop()),
-            name => folder.push(name),
-        }
-    }
-    folder
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::id::PackId;
-use crate::mirror::listing::{FileId, Folder, Listing};
-use crate::repository::{Presence, Repository, Work, refuse};
+use crate::repository::{Presence, Repository, Work};
+use crate::transfer::{FileId, Folder, Listing};
 
 /// A run that copies, as others see it.
 pub(super) struct Relying {
@@ -34,7 +34,7 @@ impl Relying {
         let packs: Vec<PackId> = packs.map(|file| PackId::from_bytes(file.hash)).collect();
         self.presence
             .rely(&packs)
-            .and_then(|()| refuse(&self.mirror.lost_among(&packs)?))
+            .and_then(|()| self.mirror.check_reliance(&packs))
             .map_err(|error| on_mirror(self.mirror.backend().place(), error))?;
         self.packs = Some(packs);
         Ok(())
@@ -45,7 +45,7 @@ impl Relying {
         let Some(packs) = &self.packs else { return Ok(()) };
         let is_heard =
             self.presence.is_heard().map_err(|error| on_mirror(self.mirror.backend().place(), error))?;
-        if is_heard { Ok(()) } else { refuse(&self.mirror.lost_among(packs)?) }
+        if is_heard { Ok(()) } else { self.mirror.check_reliance(packs) }
     }
 }
 

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item};
 use crate::id::SegmentId;
 use crate::index::{SMALL_SEGMENTS, Segment, is_vanished, redundant};
-use crate::mirror::listing::{FileId, Folder};
 use crate::mirror::{DamagedFile, Refresh, Side};
+use crate::transfer::{FileId, Folder};
 
 impl Refresh<'_> {
     /// Removes the small segments that are redundant, if there are many and their keys are known. What the source lists stays: it would
@@ -33,7 +33,7 @@ impl Refresh<'_> {
                 }
                 Err(error) if is_vanished(&error) => {}
                 Err(error) if error.is_damage() => {
-                    self.copier.check_mirror()?;
+                    self.copier.check_medium()?;
                     damaged.push((file, error));
                 }
                 Err(error) => return Err(error),
@@ -79,7 +79,7 @@ impl Refresh<'_> {
                 Ok(()) => Ok(true),
                 Err(error) if is_vanished(&error) => Ok(false),
                 Err(error) if error.is_damage() => {
-                    self.copier.check_mirror()?;
+                    self.copier.check_medium()?;
                     damaged.push((file, error));
                     Ok(false)
                 }

@@ -8,9 +8,9 @@ use std::sync::atomic::AtomicBool;
 use crate::error::Result;
 use crate::id::{PackId, SegmentId, SnapshotId};
 use crate::index::Segment;
-use crate::mirror::listing::{FileId, Folder, Listing};
 use crate::repository::{Needed, Repository};
 use crate::sorted::Gathered;
+use crate::transfer::{FileId, Folder, Listing};
 
 /// So many ids are held in memory, in a budget of the default size.
 const IDS_AT_ONCE: usize = 1 << 20;

@@ -74,6 +74,14 @@ impl Repository {
         Ok(id)
     }
 
+    /// Whether all of these packs are here and not condemned.
+    ///
+    /// # Errors
+    /// `PrunedMeanwhile`; any error of the medium.
+    pub(crate) fn check_reliance(&self, packs: &[PackId]) -> Result<()> {
+        refuse(&self.lost_among(packs)?)
+    }
+
     /// Those of these packs that are condemned or not here any more: marks are listed first, then packs.
     ///
     /// # Errors

@@ -294,7 +294,7 @@ impl Writer {
         let facts = self.join()?;
         flushed?;
         segments::publish_all(&self.shared, std::mem::take(&mut self.adopted), facts)?;
-        segments::remove_damaged(&self.shared)?;
+        segments::remove_damaged(&self.shared, false)?;
         let late = self.shared.index.read().map(|index| index.take_problems()).unwrap_or_default();
         for problem in &late {
             self.shared.damage(problem);

@@ -3,6 +3,7 @@
 mod du;
 mod check;
 mod forget;
+mod heal;
 mod key;
 mod look;
 mod merge;
@@ -22,6 +23,7 @@ use vault::snapshot::Snapshot;
 pub use du::DuArgs;
 pub use check::CheckArgs;
 pub use forget::{ForgetArgs, HoldArgs, StatementArgs, TakeBackArgs};
+pub use heal::{HealArgs, RepairArgs};
 pub use key::{AddKeyArgs, ExportKeyArgs, InitArgs, KeyArgs, KeyVerb, RemoveKeyArgs};
 pub use prune::{MaxUnused, PruneArgs};
 pub use look::{CatArgs, DiffArgs, FindArgs, LsArgs};
@@ -175,6 +177,12 @@ pub enum Verb {
     /// Verify that the repository is whole
     #[command(visible_alias = "verify", after_help = with_selectors())]
     Check(CheckArgs),
+    /// Replace what is damaged or missing with what another copy has whole
+    #[command(after_help = EXIT_CODES)]
+    Heal(HealArgs),
+    /// Put in order what is left: the index anew, and new snapshots of what is left of damaged ones
+    #[command(after_help = with_selectors())]
+    Repair(RepairArgs),
     /// Show what the repository and each snapshot hold
     #[command(after_help = with_selectors())]
     Stats(StatsArgs),

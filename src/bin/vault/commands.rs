@@ -6,6 +6,7 @@ mod diff;
 mod du;
 mod find;
 mod forget;
+mod heal;
 mod init;
 mod key;
 mod ls;
@@ -13,6 +14,7 @@ mod manual;
 mod merge;
 mod mirror;
 mod prune;
+mod repair;
 mod restore;
 mod rewrite;
 mod snapshot;
@@ -92,6 +94,8 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Cat(args) => cat::run(context, &args),
         Verb::Restore(args) => restore::run(context, &args),
         Verb::Check(args) => check::run(context, &args),
+        Verb::Heal(args) => heal::run(context, &args),
+        Verb::Repair(args) => repair::run(context, &args),
         Verb::Stats(args) => stats::run(context, &args),
         Verb::Du(args) => du::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),

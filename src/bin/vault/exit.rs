@@ -97,7 +97,7 @@ pub fn hint(error: &Error) -> Option<String> {
         Error::WrongPassphrase { .. } => "`vault key list` shows the keys; --key ID tries one of them only",
         Error::KeyRemoved { .. } => "use the passphrase of another key: `vault key list` shows them",
         Error::NoKeys => {
-            "a mirror may have them in its folder keys: copy them back; or open it with --recovery-key-file"
+            "a mirror may have them: `vault heal --from` takes them from there; or open it with --recovery-key-file"
         }
         Error::NotEncrypted => {
             "if it was encrypted, it was exchanged: write nothing to it. If it was not, give no passphrase: is \
@@ -114,7 +114,7 @@ pub fn hint(error: &Error) -> Option<String> {
             ..
         } => "write nothing to it; a mirror may hold it as it was",
         Error::Damaged { file, .. } if file.starts_with("keys/") => {
-            "a mirror may hold the key whole: copy it back; the passphrase of another key, or --recovery-key-file, opens it too"
+            "`vault heal --from` takes the key from a mirror that has it whole; the passphrase of another key, or --recovery-key-file, opens it too"
         }
         Error::Damaged {
             source: Corruption::WrongVersion { .. } | Corruption::UnknownField { .. }, ..
@@ -122,7 +122,7 @@ pub fn hint(error: &Error) -> Option<String> {
         | Error::UnknownFeature { .. }
         | Error::UnknownRecord { .. } => "a newer version of vault wrote this: update the program",
         error if error.is_damage() => {
-            "`vault check --read-data` names all that is damaged and what it costs; a mirror may hold it whole"
+            "`vault check --read-data` names all that is damaged and what it costs; `vault heal --from` takes what another copy has whole"
         }
         Error::Path { .. } if error.is_no_space() => "make room there and run it again",
         error if error.is_no_space() => {

@@ -11,7 +11,7 @@ use crate::index::{
     ChunkCache, Facts, Index, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, MAX_SUPERSEDED, SMALL_SEGMENTS, Segment,
     is_vanished, redundant,
 };
-use crate::repository::writer::{Shared, notice};
+use crate::repository::writer::{Shared, Writer, notice};
 use crate::repository::{object, refuse};
 use crate::session;
 
@@ -108,10 +108,20 @@ fn change_cache(shared: &Shared, change: impl FnOnce(&ChunkCache) -> Result<()>)
     }
 }
 
+impl Writer {
+    /// Removes damaged segments, once sound ones cover every pack that is present `[HEAL-4]`.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn remove_damaged_segments(&self) -> Result<()> {
+        remove_damaged(&self.shared, true)
+    }
+}
+
 /// Removes damaged segments of an encrypted repository once others cover all packs: their facts cannot be written again under the same
-/// name, as a seal never comes out twice alike.
-pub(super) fn remove_damaged(shared: &Shared) -> Result<()> {
-    if shared.dry_run || !shared.keys.is_sealed() {
+/// name, as a seal never comes out twice alike. Of a plain one only where that was asked for.
+pub(super) fn remove_damaged(shared: &Shared, is_asked_for: bool) -> Result<()> {
+    if shared.dry_run || !(shared.keys.is_sealed() || is_asked_for) {
         return Ok(());
     }
     let index = shared.index.read().map_err(|_| Error::Stopped)?;

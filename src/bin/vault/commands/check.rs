@@ -70,6 +70,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
     if args.is_by_age() && report.ages.is_none() {
         context.screen.warn("what was verified can not be remembered: the next check begins anew");
     }
+    offer_help(context, &report);
     print_summary(context, args, (&report, gone.len() as u64), begun)?;
     Ok(Outcome::damage_if(
         !report.damages.is_empty() || !gone.is_empty() || context.screen.tally().problems() > 0,
@@ -106,7 +107,7 @@ fn seed() -> u32 {
 }
 
 /// Shows progress and logs the rest: the report says it again, in order and without repetitions.
-struct Quietly<'a>(&'a Screen);
+pub(super) struct Quietly<'a>(pub &'a Screen);
 
 impl Observer for Quietly<'_> {
     fn event(&self, event: &Event<'_>) {
@@ -117,9 +118,14 @@ impl Observer for Quietly<'_> {
     }
 }
 
-fn print_damage(context: &Context, damage: &Damage) -> Result<()> {
+pub(super) fn print_damage(context: &Context, damage: &Damage) -> Result<()> {
     if context.screen.is_json() {
         let costs: Vec<Value> = damage.costs.iter().map(cost_json).collect();
+        let chunks: Vec<Value> = damage
+            .chunks
+            .iter()
+            .map(|(kind, id)| json!({"kind": kind.to_string(), "id": id.to_string()}))
+            .collect();
         let more: Vec<String> =
             damage.more_errors.iter().map(|error| escape(chain(error).as_bytes())).collect();
         return context.screen.json(&json!({
@@ -129,9 +135,12 @@ fn print_damage(context: &Context, damage: &Damage) -> Result<()> {
             "item": damage.object,
             "costs": costs,
             "more_costs": damage.more_costs,
+            "chunks": chunks,
+            "more_chunks": damage.more_chunks,
         }));
     }
     print_errors(context, damage)?;
+    print_chunks(context, damage)?;
     for cost in &damage.costs {
         context.screen.line(&format!("  {}", cost_text(cost)))?;
     }
@@ -147,6 +156,40 @@ fn print_damage(context: &Context, damage: &Damage) -> Result<()> {
         context.screen.line("  costs nothing: all that was in it is elsewhere too, or is not needed")?;
     }
     Ok(())
+}
+
+/// How many chunks are lost, and with `--verbose` which.
+fn print_chunks(context: &Context, damage: &Damage) -> Result<()> {
+    if context.screen.is_verbose() {
+        let lines = damage.chunks.iter();
+        return lines
+            .into_iter()
+            .try_for_each(|(kind, id)| context.screen.line(&format!("  loses {kind} chunk {id}")));
+    }
+    let count = damage.chunks.len() as u64 + damage.more_chunks;
+    if count == 0 {
+        return Ok(());
+    }
+    context.screen.line(&format!("  loses {}", counted(count, "chunk", "chunks")))
+}
+
+/// What may help where something is lost.
+pub(super) fn offer_help(context: &Context, report: &CheckReport) {
+    if report.damages.iter().all(|damage| damage.costs.is_empty()) {
+        return;
+    }
+    let recorded = if report.damages.iter().any(|damage| damage.object.starts_with("packs/")) {
+        "; damaged packs are recorded by `vault check --read-data --mark-damaged`, so that it does"
+    } else {
+        ""
+    };
+    context.screen.note(
+        "another copy of the repository may have it whole: `vault heal --from FOLDER` takes it from there",
+    );
+    context
+        .screen
+        .note(&format!("what the source still has, the next `vault snapshot` stores again{recorded}"));
+    context.screen.note("`vault repair` makes snapshots of what is left of damaged ones");
 }
 
 fn print_errors(context: &Context, damage: &Damage) -> Result<()> {
@@ -216,7 +259,7 @@ fn accept_loss<'a>(
 }
 
 /// Names the snapshots that were here and are gone.
-fn print_gone(context: &Context, gone: &[SeenSnapshot]) -> Result<()> {
+pub(super) fn print_gone(context: &Context, gone: &[SeenSnapshot]) -> Result<()> {
     for seen in gone {
         let error = Error::SnapshotGone { snapshot: seen.id };
         if context.screen.is_json() {
@@ -327,6 +370,7 @@ fn print_summary(
         "bytes_read": report.bytes_read,
         "segments": report.segments,
         "chunks": report.chunks,
+        "chunks_lost": report.chunks_lost,
         "entries": report.entries,
         "marked": report.marked.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "ages": report.ages.map(|ages| ages_json(context, ages)),

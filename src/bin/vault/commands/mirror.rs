@@ -86,7 +86,9 @@ fn damaged_text(file: &DamagedFile) -> String {
     let name = &file.file;
     match (file.side, file.whole_on_other_side) {
         (Side::Repository, true) => {
-            format!("{name} is damaged in the repository; the mirror has it whole: copy it back from there")
+            format!(
+                "{name} is damaged in the repository; the mirror has it whole: `vault heal --from` takes it from there"
+            )
         }
         (Side::Repository, false) => format!("{name} is damaged in the repository and was not copied"),
         (Side::Mirror, true) => format!("{name} is damaged on the mirror; the repository has it whole"),

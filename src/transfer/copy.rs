@@ -1,5 +1,5 @@
-//! One file from the repository to the mirror: hashed while it is read, synced, read back from the medium, and only then given
-//! its name. So a file that has its name on the mirror was right when it got it.
+//! One file from one copy to another: hashed while it is read, synced, read back from the medium, and only then given
+//! its name. So a file that has its name there was right when it got it.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,30 +9,30 @@ use crate::backend::{Backend, NewFile};
 use crate::error::{Corruption, Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::{self, FileHasher};
-use crate::mirror::listing::FileId;
 use crate::rate::RateLimit;
 use crate::session::Session;
+use crate::transfer::FileId;
 
 /// So much is read and written at once. Small, so that a limited rate flows and a stop is heard soon.
 const PIECE_LEN: usize = 256 << 10;
 
 /// The way from one medium to the other.
-pub(super) struct Copier<'a> {
+pub(crate) struct Copier<'a> {
     pub from: &'a dyn Backend,
     pub to: &'a dyn Backend,
     pub session: Session,
     pub rate: Option<RateLimit>,
-    /// For what is on the mirror already; what was just written is read back at once.
+    /// For what is there already; what was just written is read back at once.
     pub read_rate: Option<RateLimit>,
     pub observer: &'a dyn Observer,
     pub stop: &'a AtomicBool,
 }
 
 impl Copier<'_> {
-    /// Copies a file and returns its length. On return it is durable on the mirror, and what the medium gives back is right.
+    /// Copies a file and returns its length. On return it is durable there, and what the medium gives back is right.
     ///
     /// # Errors
-    /// `Damaged`, or `Repository` with damage, if the file is not whole where it comes from: nothing has changed on the mirror then.
+    /// `Damaged`, or `Repository` with damage, if the file is not whole where it comes from: nothing has changed there then.
     pub fn copy(&self, file: &FileId) -> Result<u64> {
         let name = file.name();
         let stored = self.from.open(&name).map_err(|error| self.cannot_read(&name, error))?;
@@ -65,7 +65,7 @@ impl Copier<'_> {
         self.publish(new, &temporary, name, id::hash(bytes))
     }
 
-    /// Whether what the mirror's medium holds under this name is whole.
+    /// Whether what the medium that is written to holds under this name is whole.
     ///
     /// # Errors
     /// An error of the medium other than those of damage; `Interrupted`.
@@ -140,11 +140,11 @@ impl Copier<'_> {
         }
     }
 
-    /// Whether the mirror can still be read at all.
+    /// Whether the medium that is written to can still be read at all.
     ///
     /// # Errors
     /// `Path` if not: then what looked like damage is none.
-    pub fn check_mirror(&self) -> Result<()> {
+    pub fn check_medium(&self) -> Result<()> {
         probe(self.to).map_err(self.cannot("read", "config"))
     }
 

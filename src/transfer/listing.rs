@@ -13,7 +13,7 @@ use crate::repository::is_of_the_medium;
 
 /// A folder of files that are named by their content, in the order of copying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Folder {
+pub(crate) enum Folder {
     Keys,
     Packs,
     Index,
@@ -41,7 +41,7 @@ impl Folder {
 
 /// A file that is named by its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FileId {
+pub(crate) struct FileId {
     pub folder: Folder,
     pub hash: [u8; 32],
 }
@@ -58,11 +58,11 @@ impl FileId {
 }
 
 /// The folder that could not be listed, and what the medium said.
-pub(super) type ListError = (String, io::Error);
+pub(crate) type ListError = (String, io::Error);
 
 /// The files of one copy.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(crate) struct Listing {
     /// Their lengths, in the order of copying.
     pub files: BTreeMap<FileId, u64>,
     /// Names of no kind that the format has `[REPO-3]`.

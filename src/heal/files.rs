@@ -1,0 +1,300 @@
+//! Whole files from the other copy: those that are damaged here, and those that are missing and needed `[HEAL-2]`.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::backend::Backend;
+use crate::error::{Corruption, Error, Result};
+use crate::event::{Change, Event, Item, Observer};
+use crate::heal::{HealOptions, Run, pruned};
+use crate::id::{PackId, RecordId, SegmentId, SnapshotId};
+use crate::index::{Segment, is_deleted};
+use crate::repository::{Repository, make_folders, read_config, read_copy, record_kind};
+use crate::session::Session;
+use crate::transfer::{Copier, FileId, Folder, check_apart, put_config};
+
+/// Puts right what it takes to open a copy: `config`, and where it has key files, those. Returns which files were damaged or missing and are
+/// right now. Needs no key. Nothing is done in a dry run.
+///
+/// # Errors
+/// - `OtherRepository`, `Nested`: it is no other copy of this repository.
+/// - `NoRepository`, `Damaged`: nothing at the place says which repository it is, neither `config` nor `copy`; a `config` that was exchanged.
+/// - `MediumMissing`: the two configs are whole and differ. Any error of the medium.
+pub fn prepare(
+    here: &Arc<dyn Backend>,
+    other: &Arc<dyn Backend>,
+    options: &HealOptions,
+    observer: &Arc<dyn Observer>,
+    stop: &AtomicBool,
+) -> Result<Vec<String>> {
+    check_apart(here.place(), other.place())?;
+    let there = Repository::open(other.clone())?;
+    let mut problems = Vec::new();
+    let is_here_encrypted = here.list("keys").is_ok_and(|keys| keys.iter().any(|key| key.is_file));
+    if is_here_encrypted && !there.config().is_encrypted() {
+        // [CONF-5]
+        return Err(Error::damaged("config")(Corruption::KeysBesidePlain));
+    }
+    match read_config(&**here, &mut problems) {
+        Ok((found, ..)) if found != there.id() => {
+            return Err(Error::OtherRepository { expected: found, found: there.id() });
+        }
+        Ok(_) => {}
+        // `copy` names the repository too.
+        Err(error @ (Error::NoRepository { .. } | Error::Damaged { .. })) => {
+            let mut nameless = Vec::new();
+            read_copy(&**here, there.id(), &mut nameless)?;
+            if !nameless.is_empty() {
+                return Err(error);
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    if options.dry_run {
+        return Ok(Vec::new());
+    }
+    let copier = Copier {
+        from: &**other,
+        to: &**here,
+        session: Session::begin(),
+        rate: None,
+        read_rate: None,
+        observer: &**observer,
+        stop,
+    };
+    let is_missing = |name: &&str| here.open(name).is_err();
+    let mut mended: Vec<String> = ["config.2", "config"]
+        .iter()
+        .filter(|name| is_missing(name))
+        .map(|name| (*name).to_owned())
+        .collect();
+    mended.extend(put_config(&copier, &there.config().encode(there.id()))?);
+    mended.dedup();
+    let repository = Repository::open(here.clone())?;
+    repository.check_writable(repository.copy().copy)?;
+    make_folders(&**here)?;
+    let mut run = Run::new(&repository, Some(&there), options, observer, stop)?;
+    run.take_over_keys()?;
+    mended.append(&mut run.summary.fetched);
+    mended.append(&mut run.summary.replaced);
+    Ok(mended)
+}
+
+impl Run<'_> {
+    /// Replaces what is damaged here and whole there.
+    pub(super) fn replace_damaged(&mut self) -> Result<()> {
+        let damaged: Vec<FileId> =
+            self.damaged.iter().filter(|file| self.there.files.contains_key(file)).copied().collect();
+        if !damaged.is_empty() {
+            self.plan("replacing files", &damaged);
+        }
+        for file in damaged {
+            self.fetch(&file)?;
+        }
+        Ok(())
+    }
+
+    fn plan(&self, phase: &'static str, files: &[FileId]) {
+        self.observer.event(&Event::Phase(phase));
+        let bytes = files.iter().filter_map(|file| self.there.files.get(file)).sum();
+        self.observer.event(&Event::Planned { items: files.len() as u64, bytes });
+    }
+
+    /// Takes a file over from the other copy, and says whether it is here and whole now. In a dry run, whether it would be.
+    pub(super) fn fetch(&mut self, file: &FileId) -> Result<bool> {
+        if file.folder == Folder::Packs && self.condemned.contains(&PackId::from_bytes(file.hash)) {
+            return Ok(false);
+        }
+        let name = file.name();
+        let copied = if self.options.dry_run { self.would_copy(file) } else { self.copier.copy(file) };
+        let bytes = match copied {
+            Ok(bytes) => bytes,
+            Err(error) if is_deleted(self.copier.from, &error) => {
+                return match file.folder {
+                    Folder::Packs => Err(pruned(&PackId::from_bytes(file.hash))),
+                    // Merged, removed: it is not wanted there any more.
+                    _ => Ok(false),
+                };
+            }
+            Err(error) if error.is_damage() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let was_here = self.here.files.insert(*file, bytes).is_some();
+        self.damaged.remove(file);
+        if file.folder == Folder::Packs {
+            let pack = PackId::from_bytes(file.hash);
+            self.sound.insert(pack);
+            self.new_packs.insert(pack);
+        }
+        let list = if was_here { &mut self.summary.replaced } else { &mut self.summary.fetched };
+        list.push(name.clone());
+        let change = if was_here { Change::Changed } else { Change::New };
+        let (path, item) = (Path::new(&name), Item::RepositoryFile);
+        self.observer.event(&Event::Done { path, item, change, bytes });
+        Ok(true)
+    }
+
+    /// Reads a file there and hashes it, as copying it would.
+    fn would_copy(&self, file: &FileId) -> Result<u64> {
+        let name = file.name();
+        let reading = self.reading();
+        if reading.is_whole(file)? {
+            Ok(self.there.files.get(file).copied().unwrap_or(0))
+        } else {
+            Err(Error::damaged(&name)(Corruption::WrongHash))
+        }
+    }
+
+    fn reading(&self) -> Copier<'_> {
+        Copier {
+            from: self.copier.from,
+            to: self.copier.from,
+            session: Session::begin(),
+            rate: None,
+            read_rate: None,
+            observer: self.copier.observer,
+            stop: self.copier.stop,
+        }
+    }
+
+    /// The files of a folder that only the other copy has.
+    fn only_there(&self, folder: Folder) -> Vec<FileId> {
+        let is_only_there = |file: &&FileId| file.folder == folder && !self.here.files.contains_key(*file);
+        self.there.files.keys().filter(is_only_there).copied().collect()
+    }
+
+    /// Takes over all of a folder: without the keys nobody can say what of it is needed.
+    pub(super) fn take_over(&mut self, folder: Folder) -> Result<()> {
+        let files = self.only_there(folder);
+        self.plan("fetching files", &files);
+        for file in files {
+            self.fetch(&file)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what was said. Where the keys are known, only what someone said who has them.
+    pub(super) fn take_over_records(&mut self) -> Result<()> {
+        let Some(other) = self.other else { return Ok(()) };
+        let missing: HashSet<[u8; 32]> =
+            self.only_there(Folder::Records).iter().map(|file| file.hash).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let sound = other.statements()?.into_iter().filter(|(_, read)| read.is_ok());
+        let sound: Vec<RecordId> =
+            sound.map(|(id, _)| id).filter(|id| missing.contains(id.as_bytes())).collect();
+        for id in sound {
+            self.fetch(&FileId { folder: Folder::Records, hash: *id.as_bytes() })?;
+        }
+        Ok(())
+    }
+
+    /// Takes over key files that are damaged or missing here, but none that was removed.
+    pub(super) fn take_over_keys(&mut self) -> Result<()> {
+        let Some(other) = self.other else { return Ok(()) };
+        let copy = self.repository.copy().copy;
+        let mut removed = self.repository.stated(record_kind::KEY_REMOVED, copy)?;
+        removed.extend(other.stated(record_kind::KEY_REMOVED, copy)?);
+        let keys = self.there.files.keys().filter(|file| file.folder == Folder::Keys);
+        let keys: Vec<FileId> = keys.filter(|file| !removed.contains(&file.hash)).copied().collect();
+        for file in keys {
+            if !self.here.files.contains_key(&file) || !self.copier.is_whole(&file)? {
+                self.fetch(&file)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches the packs that the index here names and that are not here, if something in them is nowhere else.
+    pub(super) fn fetch_named_packs(&mut self) -> Result<()> {
+        let mut files = Vec::new();
+        for problem in self.repository.reader()?.index().unfit_packs()? {
+            let name = problem.file().and_then(|file| file.rsplit('/').next());
+            let Some(pack) = name.and_then(PackId::from_hex) else { continue };
+            // In a dry run those that would be replaced are still what they were.
+            if !self.new_packs.contains(&pack) && !self.condemned.contains(&pack) {
+                files.push(FileId { folder: Folder::Packs, hash: *pack.as_bytes() });
+            }
+        }
+        self.plan("fetching packs", &files);
+        for file in files {
+            let is_there = self.there.files.contains_key(&file);
+            if !is_there || !self.fetch(&file)? {
+                self.damaged.insert(file);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches the segments about packs that are here and in no segment here, if these name nothing that is not here.
+    pub(super) fn fetch_segments(&mut self) -> Result<()> {
+        let Some(other) = self.other else { return Ok(()) };
+        let reader = self.repository.reader()?;
+        let mut uncovered: HashSet<PackId> = reader.index().uncovered_packs().iter().copied().collect();
+        let present = &reader.index().present().packs;
+        for file in self.only_there(Folder::Index) {
+            if uncovered.is_empty() {
+                break;
+            }
+            let id = SegmentId::from_bytes(file.hash);
+            let segment = match Segment::open(other.backend(), id, other.keys()) {
+                Ok(segment) => segment,
+                Err(error) if error.is_damage() => continue,
+                Err(error) => return Err(error),
+            };
+            let rows = segment.packs();
+            let is_here = |pack: &PackId, len: u32| present.get(pack) == Some(&u64::from(len));
+            let fits = rows.iter().all(|row| is_here(&row.pack, row.stored_len))
+                && rows.iter().any(|row| uncovered.contains(&row.pack));
+            if !fits {
+                continue;
+            }
+            // Before a segment names them here [PRUNE-2].
+            self.check_reliance(&rows.iter().map(|row| row.pack).collect::<Vec<_>>())?;
+            if self.fetch(&file)? {
+                for row in rows {
+                    uncovered.remove(&row.pack);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over the snapshots that are missing and not forgotten, now that all they need is here `[HEAL-3]`.
+    pub(super) fn take_over_snapshots(&mut self) -> Result<()> {
+        let files = self.snapshots_to_come()?;
+        let mut packs: Vec<PackId> = self.new_packs.iter().copied().collect();
+        if !files.is_empty() && self.repository.is_locked() {
+            let is_here = |file: &&FileId| self.here.files.contains_key(*file);
+            let shared = self.there.files.keys().filter(|file| file.folder == Folder::Packs).filter(is_here);
+            packs.extend(shared.map(|file| PackId::from_bytes(file.hash)));
+        } else if !files.is_empty() {
+            packs.extend(&self.relied);
+        }
+        if files.is_empty() && packs.is_empty() || self.options.dry_run {
+            return files.iter().try_for_each(|file| self.fetch(file).map(|_| ()));
+        }
+        packs.sort_unstable();
+        packs.dedup();
+        self.check_reliance(&packs)?;
+        for file in &files {
+            self.fetch(file)?;
+        }
+        // Somebody has declared this run ended, so that nobody heeds it any more.
+        match &self.presence {
+            Some(presence) if !presence.is_heard()? => self.repository.check_reliance(&packs),
+            _ => Ok(()),
+        }
+    }
+
+    /// The snapshots that only the other copy has and that no record calls forgotten.
+    pub(super) fn snapshots_to_come(&self) -> Result<Vec<FileId>> {
+        let forgotten = self.repository.forgotten()?;
+        let mut files = self.only_there(Folder::Snapshots);
+        files.retain(|file| !forgotten.contains(&SnapshotId::from_bytes(file.hash)));
+        Ok(files)
+    }
+}

@@ -1,0 +1,241 @@
+//! Whole files from another copy.
+
+use std::fs;
+use std::path::Path;
+
+use super::world::{World, damage, files, flip_at, names, open, sound, summary};
+use crate::support::repository::is_encrypted;
+use crate::support::torture::Random;
+
+/// Damages so many files of two copies, none of them in both, in various ways.
+fn damage_both(one: &Path, other: &Path, seed: u64, of: usize) -> (usize, usize) {
+    let mut random = Random(seed);
+    let mut all: Vec<String> = files(one).into_keys().collect();
+    for at in (1..all.len()).rev() {
+        let with = usize::from(u16::from_le_bytes(random.bytes(2).try_into().unwrap())) % (at + 1);
+        all.swap(at, with);
+    }
+    // Both configs of one copy are told apart below.
+    let all: Vec<String> = all.into_iter().filter(|name| name != "config.2").collect();
+    let count = (all.len() / of).max(2);
+    for (number, name) in all[..count * 2].iter().enumerate() {
+        let copy = if number < count { one } else { other };
+        damage(&copy.join(name), number as u64 + seed, &mut random);
+    }
+    (count, count)
+}
+
+#[test]
+fn heal_1_two_copies_that_are_damaged_in_other_places_heal_each_other_to_identical() {
+    for (seed, of) in [(1, 10), (2, 10), (3, 10), (4, 4), (5, 4), (6, 3), (7, 2)] {
+        let world = World::saved();
+        let (here, there) = (world.repo(), world.mirror("mirror"));
+        let good = files(&here);
+        assert_eq!(good, files(&there));
+        assert!(good.len() > 20, "{}", good.len());
+        let damaged = damage_both(&here, &there, seed, of);
+        assert!(sound(&here).len() < good.len() && sound(&there).len() < good.len());
+        let healed = summary(&world.heal(&here, &there, &["--json"]).ok());
+        let count = |field: &str| healed[field].as_array().unwrap().len();
+        assert_eq!(count("files_replaced") + count("files_fetched"), damaged.0, "seed {seed}: {healed}");
+        assert_eq!(files(&here), good, "seed {seed}");
+        world.heal(&there, &here, &[]).ok();
+        assert_eq!(files(&there), good, "seed {seed}");
+        world.heal(&here, &there, &[]).ok().says("nothing to heal");
+        for copy in [&here, &there] {
+            world.assert_whole(copy);
+            world.assert_restores(copy, "latest");
+        }
+    }
+}
+
+#[test]
+fn heal_2_what_it_takes_to_open_a_copy_comes_first() {
+    let world = World::saved();
+    let (here, there) = (world.repo(), world.mirror("mirror"));
+    let good = files(&there);
+    for name in names(&here, "keys/").iter().map(String::as_str).chain(["config", "config.2"]) {
+        fs::write(here.join(name), "rotten").unwrap();
+    }
+    world.run(&here, &["snapshots"]).code(13);
+    // The one that cannot be opened is not the one to heal from.
+    world.heal(&there, &here, &[]).code(13).says("config is damaged").says("heal that one first");
+    // Nothing is written in a dry run, so it cannot be opened either.
+    world.heal(&here, &there, &["--dry-run"]).code(13);
+    assert_ne!(files(&here), good);
+    let healed = summary(&world.heal(&here, &there, &["--json"]).ok());
+    let replaced = healed["files_replaced"].as_array().unwrap().len();
+    assert_eq!(replaced, if is_encrypted() { 3 } else { 2 }, "{healed}");
+    assert_eq!(files(&here), good);
+    // Without `copy` nothing says what it is.
+    fs::remove_file(here.join("config")).unwrap();
+    fs::remove_file(here.join("config.2")).unwrap();
+    fs::remove_file(here.join("copy")).unwrap();
+    world.heal(&here, &there, &[]).code(10);
+    assert!(!here.join("config").exists());
+}
+
+#[test]
+fn folders_that_are_gone_with_all_that_was_in_them_come_back() {
+    let world = World::saved();
+    let (here, there) = (world.repo(), world.mirror("mirror"));
+    let good = files(&there);
+    for folder in ["packs", "index", "snapshots", "tmp"] {
+        fs::remove_dir_all(here.join(folder)).unwrap();
+    }
+    world.heal(&here, &there, &[]).ok();
+    assert_eq!(files(&here), good);
+    world.assert_whole(&here);
+}
+
+#[test]
+fn a_dry_run_says_what_it_would_do_and_does_nothing() {
+    let world = World::saved();
+    let (here, there) = (world.repo(), world.mirror("mirror"));
+    damage_both(&here, &there, 3, 5);
+    let (before, beside) = (files(&here), files(&there));
+    let dry = summary(&world.heal(&here, &there, &["--dry-run", "--json"]).code(13));
+    assert_eq!((files(&here), files(&there)), (before, beside.clone()));
+    let done = summary(&world.heal(&here, &there, &["--json"]).ok());
+    for field in ["files_replaced", "files_damaged", "chunks_lost", "chunks_saved"] {
+        assert_eq!(dry[field], done[field], "{field}: {dry} {done}");
+    }
+    // Which segments are of use shows only when the packs are here.
+    let fetched = |summary: &serde_json::Value| {
+        let mut names: Vec<String> = serde_json::from_value(summary["files_fetched"].clone()).unwrap();
+        names.retain(|name| !name.starts_with("index/"));
+        names
+    };
+    assert_eq!(fetched(&dry), fetched(&done));
+    assert_eq!(files(&there), beside, "the other copy is only read");
+    world.heal(&here, &there, &["--dry-run"]).ok().says("nothing to heal");
+}
+
+#[test]
+fn in_a_hurry_only_packs_that_something_speaks_against_are_read() {
+    let world = World::saved();
+    let (here, there) = (world.repo(), world.mirror("mirror"));
+    let good = files(&here);
+    let packs = names(&here, "packs/");
+    let cut = fs::File::options().write(true).open(here.join(&packs[0])).unwrap();
+    cut.set_len(500).unwrap();
+    fs::remove_file(here.join(&packs[1])).unwrap();
+    flip_at(&here.join(&packs[2]), 300);
+    flip_at(&here.join(&names(&here, "snapshots/")[0]), 200);
+    world.heal(&here, &there, &["--quick"]);
+    let after = files(&here);
+    for name in [&packs[0], &packs[1], &names(&here, "snapshots/")[0]] {
+        assert_eq!(after.get(name), good.get(name), "{name}");
+    }
+    // Recorded as damaged, it is read.
+    world.run(&here, &["check", "--read-data", "--mark-damaged"]);
+    world.heal(&here, &there, &["--quick"]).ok();
+    let left: Vec<String> = files(&here).into_keys().filter(|name| !name.starts_with("records/")).collect();
+    assert_eq!(left, good.keys().cloned().collect::<Vec<_>>());
+    assert_eq!(sound(&here).len(), files(&here).len());
+    // What was recorded is taken back.
+    world.run(&here, &["check"]).ok();
+}
+
+#[test]
+fn without_a_key_all_files_come_that_the_other_copy_has_whole() {
+    let mut world = World::saved();
+    let (here, there) = (world.repo(), world.mirror("mirror"));
+    let good = files(&here);
+    damage_both(&here, &there, 11, 5);
+    world.vault.env_remove("VAULT_PASSPHRASE");
+    if is_encrypted() {
+        world.heal(&here, &there, &[]).code(12);
+        world.heal(&here, &there, &["--without-key"]).ok().says("shows with a passphrase");
+    } else {
+        world.heal(&here, &there, &["--without-key"]).ok();
+    }
+    assert_eq!(files(&here), good);
+    world.heal(&there, &here, &["--without-key"]).ok();
+    assert_eq!(files(&there), good);
+    // Whole nowhere: it stays, and is named.
+    let pack = names(&here, "packs/").remove(0);
+    for copy in [&here, &there] {
+        flip_at(&copy.join(&pack), 250);
+    }
+    let output = world.heal(&here, &there, &["--without-key"]).code(13);
+    assert!(output.text().contains(&pack), "{}", output.text());
+    assert!(here.join(&pack).exists());
+}
+
+#[test]
+fn places_that_are_no_other_copy_are_refused_and_nothing_is_written() {
+    let world = World::saved();
+    let here = world.repo();
+    let stranger = World::saved();
+    let before = files(&here);
+    world.heal(&here, &stranger.repo(), &[]).code(15).says("another repository");
+    world.heal(&here, &here, &[]).code(1).says("the same folder");
+    let link = world.vault.join("link");
+    std::os::unix::fs::symlink(&here, &link).unwrap();
+    world.heal(&here, &link, &[]).code(1).says("the same folder");
+    world.heal(&here, &here.join("packs"), &[]).code(1);
+    world.heal(&here, &world.vault.join("nowhere"), &[]).code(10);
+    world.heal(&here, &world.src(), &[]).code(10);
+    assert_eq!(files(&here), before);
+    // A copy made by other means, its file `copy` and all, heals as well as any.
+    let clone = world.vault.join("clone");
+    let mut copy = std::process::Command::new("cp");
+    assert!(copy.arg("-a").args([&here, &clone]).status().unwrap().success());
+    fs::remove_file(here.join(&names(&here, "packs/")[0])).unwrap();
+    world.heal(&here, &clone, &[]).ok();
+    assert_eq!(files(&here), before);
+}
+
+#[test]
+fn records_and_keys_that_are_missing_come_back_and_keys_that_were_removed_do_not() {
+    let world = World::saved();
+    let here = world.repo();
+    world.run(&here, &["hold", "latest", "--reason", "so"]).ok();
+    let there = world.mirror("mirror");
+    let good = files(&here);
+    fs::remove_file(here.join(&names(&here, "records/")[0])).unwrap();
+    world.heal(&here, &there, &[]).ok();
+    assert_eq!(files(&here), good);
+    if is_encrypted() {
+        let passphrase = world.vault.join("second");
+        fs::write(&passphrase, "another passphrase, long enough\n").unwrap();
+        let file = passphrase.to_str().unwrap();
+        world.run(&here, &["key", "add", "--new-passphrase-file", file]).ok();
+        let added = names(&here, "keys/").into_iter().find(|name| !good.contains_key(name)).unwrap();
+        world.run(&here, &["mirror", there.to_str().unwrap()]).ok();
+        fs::remove_file(here.join(&added)).unwrap();
+        world.heal(&here, &there, &[]).ok();
+        assert!(here.join(&added).exists());
+        world.run(&here, &["key", "remove", added.rsplit('/').next().unwrap()]).ok();
+        world.heal(&here, &there, &[]).ok();
+        assert!(!here.join(&added).exists(), "a removed key came back");
+    }
+}
+
+#[test]
+fn conf_5_a_config_that_says_less_is_not_taken_over() {
+    if !is_encrypted() {
+        return;
+    }
+    let world = World::saved();
+    let (here, there) = (world.repo(), world.mirror("mirror"));
+    let repository = open(&here);
+    let mut plain = repository.config().clone();
+    (plain.encryption, plain.fields) = (0, Vec::new());
+    let plain = plain.encode(repository.id());
+    for name in names(&there, "keys/") {
+        fs::remove_file(there.join(name)).unwrap();
+    }
+    for name in ["config", "config.2"] {
+        fs::write(there.join(name), &plain).unwrap();
+        fs::remove_file(here.join(name)).unwrap();
+    }
+    let before = files(&here);
+    // This computer has seen it encrypted; another one sees the keys.
+    world.heal(&here, &there, &[]).code(13).says("exchanged");
+    let state = world.vault.join("state");
+    fs::remove_dir_all(&state).unwrap();
+    world.heal(&here, &there, &[]).code(13).says("exchanged");
+    assert_eq!(files(&here), before);
+}
