@@ -20,7 +20,7 @@
 //! | bytes | [`chunk`], then [`pack`], then [`index`] |
 //! | trees | [`snapshot`], then [`browse`] |
 //! | the store | [`repository`], then `transfer` |
-//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`heal`] [`find`] [`diff`] [`export`] [`stats`] [`usage`] [`forget`] [`rewrite`] [`merge`] [`prune`] |
+//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`heal`] [`find`] [`diff`] [`export`] [`stats`] [`usage`] [`forget`] [`rewrite`] [`merge`] [`copy`] [`prune`] |
 //!
 //! The library never prints, exits or reads the environment. What happens is told to an [`event::Observer`]. Long operations take a flag and
 //! end soon after it is set.
@@ -61,6 +61,7 @@ pub mod budget;
 pub mod check;
 pub mod chunk;
 pub mod codec;
+pub mod copy;
 pub mod diff;
 pub mod error;
 pub mod event;

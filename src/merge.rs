@@ -108,8 +108,8 @@ fn once(
     observer.event(&Event::Phase("merging snapshots"));
     let made = {
         let mut merger = Merger::new(Keeper::new(&reader, &writer, stop), &**observer);
-        let lanes = ranked.iter().map(|(_, snapshot)| Lane::of(snapshot, winner)).collect();
-        merger.root(lanes).and_then(|(root, lost)| {
+        let lanes: Vec<Lane> = ranked.iter().map(|(_, snapshot)| Lane::of(snapshot, winner)).collect();
+        merger.root(&lanes).and_then(|(root, lost)| {
             let nodes: Vec<_> = ranked.iter().filter_map(|(_, snapshot)| snapshot.notes).collect();
             Ok((root, lost, merger.keeper.notes(&nodes, &[])?))
         })

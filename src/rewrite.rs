@@ -194,7 +194,7 @@ impl Publishing<'_> {
                     made_from: [vec![(How::Rewrite, old)], snapshot.made_from.clone()].concat(),
                     program: made::PROGRAM.into(),
                     counters: counters(&snapshot, removed),
-                    fields: fields(&snapshot, &seen),
+                    fields: made::lasting_fields(&snapshot, vec![made::seen(&seen)]),
                     ..snapshot
                 };
                 let new = self.repository.publish_snapshot(self.writer, &snapshot)?;
@@ -230,15 +230,4 @@ fn counters(old: &Snapshot, removed: Removed) -> Vec<(u32, u64)> {
         };
     }
     counters
-}
-
-/// The fields of the old one, but for what speaks of its making.
-fn fields(old: &Snapshot, seen: &HashSet<SnapshotId>) -> Vec<crate::snapshot::Field> {
-    let seen = made::seen(seen);
-    let mut fields = old.fields.clone();
-    // A signature is one over the old one.
-    fields.retain(|field| field.tag != seen.tag && field.tag != u32::MAX);
-    fields.push(seen);
-    fields.sort_by_key(|field| field.tag);
-    fields
 }

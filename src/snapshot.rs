@@ -480,7 +480,7 @@ impl Snapshot {
         self.root.validate_but_name()?;
         self.start.validate()?;
         self.end.validate()?;
-        validate_fields(&self.fields, &[SNAPSHOT_SEEN])?;
+        made::validate_fields(&self.fields)?;
         for source in &self.sources {
             if !source.stored_at.is_empty() {
                 for name in source.stored_at.split(|byte| *byte == b'/') {

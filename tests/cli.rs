@@ -2,6 +2,7 @@
 
 mod age;
 mod basics;
+mod copy;
 mod damaged;
 mod encrypted;
 mod forget;

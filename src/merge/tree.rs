@@ -70,12 +70,12 @@ impl<'a> Merger<'a> {
     ///
     /// # Errors
     /// `Interrupted`; damage; any error of the medium.
-    pub(super) fn root(&mut self, roots: Vec<Lane>) -> Result<(Entry, Lost)> {
+    pub(super) fn root(&mut self, roots: &[Lane]) -> Result<(Entry, Lost)> {
         let mut path: Vec<u8> = Vec::new();
-        let entry = united_entry(&roots).ok_or(Error::Stopped)?;
+        let entry = united_entry(roots).ok_or(Error::Stopped)?;
         self.keeper.contents(&entry)?;
-        self.count_directories(&roots);
-        let mut levels = vec![self.enter(entry, &roots, &path)];
+        self.count_directories(roots);
+        let mut levels = vec![self.enter(entry, roots, &path)];
         loop {
             self.keeper.check()?;
             let Some(level) = levels.last_mut() else { return Err(Error::Stopped) };
@@ -100,27 +100,27 @@ impl<'a> Merger<'a> {
             }
             path.extend_from_slice(&name);
             let chosen = self.choose(versions, &path)?;
-            if let Some(below) = self.add(level, chosen, &path)? {
+            if let Some(below) = self.add(level, &chosen, &path)? {
                 levels.push(below);
             }
         }
     }
 
     /// Adds a version that won, or enters the directories that are to be united.
-    fn add(&mut self, level: &mut Level<'a>, chosen: Vec<Lane>, path: &[u8]) -> Result<Option<Level<'a>>> {
-        let Some(entry) = united_entry(&chosen) else { return Err(Error::Stopped) };
+    fn add(&mut self, level: &mut Level<'a>, chosen: &[Lane], path: &[u8]) -> Result<Option<Level<'a>>> {
+        let Some(entry) = united_entry(chosen) else { return Err(Error::Stopped) };
         self.keeper.contents(&entry)?;
         let nodes: Vec<_> = chosen.iter().filter_map(|lane| lane.entry.kind.directory()).collect();
         let Some(node) = nodes.last().copied() else {
             level.tree.push(&entry)?;
             return Ok(None);
         };
-        self.count_directories(&chosen);
+        self.count_directories(chosen);
         let all_alike = nodes.iter().all(|other| *other == node);
         let last = chosen.last().cloned().into_iter().collect::<Vec<_>>();
         let has_foreign_links = last.iter().any(|lane| lane.other_host.is_some());
         if !all_alike {
-            return Ok(Some(self.enter(entry, &chosen, path)));
+            return Ok(Some(self.enter(entry, chosen, path)));
         }
         for _ in 1..nodes.len() {
             self.lose_below(&entry, path)?;

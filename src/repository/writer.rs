@@ -259,6 +259,12 @@ impl Writer {
         DataBatch { writer: self, open: FrameBuilder::default(), added: 0 }
     }
 
+    /// The keys that name chunks and link groups.
+    #[must_use]
+    pub fn id_keys(&self) -> &id::IdKeys {
+        self.shared.keys.ids()
+    }
+
     /// How many threads may read for it, as many as compress.
     #[must_use]
     pub fn threads(&self) -> usize {

@@ -5,8 +5,10 @@ use std::hash::BuildHasher;
 
 use crate::chunk::PutChunk;
 use crate::codec::Bytes;
-use crate::error::Result;
-use crate::id::{ChunkKind, SnapshotId, hash};
+use crate::error::{Corruption, Result};
+use crate::field;
+use crate::header::array;
+use crate::id::{ChunkKind, RepositoryId, SnapshotId, hash};
 use crate::snapshot::list::ListWriter;
 use crate::snapshot::{Entry, Field, Kind, Meta, Piece, SNAPSHOT_SEEN, Snapshot, counter};
 
@@ -29,6 +31,56 @@ pub const PROGRAM: &str = concat!("vault ", env!("CARGO_PKG_VERSION"));
 pub const ERRORS_NOTE: &[u8] = b"errors";
 /// The note about what the user asked to leave out.
 pub const RULES_NOTE: &[u8] = b"rules";
+
+/// The tag of the field that says which snapshot, of which repository, this one is a copy of.
+const COPIED_FROM: u32 = 2;
+const COPIED_FROM_LEN: usize = RepositoryId::LEN + SnapshotId::LEN;
+
+/// Checks the fields of a snapshot `[SNAP-4]`.
+///
+/// # Errors
+/// Names the rule.
+pub fn validate_fields(fields: &[Field]) -> Result<(), Corruption> {
+    field::validate_fields(fields, &[SNAPSHOT_SEEN, COPIED_FROM])?;
+    let is_wrong = |field: &Field| field.tag == COPIED_FROM && field.value.len() != COPIED_FROM_LEN;
+    if fields.iter().any(is_wrong) {
+        return Err(Corruption::rule("SNAP-4", "what it is a copy of has not the length of two ids"));
+    }
+    Ok(())
+}
+
+/// Which snapshot of which repository this one is: that of which it is a copy, or itself, in the repository where it lies.
+#[must_use]
+pub fn origin(repository: RepositoryId, id: SnapshotId, snapshot: &Snapshot) -> (RepositoryId, SnapshotId) {
+    let field = snapshot.fields.iter().find(|field| field.tag == COPIED_FROM);
+    let value = field.filter(|field| field.value.len() == COPIED_FROM_LEN).map(|field| &field.value);
+    value.map_or((repository, id), |value| {
+        (
+            RepositoryId::from_bytes(array(value)),
+            SnapshotId::from_bytes(array(value.get(RepositoryId::LEN..).unwrap_or_default())),
+        )
+    })
+}
+
+/// Says which snapshot of which repository one is a copy of.
+#[must_use]
+pub fn copied_from((repository, id): (RepositoryId, SnapshotId)) -> Field {
+    let value = [&repository.as_bytes()[..], id.as_bytes()].concat();
+    Field { tag: COPIED_FROM, critical: false, value: value.into() }
+}
+
+/// The fields of a snapshot that was made from another one: without those that speak of its making, and with these.
+#[must_use]
+pub fn lasting_fields(old: &Snapshot, new: Vec<Field>) -> Vec<Field> {
+    let mut fields = old.fields.clone();
+    // A signature is one over the old one.
+    fields.retain(|field| {
+        field.tag != SNAPSHOT_SEEN && field.tag != u32::MAX && !new.iter().any(|new| new.tag == field.tag)
+    });
+    fields.extend(new);
+    fields.sort_by_key(|field| field.tag);
+    fields
+}
 
 /// The set of snapshots that a run saw, so that it can be told later when one of them is missing.
 #[must_use]
@@ -61,4 +113,21 @@ pub fn note(put: &dyn PutChunk, name: &[u8], text: &[u8]) -> Result<Entry> {
 #[must_use]
 pub fn lasting_counters(snapshot: &Snapshot) -> Vec<(u32, u64)> {
     snapshot.counters.iter().copied().filter(|(tag, _)| LASTING.contains(tag)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snap_4_what_a_copy_was_made_from_has_the_length_of_its_ids() {
+        let whole = copied_from((RepositoryId::from_bytes([1; 16]), SnapshotId::from_bytes([2; 32])));
+        assert_eq!(validate_fields(std::slice::from_ref(&whole)), Ok(()));
+        for len in [0, 47, 49] {
+            let mut bytes = whole.value.0.clone();
+            bytes.resize(len, 0);
+            let error = validate_fields(&[Field { value: bytes.into(), ..whole.clone() }]);
+            assert!(error.is_err_and(|error| error.to_string().contains("SNAP-4")), "{len}");
+        }
+    }
 }

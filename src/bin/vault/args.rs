@@ -1,5 +1,6 @@
 //! The command line, as clap reads it. What words mean is decided here (`values`), what they do in `commands`.
 
+mod copy;
 mod du;
 mod check;
 mod forget;
@@ -16,10 +17,11 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use vault::budget::{Budget, DEFAULT_MEMORY};
+use vault::budget::{Budget, DEFAULT_MEMORY, MIN_MEMORY};
 use vault::error::Result;
 use vault::snapshot::Snapshot;
 
+pub use copy::CopyArgs;
 pub use du::DuArgs;
 pub use check::CheckArgs;
 pub use forget::{ForgetArgs, HoldArgs, StatementArgs, TakeBackArgs};
@@ -141,6 +143,12 @@ impl Global {
         Budget::new(self.memory.map_or(DEFAULT_MEMORY, |memory| memory.0), self.threads)
     }
 
+    /// The same where two repositories are open at a time: half of the memory for each.
+    pub fn half_budget(&self) -> Result<Budget> {
+        let memory = self.memory.map_or(DEFAULT_MEMORY, |memory| memory.0);
+        Budget::new((memory / 2).max(MIN_MEMORY), self.threads)
+    }
+
     /// Bytes a second to write at most.
     pub fn write_rate(&self) -> Option<u64> {
         self.limit_write.or(self.limit_rate).map(|rate| rate.0)
@@ -213,6 +221,9 @@ pub enum Verb {
     /// Manage the passphrases of an encrypted repository
     #[command(after_help = EXIT_CODES)]
     Key(KeyArgs),
+    /// Copy snapshots into another repository, which may have other keys and another way of cutting files
+    #[command(after_help = with_selectors())]
+    Copy(Box<CopyArgs>),
     /// Make or refresh a copy of the repository on another medium
     #[command(after_help = EXIT_CODES)]
     Mirror(MirrorArgs),

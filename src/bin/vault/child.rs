@@ -44,7 +44,8 @@ impl Running {
     pub fn start(program: &Path, arguments: &[OsString]) -> Result<(Self, ChildStdout)> {
         let mut command = Command::new(program);
         // What it is not told it cannot pass on.
-        command.args(arguments).stdout(Stdio::piped()).env_remove(passphrase::VARIABLE);
+        command.args(arguments).stdout(Stdio::piped());
+        command.env_remove(passphrase::VARIABLE).env_remove(passphrase::TO_VARIABLE);
         let in_group = File::open("/dev/tty").is_err();
         if in_group {
             command.process_group(0);

@@ -2,6 +2,7 @@
 
 mod cat;
 mod check;
+mod copy;
 mod diff;
 mod du;
 mod find;
@@ -21,7 +22,7 @@ mod snapshot;
 mod snapshots;
 mod stats;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -104,6 +105,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Undo(args) => forget::undo(context, &args),
         Verb::Rewrite(args) => rewrite::run(context, &args),
         Verb::Merge(args) => merge::run(context, &args),
+        Verb::Copy(args) => copy::run(context, &args),
         Verb::Prune(args) => prune::run(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Mirror(args) => mirror::run(context, &args),
@@ -132,24 +134,42 @@ impl Context {
 
     /// The medium of the repository.
     pub fn backend(&self) -> Result<Arc<dyn Backend>> {
-        let folder = Arc::new(LocalFolder::new(self.repository_folder()?.0));
-        Ok(Limited::wrap(folder, self.global.read_rate(), self.global.write_rate(), self.stop.clone()))
+        Ok(self.backend_at(self.repository_folder()?.0))
+    }
+
+    fn backend_at(&self, folder: PathBuf) -> Arc<dyn Backend> {
+        let folder = Arc::new(LocalFolder::new(folder));
+        Limited::wrap(folder, self.global.read_rate(), self.global.write_rate(), self.stop.clone())
     }
 
     /// Opens the repository, and says what was found damaged though something else stood in for it, and what it lacks of what this
     /// computer saw in it.
     pub fn open(&self) -> Result<Repository> {
         let repository = self.open_locked()?;
-        self.unlocked(repository, passphrase::given(self)?)
+        self.unlocked(repository, passphrase::given(self)?, self.global.key.as_deref())
     }
 
     /// The same, with this passphrase.
     pub fn open_with(&self, given: Option<Secret>) -> Result<Repository> {
-        self.unlocked(self.open_locked()?, given)
+        self.unlocked(self.open_locked()?, given, self.global.key.as_deref())
     }
 
-    fn unlocked(&self, mut repository: Repository, given: Option<Secret>) -> Result<Repository> {
-        passphrase::unlock(self, &mut repository, given)?;
+    /// Opens another repository likewise.
+    pub fn open_other(&self, folder: &Path, given: Option<Secret>, key: Option<&str>) -> Result<Repository> {
+        let repository = self.open_locked_at(self.backend_at(folder.to_owned()))?;
+        let gone = self.snapshots_gone();
+        let opened = self.unlocked(repository, given, key)?;
+        self.gone.fetch_add(gone, Ordering::Relaxed);
+        Ok(opened)
+    }
+
+    fn unlocked(
+        &self,
+        mut repository: Repository,
+        given: Option<Secret>,
+        key: Option<&str>,
+    ) -> Result<Repository> {
+        passphrase::unlock_with(self, &mut repository, given, key)?;
         for problem in repository.problems() {
             self.screen.problem(b"", problem);
             if let Error::Damaged { file, .. } | Error::Repository { file, .. } = problem
@@ -170,7 +190,11 @@ impl Context {
 
     /// Opens the repository without its keys. One that was encrypted is refused if it says that it is not.
     pub fn open_locked(&self) -> Result<Repository> {
-        let repository = Repository::open(self.backend()?)?.with_budget(self.global.budget()?);
+        self.open_locked_at(self.backend()?)
+    }
+
+    fn open_locked_at(&self, backend: Arc<dyn Backend>) -> Result<Repository> {
+        let repository = Repository::open(backend)?.with_budget(self.global.budget()?);
         if let Some(folder) = places::states() {
             Seen::recall(&folder, &repository)?;
             if let Ok(Some(before)) = Seen::place(&folder, &repository) {

@@ -12,6 +12,7 @@ use vault::id::KeyId;
 use vault::repository::{Repository, is_recovery_text};
 use zeroize::Zeroizing;
 
+use crate::args::CopyArgs;
 use crate::child;
 use crate::commands::Context;
 
@@ -30,25 +31,61 @@ const MAX_LEN: u64 = 64 << 10;
 /// How often a passphrase is asked for.
 const TRIES: usize = 3;
 
+/// What holds a passphrase for the repository that is copied to.
+pub const TO_VARIABLE: &str = "VAULT_TO_PASSPHRASE";
+/// What names a file with one.
+const TO_FILE_VARIABLE: &str = "VAULT_TO_PASSPHRASE_FILE";
+/// What a passphrase for the repository that is copied to can be given by, for messages.
+pub const WAYS_TO: &str =
+    "--to-passphrase-file, --to-passphrase-command, VAULT_TO_PASSPHRASE or VAULT_TO_PASSPHRASE_FILE";
+
+/// The flags and variables that give the passphrase of a repository.
+struct Ways<'a> {
+    recovery_key_file: Option<&'a Path>,
+    file: Option<&'a Path>,
+    command: Option<&'a str>,
+    variables: [&'a str; 2],
+}
+
 /// The passphrase or recovery key that the command line or the environment gives; what is said first counts.
 pub fn given(context: &Context) -> Result<Option<Secret>> {
-    forbid_core_dumps();
     let global = &context.global;
-    if let Some(file) = &global.recovery_key_file {
+    from_ways(&Ways {
+        recovery_key_file: global.recovery_key_file.as_deref(),
+        file: global.passphrase_file.as_deref(),
+        command: global.passphrase_command.as_deref(),
+        variables: [VARIABLE, FILE_VARIABLE],
+    })
+}
+
+/// The same for the repository that is copied to.
+pub fn given_to(args: &CopyArgs) -> Result<Option<Secret>> {
+    from_ways(&Ways {
+        recovery_key_file: args.to_recovery_key_file.as_deref(),
+        file: args.to_passphrase_file.as_deref(),
+        command: args.to_passphrase_command.as_deref(),
+        variables: [TO_VARIABLE, TO_FILE_VARIABLE],
+    })
+}
+
+fn from_ways(ways: &Ways<'_>) -> Result<Option<Secret>> {
+    forbid_core_dumps();
+    if let Some(file) = ways.recovery_key_file {
         let text = read(File::open(file).map_err(Error::path("read", file))?, file)?;
         return recovery_line(&text).map(Some);
     }
-    if let Some(file) = &global.passphrase_file {
+    if let Some(file) = ways.file {
         return from_file(file).map(Some);
     }
-    if let Some(command) = &global.passphrase_command {
+    if let Some(command) = ways.command {
         return from_command(command).map(Some);
     }
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(value) = variable(VARIABLE) {
+    let [variable, file_variable] =
+        ways.variables.map(|name| std::env::var_os(name).filter(|value| !value.is_empty()));
+    if let Some(value) = variable {
         return Ok(Some(std::os::unix::ffi::OsStringExt::into_vec(value).into()));
     }
-    variable(FILE_VARIABLE).map(|file| from_file(Path::new(&file))).transpose()
+    file_variable.map(|file| from_file(Path::new(&file))).transpose()
 }
 
 /// Sees to it that the program leaves no picture of its memory behind when it crashes: there are secrets in it from now on.
@@ -65,7 +102,17 @@ pub fn unlock(
     repository: &mut Repository,
     given: Option<Secret>,
 ) -> Result<Option<Secret>> {
-    let unlocked = try_to_unlock(context, repository, given);
+    unlock_with(context, repository, given, context.global.key.as_deref())
+}
+
+/// The same, by this key only if one is named.
+pub fn unlock_with(
+    context: &Context,
+    repository: &mut Repository,
+    given: Option<Secret>,
+    key: Option<&str>,
+) -> Result<Option<Secret>> {
+    let unlocked = try_to_unlock(context, repository, given, key);
     if let Err(Error::WrongPassphrase { .. }) = unlocked {
         // It may have been right for one of these.
         for problem in repository.problems() {
@@ -79,12 +126,12 @@ fn try_to_unlock(
     context: &Context,
     repository: &mut Repository,
     given: Option<Secret>,
+    key: Option<&str>,
 ) -> Result<Option<Secret>> {
     if !repository.config().is_encrypted() {
-        let names_key = context.global.key.is_some();
-        return if given.is_some() || names_key { Err(Error::NotEncrypted) } else { Ok(None) };
+        return if given.is_some() || key.is_some() { Err(Error::NotEncrypted) } else { Ok(None) };
     }
-    let key = context.global.key.as_deref().map(|prefix| key_with(repository, prefix)).transpose()?;
+    let key = key.map(|prefix| key_with(repository, prefix)).transpose()?;
     if let Some(secret) = given {
         return repository.unlock(&secret, key).map(|_| Some(secret));
     }
@@ -155,6 +202,7 @@ fn from_command(command: &str) -> Result<Secret> {
         .arg(command)
         .stdout(Stdio::piped())
         .env_remove(VARIABLE)
+        .env_remove(TO_VARIABLE)
         .spawn()
         .map_err(Error::path("run", shell))?;
     let output = child.stdout.take().ok_or_else(|| Error::Usage("the command has no output".to_owned()))?;

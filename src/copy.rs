@@ -1,0 +1,249 @@
+//! Copies snapshots into another repository, which may have other keys and cut files elsewhere: all is read, verified, and stored there anew.
+//!
+//! `content` cuts the bytes of files again, `tree` makes the trees. Snapshots are copied oldest first, and published some at a time: what was
+//! published is kept, whatever becomes of the rest. One that is damaged is not published; the others are.
+
+mod content;
+mod tree;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::chunk::Chunker;
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
+use crate::id::{RepositoryId, SnapshotId};
+use crate::pack::Compression;
+use crate::repository::{Repository, WriteOptions, Writer};
+use crate::snapshot::{Snapshot, made};
+
+use tree::Copier;
+
+/// So often it is tried while what is relied on vanishes.
+const TRIES: usize = 5;
+/// Snapshots are published when so much was written for them.
+const PUBLISHED_EVERY: u64 = 4 << 30;
+
+/// How to copy.
+#[derive(Debug, Clone)]
+pub struct CopyOptions {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// How frames are compressed.
+    pub compression: Compression,
+    /// The folder of the redb cache of the repository that is copied to, if there may be one.
+    pub cache_folder: Option<PathBuf>,
+}
+
+/// What became of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    /// It is there as this one.
+    As(SnapshotId),
+    /// It would be copied.
+    Rehearsed,
+    /// It was there as this one before.
+    Before(SnapshotId),
+    /// It was there as this one before, and was forgotten there.
+    Forgotten(SnapshotId),
+    /// It is damaged: what is was told as problems.
+    Damaged,
+}
+
+/// The result of [`copy`].
+#[derive(Debug, Default)]
+pub struct CopySummary {
+    /// What became of each, oldest first; of those that an interruption left, nothing.
+    pub copied: Vec<(SnapshotId, Copied)>,
+    /// Bytes of the packs and segments that were written.
+    pub stored_bytes: u64,
+    /// Plain bytes of chunks that were new.
+    pub plain_bytes: u64,
+    /// It was interrupted: what was copied is kept.
+    pub is_interrupted: bool,
+}
+
+/// Copies snapshots, given oldest first, from one repository to another. Those that were copied before are passed over.
+///
+/// # Errors
+/// `Usage` if both are copies of one repository; any error of either medium. What was published until then stays.
+pub fn copy(
+    (from, to): (&Repository, &Repository),
+    snapshots: &[(SnapshotId, Snapshot)],
+    options: &CopyOptions,
+    observer: &Arc<dyn Observer>,
+    stop: &AtomicBool,
+) -> Result<CopySummary> {
+    if from.id() == to.id() {
+        let text = "both are copies of one repository: `vault mirror` brings one up to date";
+        return Err(Error::Usage(text.to_owned()));
+    }
+    let mut run =
+        Run { from, to, options, observer, stop, known: HashMap::new(), summary: CopySummary::default() };
+    run.know()?;
+    let mut left: Vec<&(SnapshotId, Snapshot)> = Vec::new();
+    for snapshot in snapshots {
+        match run.known.get(&made::origin(from.id(), snapshot.0, &snapshot.1)) {
+            Some(known) => run.summary.copied.push((snapshot.0, *known)),
+            None => left.push(snapshot),
+        }
+    }
+    observer.event(&Event::Phase("copying snapshots"));
+    let items = left.iter().map(|(_, snapshot)| snapshot.counter(crate::snapshot::counter::FILES)).sum();
+    observer.event(&Event::Planned { items, bytes: 0 });
+    let mut tries = 0;
+    while !left.is_empty() && !run.summary.is_interrupted {
+        match run.some(&mut left) {
+            Err(error @ (Error::Cache { .. } | Error::PrunedMeanwhile { .. })) if tries < TRIES => {
+                tries += 1;
+                observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
+            }
+            other => other?,
+        }
+    }
+    Ok(run.summary)
+}
+
+struct Run<'a> {
+    from: &'a Repository,
+    to: &'a Repository,
+    options: &'a CopyOptions,
+    observer: &'a Arc<dyn Observer>,
+    stop: &'a AtomicBool,
+    /// What is there, by what it is a copy of.
+    known: HashMap<(RepositoryId, SnapshotId), Copied>,
+    summary: CopySummary,
+}
+
+/// A snapshot whose trees are stored, or that is damaged.
+type Stored = (SnapshotId, Option<Snapshot>);
+
+impl Run<'_> {
+    /// Looks what is there.
+    fn know(&mut self) -> Result<()> {
+        let forgotten = self.to.forgotten()?;
+        for (id, read) in self.to.snapshots()? {
+            match read {
+                Ok(snapshot) => {
+                    let is = if forgotten.contains(&id) { Copied::Forgotten(id) } else { Copied::Before(id) };
+                    let known = self.known.entry(made::origin(self.to.id(), id, &snapshot)).or_insert(is);
+                    // Of two copies, one that is wanted counts.
+                    if matches!(is, Copied::Before(_)) {
+                        *known = is;
+                    }
+                }
+                Err(error) => self.observer.event(&Event::Damage { error: &error }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the first ones of those that are left, as many as are published together.
+    fn some(&mut self, left: &mut Vec<&(SnapshotId, Snapshot)>) -> Result<()> {
+        let write_options = WriteOptions {
+            compression: self.options.compression,
+            cache_folder: self.options.cache_folder.clone(),
+            dry_run: self.options.dry_run,
+            ..WriteOptions::new(self.observer.clone())
+        };
+        let mut writer = self.to.writer_until(&write_options, self.stop)?;
+        let stored = self.store(&writer, left);
+        let (stored, failure) = match stored {
+            (stored, Some(Error::Interrupted)) => (stored, None),
+            (_, Some(Error::Stopped)) => return Err(writer.give_up().unwrap_or(Error::Stopped)),
+            other => other,
+        };
+        let written = writer.finish()?;
+        self.summary.stored_bytes += written.stored_bytes;
+        self.summary.plain_bytes += written.plain_bytes;
+        for (id, snapshot) in stored {
+            let copied = match snapshot {
+                None => Copied::Damaged,
+                Some(_) if self.options.dry_run => Copied::Rehearsed,
+                Some(snapshot) => self.publish(&writer, &id, snapshot)?,
+            };
+            left.retain(|(other, _)| *other != id);
+            self.summary.copied.push((id, copied));
+        }
+        self.summary.is_interrupted = !left.is_empty() && self.stop.load(Ordering::Relaxed);
+        if !self.options.dry_run {
+            writer.merge_segments()?;
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Stores the trees of snapshots until enough is written; and what ended that too early.
+    fn store(&self, writer: &Writer, left: &[&(SnapshotId, Snapshot)]) -> (Vec<Stored>, Option<Error>) {
+        let mut stored = Vec::new();
+        let failure = self.store_into(writer, left, &mut stored).err();
+        (stored, failure)
+    }
+
+    fn store_into(
+        &self,
+        writer: &Writer,
+        left: &[&(SnapshotId, Snapshot)],
+        stored: &mut Vec<Stored>,
+    ) -> Result<()> {
+        let reader = self.from.reader()?;
+        let gear = self.to.keys().gear().map(|gear| &**gear);
+        let chunker = Chunker::new(self.to.config().chunker, gear).map_err(Error::damaged("config"))?;
+        let are_plain = !self.from.config().is_encrypted() && !self.to.config().is_encrypted();
+        // Then a chunk has one id in both.
+        let is_alike = are_plain && self.from.config().chunker == self.to.config().chunker;
+        let ends = (&reader, writer);
+        let mut copier = Copier::new(ends, chunker, (is_alike, are_plain), &**self.observer, self.stop);
+        let mut outcome = Ok(());
+        for (id, snapshot) in left {
+            match copier.snapshot(snapshot) {
+                Ok(made) => {
+                    let with = |(root, notes)| Snapshot { root, notes, ..snapshot.clone() };
+                    stored.push((*id, made.map(with)));
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+            if writer.written().stored_bytes >= PUBLISHED_EVERY {
+                break;
+            }
+        }
+        // What was gathered belongs to what is published.
+        copier.flush()?;
+        outcome
+    }
+
+    fn publish(&mut self, writer: &Writer, id: &SnapshotId, snapshot: Snapshot) -> Result<Copied> {
+        let origin = made::origin(self.from.id(), *id, &snapshot);
+        let seen: HashSet<SnapshotId> = self.to.snapshot_ids()?.into_iter().collect();
+        let here = |old: &SnapshotId| self.copy_of(old);
+        let made_from =
+            snapshot.made_from.iter().map(|(how, old)| (*how, here(old).unwrap_or(*old))).collect();
+        let mut sources = snapshot.sources.clone();
+        for (_, old) in sources.iter_mut().flat_map(|source| &mut source.carried) {
+            *old = here(old).unwrap_or(*old);
+        }
+        let snapshot = Snapshot {
+            predecessor: snapshot.predecessor.as_ref().and_then(here),
+            made_from,
+            sources,
+            counters: made::lasting_counters(&snapshot),
+            fields: made::lasting_fields(&snapshot, vec![made::seen(&seen), made::copied_from(origin)]),
+            ..snapshot
+        };
+        let new = self.to.publish_snapshot(writer, &snapshot)?;
+        self.known.insert(origin, Copied::Before(new));
+        Ok(Copied::As(new))
+    }
+
+    /// The copy of a snapshot that another one names.
+    fn copy_of(&self, old: &SnapshotId) -> Option<SnapshotId> {
+        match self.known.get(&(self.from.id(), *old))? {
+            Copied::As(new) | Copied::Before(new) | Copied::Forgotten(new) => Some(*new),
+            Copied::Rehearsed | Copied::Damaged => None,
+        }
+    }
+}
