@@ -1,6 +1,6 @@
 """From the bytes of files to what they say: structures, headers, seals, segments, packs. What reader.py stands on.
 
-Written from spec/format.md alone: §1, §3 to §7, §12. Seals need the packages `cryptography` and `argon2-cffi`.
+Written from spec/format.md alone: §1, §3 to §7, §12, §13. Seals need the packages `cryptography` and `argon2-cffi`.
 """
 import base64, collections, functools, struct
 import zstandard
@@ -8,6 +8,7 @@ from blake3 import blake3
 
 HEADER = struct.Struct("<8sHBBIQ16s128s8s16s")
 FACT, FACTS_PER_BLOCK = struct.Struct("<32sBIIIII"), 1236
+PARITY = struct.Struct("<8s32s16sQIIII16s16s")
 FRAME, MAX_PLAIN, FRAMES_KEPT = struct.Struct("<4sIB3sIII8s"), (32 << 20) + (64 << 10), 100
 DATA, TREE, LIST = 1, 2, 3
 DATA_KEY, INDEX_KEY, DIRECTORY_NONCE = 1, 2, (1 << 96) - 1
@@ -219,6 +220,29 @@ def recovery_master(text):  # [KEY-5]
     except ValueError:
         data = b""
     return data[:32] if len(data) == 35 and derive("recovery key checksum", data[:32])[:3] == data[32:] else None
+
+def parity(data, repository, pack):  # of a pack: its length, and the length of shards, groups, recovery shards of each
+    _, outer_len, body_len, _, _ = header(data, b"VLTPARTY", repository, False)
+    first, last = data[HEADER.size:HEADER.size + PARITY.size], data[-PARITY.size:]
+    need(len(first) == PARITY.size and first == last, "PAR-3", "its two descriptions differ")
+    magic, of, id, pack_len, shard_len, groups, recovery, zero, table_hash, check = PARITY.unpack(first)
+    need(magic == b"VLTPARND" and blake3(first[:96]).digest(16) == check, "PAR-1", "its description is damaged")
+    need(of == pack and id == repository and zero == 0, "PAR-1", "it is the parity of another pack")
+    need(shard_len in [512 << shift for shift in range(8)] and 1 <= pack_len <= (1 << 32) - 64, "PAR-2")
+    shards = -(-pack_len // shard_len)
+    need(shards <= 65536 and 1 <= groups <= shards, "PAR-2")
+    most = -(-shards // groups)
+    need(most * shard_len <= 16 << 20 and 1 <= recovery <= most, "PAR-2")
+    table_len, at = 16 * (shards + recovery * groups), HEADER.size + PARITY.size
+    end = at + table_len + recovery * groups * shard_len
+    need(len(data) == end + table_len + PARITY.size, "PAR-3", "it has the wrong length")
+    need((outer_len, body_len) == (PARITY.size, len(data) - at), "PAR-3", "its header has other lengths")
+    table = data[at:at + table_len]
+    need(blake3(table).digest(16) == table_hash and data[end:end + table_len] == table, "PAR-3", "a table is damaged")
+    for number in range(recovery * groups):
+        shard = data[at + table_len + number * shard_len:][:shard_len]
+        need(blake3(shard).digest(16) == table[16 * (shards + number):][:16], "PAR-4", "a recovery shard is damaged")
+    return pack_len, shard_len, groups, recovery
 
 def segment(data, keys):  # rows of packs, and facts
     _, _, body_len, _, box = header(data, b"VLTINDEX", keys.repository, keys.sealed)

@@ -20,7 +20,7 @@ mod packs;
 mod series;
 mod walk;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,7 +29,8 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::{ChunkId, ChunkKind, PackId, SegmentId, SnapshotId};
 use crate::pack::pack_file_name;
-use crate::repository::{PRUNE_TRIES, Reader, Repository, Verified};
+use crate::repository::{PRUNE_TRIES, Reader, Repository};
+use crate::sidecar;
 use crate::snapshot::{Entry, Time};
 
 pub use hashes::check_hashes;
@@ -127,6 +128,12 @@ pub struct CheckReport {
     pub unmarked: Vec<PackId>,
     /// When the packs were verified, where that may be remembered.
     pub ages: Option<Ages>,
+    /// Packs that have parity; it is read with them.
+    pub with_parity: u64,
+    /// Packs that have none.
+    pub without_parity: u64,
+    /// Files of parity whose pack is gone.
+    pub parity_only: u64,
 }
 
 /// When the packs of this copy were last read whole and found right, as far as this host remembers.
@@ -234,28 +241,18 @@ fn check_once(
         lost: HashMap::new(),
         remembered: None,
         confirmed: HashSet::new(),
+        parity: BTreeSet::new(),
     };
     check.report.packs = reader.index().present().packs.len() as u64;
     check.report.pack_bytes = reader.index().present().packs.values().sum();
     check.opened();
-    // A copy that has lost its id is none that anything can be remembered of.
-    check.remembered = match &options.state_folder {
-        Some(folder) if !check.damages.has("copy") => {
-            Some(Remembered::new(Verified::recall(folder, repository)))
-        }
-        _ => None,
-    };
+    check.remembered = Remembered::of(repository, options.state_folder.as_deref(), &check.damages);
     if options.only.is_none() {
-        let backend = &**repository.backend();
-        Names { backend, observer, report: &mut check.report }.names()?;
-        check.keys()?;
-        check.segments()?;
-        check.listed_packs();
+        check.structure()?;
         if options.read_data {
             observer.event(&Event::Phase("checking packs"));
             check.read_packs()?;
         }
-        check.report.ages = check.ages();
     } else {
         // What a record says of a pack is believed as little here: the chunks asked for are read.
         check.doubted.extend(&reader.index().present().damaged);
@@ -270,9 +267,11 @@ fn check_once(
         check.costs(&starts)?;
         check.name_chunks();
     }
+    check.refute_damaged();
     if options.mark_damaged {
         check.mark()?;
     }
+    check.report.ages = check.ages();
     let mut report = check.report;
     report.damages = check.damages.finish();
     if options.only.is_none() {
@@ -323,6 +322,16 @@ struct Check<'a> {
     remembered: Option<Remembered>,
     /// Packs that were read and are right.
     confirmed: HashSet<PackId>,
+    /// Packs that have parity.
+    parity: BTreeSet<PackId>,
+}
+
+impl CheckReport {
+    fn count_parity(&mut self, parity: &BTreeSet<PackId>, is_there: impl Fn(&PackId) -> bool) {
+        self.with_parity = parity.iter().filter(|pack| is_there(pack)).count() as u64;
+        self.without_parity = self.packs - self.with_parity;
+        self.parity_only = parity.len() as u64 - self.with_parity;
+    }
 }
 
 /// How many facts a segment has about a pack.
@@ -358,6 +367,18 @@ impl Check<'_> {
         let now = self.repository.listed_packs()?;
         let gone = self.reader.index().present().packs.keys().find(|pack| !now.contains_key(pack));
         gone.map_or(Ok(()), |pack| Err(Error::PrunedMeanwhile { pack: pack_file_name(pack) }))
+    }
+
+    /// What the folders and the index say.
+    fn structure(&mut self) -> Result<()> {
+        let backend = &**self.repository.backend();
+        Names { backend, observer: self.observer, report: &mut self.report }.names()?;
+        self.keys()?;
+        self.segments()?;
+        self.listed_packs();
+        self.parity = sidecar::list(backend)?.into_keys().collect();
+        self.report.count_parity(&self.parity, |pack| self.reader.index().present().packs.contains_key(pack));
+        Ok(())
     }
 
     fn notice(&mut self, text: String) {

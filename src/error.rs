@@ -166,6 +166,14 @@ pub enum Error {
         /// Why.
         source: FrameError,
     },
+    /// The parity of a pack did not give back what it was made of.
+    #[error(
+        "{file}: the parity does not give back what it was made of: this machine's memory or processor is faulty"
+    )]
+    Parity {
+        /// Which file it is about.
+        file: String,
+    },
     /// What wrote a stream failed, so that the stream may be half of one.
     #[error("{} ended with {status}: no snapshot was taken", program.display())]
     CommandFailed {

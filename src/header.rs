@@ -39,6 +39,8 @@ pub enum Magic {
     Session,
     /// `marks/…`
     Mark,
+    /// `packs/….par`
+    Parity,
 }
 
 impl Magic {
@@ -55,6 +57,7 @@ impl Magic {
             Self::Record => b"VLTRECRD",
             Self::Session => b"VLTSESSN",
             Self::Mark => b"VLTMARKS",
+            Self::Parity => b"VLTPARTY",
         }
     }
 }
@@ -186,7 +189,7 @@ fn decode_seal(bytes: &[u8; HEADER_LEN], magic: Magic) -> Result<Seal, Corruptio
         (0, Magic::Key) => Err(Corruption::MissingSeal),
         (0, _) => Ok(Seal::Plain),
         (1, Magic::Key) if is_empty => Ok(Seal::Passphrase),
-        (1, Magic::Config | Magic::Copy | Magic::Key | Magic::Session | Magic::Mark) => {
+        (1, Magic::Config | Magic::Copy | Magic::Key | Magic::Session | Magic::Mark | Magic::Parity) => {
             Err(Corruption::UnexpectedSeal)
         }
         (1, _) => Ok(Seal::Sealed(array(&bytes[40..168]))),

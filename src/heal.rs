@@ -31,7 +31,8 @@ use crate::event::{Event, Observer};
 use crate::id::{ChunkId, PackId};
 use crate::pack::{Compression, pack_file_name};
 use crate::repository::{
-    DEFAULT_PACK_LEN, PRUNE_TRIES, Presence, Reader, Repository, Work, WriteOptions, Writer, clean_up, make_folders,
+    DEFAULT_PACK_LEN, PRUNE_TRIES, Presence, Reader, Repository, Work, WriteOptions, Writer, clean_up,
+    make_folders,
 };
 use crate::session::Session;
 use crate::transfer::{Copier, FileId, Folder, Listing, check_apart};

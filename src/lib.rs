@@ -17,10 +17,10 @@
 //! | layer | modules |
 //! |---|---|
 //! | leaves | [`id`] [`error`] [`codec`] [`field`] [`header`] [`event`] [`backend`] [`pattern`] [`rate`] [`session`] [`guard`] [`seal`] [`budget`] `sorted` |
-//! | bytes | [`chunk`], then [`pack`], then [`index`] |
+//! | bytes | [`chunk`], then [`pack`], then [`sidecar`], then [`index`] |
 //! | trees | [`snapshot`], then [`browse`] |
 //! | the store | [`repository`], then `transfer` |
-//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`heal`] [`find`] [`diff`] [`export`] [`stats`] [`usage`] [`forget`] [`rewrite`] [`merge`] [`copy`] [`prune`] |
+//! | operations | [`source`] [`backup`] [`restore`] [`check`] [`mirror`] [`heal`] [`find`] [`diff`] [`export`] [`stats`] [`usage`] [`forget`] [`rewrite`] [`merge`] [`copy`] [`prune`] [`parity`] |
 //!
 //! The library never prints, exits or reads the environment. What happens is told to an [`event::Observer`]. Long operations take a flag and
 //! end soon after it is set.
@@ -77,6 +77,7 @@ pub mod index;
 pub mod merge;
 pub mod mirror;
 pub mod pack;
+pub mod parity;
 pub mod pattern;
 pub mod prune;
 pub mod rate;
@@ -85,6 +86,7 @@ pub mod restore;
 pub mod rewrite;
 pub mod seal;
 pub mod session;
+pub mod sidecar;
 pub mod snapshot;
 mod sorted;
 pub mod source;

@@ -10,6 +10,7 @@ mod forget;
 mod format;
 mod heal;
 mod mirror;
+mod parity;
 mod prune;
 mod restore;
 mod seal;

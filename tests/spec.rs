@@ -5,6 +5,7 @@
 //! with an entry in `spec/changes.md`.
 
 mod golden;
+mod parity;
 mod reader;
 mod rules;
 mod tables;

@@ -18,6 +18,7 @@ const LAYERS: [&[&str]; 8] = [
     &["sorted"],
     &["chunk"],
     &["pack"],
+    &["sidecar"],
     &["index"],
     &["snapshot"],
     &["browse"],
@@ -28,7 +29,8 @@ const LAYERS: [&[&str]; 8] = [
 const EXCEPTIONS: [(&str, &str); 1] = [("backup", "source")];
 
 /// Foreign crates, and the only modules that name them; `bin` is the program.
-const HOMES: [(&str, &[&str]); 19] = [
+const HOMES: [(&str, &[&str]); 20] = [
+    ("reed_solomon_simd", &["sidecar"]),
     ("redb", &["index"]),
     ("memmap2", &["index"]),
     ("zstd", &["pack"]),

@@ -68,6 +68,11 @@ impl<'a> Damages<'a> {
         self.by_object.contains_key(object)
     }
 
+    /// What is damaged.
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        self.list.iter().map(|damage| damage.object.as_str())
+    }
+
     /// The number of the object's damage, if it is damaged.
     pub fn number(&self, object: &str) -> Option<u32> {
         self.by_object.get(object).copied()

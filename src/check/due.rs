@@ -1,13 +1,14 @@
 //! Which packs are read when not all are: a part of them, or those that were verified longest ago; and what is remembered of that.
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::check::damage::chain;
+use crate::check::damage::{Damages, chain};
 use crate::check::{Ages, Check, ReadBudget, Subset};
 use crate::error::Error;
 use crate::id::PackId;
-use crate::repository::Verified;
+use crate::repository::{Repository, Verified};
 use crate::snapshot::Time;
 
 /// What was verified is remembered so often while packs are read, so that it outlives a run that is killed.
@@ -26,8 +27,10 @@ struct State {
 }
 
 impl Remembered {
-    pub fn new(verified: Verified) -> Self {
-        Self { state: Mutex::new(State { verified, kept: Instant::now(), failed: None }) }
+    /// What is remembered of this copy. Nothing can be of one that has lost its id.
+    pub fn of(repository: &Repository, folder: Option<&Path>, damages: &Damages<'_>) -> Option<Self> {
+        let verified = Verified::recall(folder.filter(|_| !damages.has("copy"))?, repository);
+        Some(Self { state: Mutex::new(State { verified, kept: Instant::now(), failed: None }) })
     }
 
     /// When the pack was last verified, in seconds since 1970.
@@ -129,9 +132,24 @@ impl Check<'_> {
         when.is_none_or(|when| now.saturating_sub(when) >= age)
     }
 
+    /// Packs that were found to be damaged, in whatever way, are not remembered as verified.
+    pub(super) fn refute_damaged(&mut self) {
+        let Some(remembered) = &self.remembered else { return };
+        let is_there = |pack: &PackId| self.reader.index().present().packs.contains_key(pack);
+        let ids = self.damages.objects().filter_map(|object| object.strip_prefix("packs/")?.get(3..));
+        let damaged: Vec<PackId> = ids.filter_map(PackId::from_hex).collect();
+        for pack in &damaged {
+            remembered.add(*pack, false, is_there);
+        }
+        let failed = if damaged.is_empty() { None } else { remembered.finish(is_there) };
+        if let Some(error) = failed {
+            self.notice(not_remembered(&error));
+        }
+    }
+
     /// What is remembered of the packs, once they were read. Nothing, if nothing may be remembered.
     pub(super) fn ages(&self) -> Option<Ages> {
-        self.remembered.as_ref()?;
+        self.remembered.as_ref().filter(|_| self.options.only.is_none())?;
         let (now, mut ages) = (Time::now().secs, Ages::default());
         let has_age = self.options.max_age.is_some();
         for (pack, len) in &self.reader.index().present().packs {

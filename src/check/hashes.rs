@@ -14,7 +14,8 @@ use crate::header::{HEADER_LEN, Header, Magic};
 use crate::id::{self, KeyId, PackId, RecordId};
 use crate::index::{is_deleted, is_vanished};
 use crate::pack::pack_file_name;
-use crate::repository::{Repository, Verified};
+use crate::repository::Repository;
+use crate::sidecar::{self, Sidecar, sidecar_name};
 
 /// The bytes read at a time.
 const PIECE_LEN: usize = 1 << 20;
@@ -58,20 +59,16 @@ pub fn check_hashes(
         .chain(segments.iter().map(|id| (Magic::Segment, format!("index/{id}"), *id.as_bytes())))
         .chain(packs.iter().map(|id| (Magic::Pack, pack_file_name(id), *id.as_bytes())));
     let is_there = |pack: &PackId| present.contains_key(pack);
-    let remembered = match state_folder {
-        Some(folder) if !damages.has("copy") => Some(Remembered::new(Verified::recall(folder, repository))),
-        _ => None,
-    };
+    let remembered = Remembered::of(repository, state_folder, &damages);
     observer.event(&Event::Phase("checking every file"));
     observer.event(&Event::Planned { items: packs.len() as u64, bytes: report.pack_bytes });
     let mut gone = 0;
     for (magic, name, hash) in files {
         let one = One { repository, observer, stop, magic, name: &name };
         let checked = one.check(&hash);
-        if let Some(remembered) = remembered.as_ref().filter(|_| magic == Magic::Pack) {
-            if !matches!(checked, Err(Error::Interrupted)) {
-                remembered.add(PackId::from_bytes(hash), checked.is_ok(), is_there);
-            }
+        let was_read = magic == Magic::Pack && !matches!(checked, Err(Error::Interrupted));
+        if let Some(remembered) = remembered.as_ref().filter(|_| was_read) {
+            remembered.add(PackId::from_bytes(hash), checked.is_ok(), is_there);
         }
         match checked {
             Ok(len) => {
@@ -94,6 +91,13 @@ pub fn check_hashes(
     if let Some(error) = remembered.and_then(|remembered| remembered.finish(is_there)) {
         report.notices.push(not_remembered(&error));
     }
+    let parity = sidecar::list(backend)?.into_keys().collect();
+    report.count_parity(&parity, is_there);
+    for pack in parity {
+        for error in sidecar_faults(repository, pack, stop)? {
+            damages.add(&sidecar_name(&pack), error);
+        }
+    }
     report.damages = damages.finish();
     if gone > 0 {
         let text = format!("packs that were deleted while they were checked: {gone}");
@@ -101,6 +105,17 @@ pub fn check_hashes(
         report.notices.push(text);
     }
     Ok(report)
+}
+
+/// What is wrong with the parity of a pack. Nothing, if it has vanished.
+pub(super) fn sidecar_faults(repository: &Repository, pack: PackId, stop: &AtomicBool) -> Result<Vec<Error>> {
+    let mut go_on = |_| !stop.load(Ordering::Relaxed);
+    let opened = Sidecar::open(&**repository.backend(), repository.id(), pack);
+    match opened.and_then(|sidecar| sidecar.verify(&mut go_on)) {
+        Err(error) if is_vanished(&error) => Ok(Vec::new()),
+        Err(error) if error.is_damage() => Ok(vec![error]),
+        other => other,
+    }
 }
 
 /// One file.

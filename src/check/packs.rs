@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::check::due::not_remembered;
+use crate::check::hashes::sidecar_faults;
 use crate::check::{Check, PackFacts, ReadBudget};
 use crate::error::{Corruption, Error, Result};
 use crate::event::{Change, Event, Item};
 use crate::id::PackId;
 use crate::index::{Index, is_deleted, is_vanished};
 use crate::pack::{ScannedPack, pack_file_name, scan_pack};
+use crate::sidecar::sidecar_name;
 
 /// One hashes and decodes while the other waits for the medium; a drive is slower than two.
 const THREADS: usize = 2;
@@ -109,14 +111,24 @@ impl Check<'_> {
             let is_there = |pack: &PackId| self.reader.index().present().packs.contains_key(pack);
             remembered.add(pack, scanned.faults.is_empty(), is_there);
         }
+        let parity_faults = self.parity_faults(pack)?;
         let agrees = scanned.chunks_are_sound.then(|| agrees(self.reader.index(), pack, &scanned));
         Ok(Outcome {
             len: scanned.len,
             faults: scanned.faults,
+            parity_faults,
             chunks_are_sound: scanned.chunks_are_sound,
             chunks: scanned.chunks.len() as u64,
             index_agrees: agrees.transpose()?.unwrap_or(true),
         })
+    }
+
+    /// Reads the parity of a pack, if it has some.
+    fn parity_faults(&self, pack: PackId) -> Result<Vec<Error>> {
+        if !self.parity.contains(&pack) {
+            return Ok(Vec::new());
+        }
+        sidecar_faults(self.repository, pack, self.stop)
     }
 
     fn judge(&mut self, pack: PackId, outcome: Outcome) {
@@ -131,6 +143,9 @@ impl Check<'_> {
         }
         if outcome.faults.is_empty() {
             self.confirmed.insert(pack);
+        }
+        for error in outcome.parity_faults {
+            self.damages.add(&sidecar_name(&pack), error);
         }
         let vanished = matches!(&outcome.faults[..], [error] if is_vanished(error));
         for error in outcome.faults {
@@ -165,6 +180,8 @@ impl Check<'_> {
 struct Outcome {
     len: u64,
     faults: Vec<Error>,
+    /// What is wrong with its parity, if it has some.
+    parity_faults: Vec<Error>,
     chunks_are_sound: bool,
     chunks: u64,
     index_agrees: bool,

@@ -10,6 +10,7 @@ use crate::pack::pack_file_name;
 use crate::prune::Run;
 use crate::prune::listed::Listed;
 use crate::repository::{Needed, with_reserve};
+use crate::sidecar::sidecar_name;
 
 /// Where there is no room to name all, so many packs are condemned first: their names have room where the reserve was.
 const SWEPT_FIRST: usize = 4096;
@@ -53,7 +54,9 @@ impl Run<'_> {
             let len = backend.open(&name).map_or(0, |file| file.len());
             // First, as an error may come after the deed.
             self.deleted.insert(*pack);
-            remove(backend, &name)?;
+            // Its parity goes too, and once more: it may just be in the making [PAR-6].
+            let parity = sidecar_name(pack);
+            [&parity, &name, &parity].into_iter().try_for_each(|name| remove(backend, name))?;
             self.done.deleted_bytes += len;
         }
         Ok(())

@@ -49,6 +49,7 @@ const LENGTHS: &[(&str, usize)] = &[
     ("TAIL", vault::pack::TAIL_LEN),
     ("FACT", vault::index::FACT_LEN),
     ("KEY_BOX", vault::seal::KEY_BOX_LEN),
+    ("PARITY", vault::sidecar::PARITY_LEN),
 ];
 
 #[test]

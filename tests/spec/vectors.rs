@@ -156,7 +156,7 @@ fn from_hex(text: &str) -> Vec<u8> {
 }
 
 /// Compares `text` with the file, or writes it.
-fn hold(file: &str, wanted: &str) {
+pub fn hold(file: &str, wanted: &str) {
     if bless() {
         fs::write(package().join(file), wanted).unwrap();
     }

@@ -1,13 +1,14 @@
 //! The command line, as clap reads it. What words mean is decided here (`values`), what they do in `commands`.
 
+mod check;
 mod copy;
 mod du;
-mod check;
 mod forget;
 mod heal;
 mod key;
 mod look;
 mod merge;
+mod parity;
 mod prune;
 mod rewrite;
 mod snapshot;
@@ -21,15 +22,16 @@ use vault::budget::{Budget, DEFAULT_MEMORY, MIN_MEMORY};
 use vault::error::Result;
 use vault::snapshot::Snapshot;
 
+pub use check::CheckArgs;
 pub use copy::CopyArgs;
 pub use du::DuArgs;
-pub use check::CheckArgs;
 pub use forget::{ForgetArgs, HoldArgs, StatementArgs, TakeBackArgs};
 pub use heal::{HealArgs, RepairArgs};
 pub use key::{AddKeyArgs, ExportKeyArgs, InitArgs, KeyArgs, KeyVerb, RemoveKeyArgs};
-pub use prune::{MaxUnused, PruneArgs};
 pub use look::{CatArgs, DiffArgs, FindArgs, LsArgs};
 pub use merge::{MergeArgs, PreferArg};
+pub use parity::{AddParityArgs, DropParityArgs, ParityArgs, ParityVerb, RepairParityArgs};
+pub use prune::{MaxUnused, PruneArgs};
 pub use rewrite::RewriteArgs;
 pub use snapshot::SnapshotArgs;
 pub use values::{Memory, Rate, Subset, from_timestamp, parse_time};
@@ -218,6 +220,9 @@ pub enum Verb {
     /// Delete what no snapshot needs any more; others may go on writing meanwhile
     #[command(after_help = EXIT_CODES)]
     Prune(PruneArgs),
+    /// Add, use, check or drop parity: with it packs mend that rot in a few places, without a second copy
+    #[command(after_help = EXIT_CODES)]
+    Parity(ParityArgs),
     /// Manage the passphrases of an encrypted repository
     #[command(after_help = EXIT_CODES)]
     Key(KeyArgs),

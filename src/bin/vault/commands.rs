@@ -14,6 +14,7 @@ mod ls;
 mod manual;
 mod merge;
 mod mirror;
+mod parity;
 mod prune;
 mod repair;
 mod restore;
@@ -83,6 +84,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Unhold(_) => "unhold",
         Verb::Undo(_) => "undo",
         Verb::Prune(_) => "prune",
+        Verb::Parity(_) => "parity",
         _ => "",
     });
     match verb {
@@ -109,6 +111,7 @@ pub fn run(context: &Context, verb: Verb) -> Result<Outcome> {
         Verb::Prune(args) => prune::run(context, &args),
         Verb::Key(args) => key::run(context, &args),
         Verb::Mirror(args) => mirror::run(context, &args),
+        Verb::Parity(args) => parity::run(context, &args),
         Verb::Completions(args) => manual::completions(context, &args),
         Verb::Man(args) => manual::man(context, &args),
         Verb::Version => manual::version(context),

@@ -131,6 +131,9 @@ pub fn hint(error: &Error) -> Option<String> {
         Error::NotFound { what } if what.starts_with('/') => {
             "`vault ls SNAPSHOT:PATH` lists what is in a snapshot"
         }
+        Error::NotFound { what } if what.contains("pack ") => {
+            "the folder packs has a file for each, which has its id as a name"
+        }
         Error::NotFound { what } if what.starts_with("key ") => "`vault key list` shows the keys",
         Error::NotFound { .. } => "`vault snapshots` lists the snapshots, `vault snapshot PATH` takes one",
         Error::Nested { .. } => "name a folder that is neither in the other one nor around it",

@@ -152,7 +152,9 @@ pub(super) fn print_damage(context: &Context, damage: &Damage) -> Result<()> {
     if damage.object == COPY {
         context.screen.line("  `vault check --repair-copy` makes a new one")?;
     }
-    if damage.costs.is_empty() {
+    if damage.object.ends_with(".par") {
+        context.screen.line("  costs nothing yet: `vault parity add --verify` makes it anew")?;
+    } else if damage.costs.is_empty() {
         context.screen.line("  costs nothing: all that was in it is elsewhere too, or is not needed")?;
     }
     Ok(())
@@ -231,6 +233,16 @@ fn print_oddities(context: &Context, report: &CheckReport) {
     if !report.left_over.is_empty() {
         let files = counted(report.left_over.len() as u64, "temporary file", "temporary files");
         context.screen.note(&format!("{files} of interrupted runs: the next snapshot removes them"));
+    }
+    if report.with_parity > 0 && report.without_parity > 0 {
+        let packs = counted(report.without_parity, "pack has", "packs have");
+        context.screen.note(&format!("{packs} no parity, as others do: `vault parity add` makes it"));
+    }
+    if report.parity_only > 0 {
+        let files = counted(report.parity_only, "file of parity", "files of parity");
+        context.screen.note(&format!(
+            "{files} without a pack: `vault parity repair` brings back what it can, `vault parity drop` removes them"
+        ));
     }
     for notice in &report.notices {
         context.screen.warn(notice);
@@ -373,6 +385,8 @@ fn print_summary(
         "chunks_lost": report.chunks_lost,
         "entries": report.entries,
         "marked": report.marked.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "packs_with_parity": report.with_parity,
+        "packs_without_parity": report.without_parity,
         "ages": report.ages.map(|ages| ages_json(context, ages)),
         "unknown_names": report.unknown_names.iter().map(|name| escape(name.as_bytes())).collect::<Vec<_>>(),
         "total_duration": begun.elapsed().as_secs_f64(),
