@@ -152,7 +152,7 @@ pub(super) fn print_damage(context: &Context, damage: &Damage) -> Result<()> {
     if damage.object == COPY {
         context.screen.line("  `vault check --repair-copy` makes a new one")?;
     }
-    if damage.object.ends_with(".par") {
+    if damage.object.strip_suffix(".par").is_some() {
         context.screen.line("  costs nothing yet: `vault parity add --verify` makes it anew")?;
     } else if damage.costs.is_empty() {
         context.screen.line("  costs nothing: all that was in it is elsewhere too, or is not needed")?;
