@@ -226,10 +226,10 @@ fn par_3_par_4_parity_that_is_damaged_itself_is_used_as_far_as_it_is_right() {
     let mut bytes = whole.clone();
     bytes[TABLE + table_len] ^= 1;
     fs::write(patient.sidecar(), &bytes).unwrap();
-    let damaged = patient.damaged(&mut random, 0);
-    patient.is_beyond(&damaged);
+    let broken = patient.damaged(&mut random, 0);
+    patient.is_beyond(&broken);
     fs::write(patient.sidecar(), &whole).unwrap();
-    patient.comes_back_from(&damaged);
+    patient.comes_back_from(&broken);
 }
 
 #[test]
