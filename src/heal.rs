@@ -94,8 +94,6 @@ pub struct HealSummary {
     pub marked: Vec<PackId>,
     /// Packs that were recorded as damaged, and no longer are.
     pub unmarked: Vec<PackId>,
-    /// Packs, segments, snapshots and records of which only the other copy knew and which nothing here needs: they stay there.
-    pub left_there: u64,
 }
 
 /// Heals a copy with another one: what is damaged or missing here and whole there is taken over, whole files first, then single chunks.

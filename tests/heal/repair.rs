@@ -225,17 +225,66 @@ fn heal_5_what_is_whole_in_packs_with_damaged_directories_is_stored_again() {
 #[test]
 fn a_pack_that_is_gone_and_of_which_nothing_is_missed_is_no_damage_any_more() {
     let world = World::new();
-    let first = world.save();
-    fs::remove_file(world.src().join("one/b")).unwrap();
+    world.save();
+    world.write("one/solo", 300_000);
+    let second = world.save();
+    fs::remove_file(world.src().join("one/solo")).unwrap();
     world.save();
     let here = world.repo();
-    let chunk = data_chunk(&here, &first, "s/one/b");
+    let chunk = data_chunk(&here, &second, "s/one/solo");
     let pack = vault::pack::pack_file_name(&super::world::place(&here, ChunkKind::Data, &chunk).pack);
     fs::remove_file(here.join(&pack)).unwrap();
-    world.run(&here, &["forget", &first.to_string()]).ok();
-    let missing = world.run(&here, &["check"]);
-    let needed = missing.text().contains("costs ") && !missing.text().contains("costs nothing");
-    let code = if needed { 13 } else { 0 };
-    world.run(&here, &["repair"]).code(code);
-    world.run(&here, &["check"]).code(code);
+    // As long as a snapshot needs it, the index says what was in it.
+    world.run(&here, &["repair"]).code(13);
+    let checked = world.run(&here, &["check"]).code(13);
+    assert!(checked.text().contains(&pack) && checked.text().contains("one/solo"), "{}", checked.text());
+    world.run(&here, &["forget", &second.to_string()]).ok();
+    world.run(&here, &["check"]).code(13);
+    world.run(&here, &["repair"]).ok().says("nothing of it is missed");
+    world.run(&here, &["check", "--read-data"]).ok();
+}
+
+#[test]
+fn repair_2_repair_3_a_lost_list_of_pieces_costs_its_file_and_the_rules_stay_in_the_notes() {
+    let world = World::new();
+    let (here, src) = (world.repo(), world.src().to_str().unwrap().to_owned());
+    world.write("one/large", 5 << 20);
+    // Other rules each time, so that the notes are not in one frame.
+    let save = |rule: &str| {
+        let output = world.run(&here, &["snapshot", &src, "--exclude", rule, "--json"]).ok();
+        SnapshotId::from_hex(super::world::summary(&output)["snapshot_id"].as_str().unwrap()).unwrap()
+    };
+    save("*.o");
+    // The folder is written anew, the list of the file is not.
+    world.write("one/later", 5000);
+    let old = save("*.tmp");
+    let repository = open(&here);
+    let path = |name: &str| format!("{}/{name}", src.trim_start_matches('/'));
+    let look = |snapshot: &Snapshot, name: &str| {
+        let reader = repository.reader().unwrap();
+        lookup(&reader, &snapshot.root, path(name).as_bytes()).unwrap()
+    };
+    let before = repository.snapshot(&old).unwrap();
+    let Kind::File(_, Content::List(list)) = look(&before, "one/large").unwrap().kind else {
+        panic!("no list")
+    };
+    lose(&here, ChunkKind::List, &list);
+    let (_, new) = made(&here, &world.run(&here, &["repair", "--json", &old.to_string()]).code(13));
+    assert_eq!(look(&new, "one/large").unwrap().kind, Kind::LeftOut(Why::Unreadable, 5));
+    assert!(matches!(look(&new, "one/later").unwrap().kind, Kind::File(5000, _)));
+    let text = |snapshot: &Snapshot, name: &str| {
+        let reader = repository.reader().unwrap();
+        let root = vault::snapshot::Entry {
+            kind: Kind::Directory(snapshot.notes.unwrap()),
+            ..snapshot.root.clone()
+        };
+        let entry = lookup(&reader, &root, name.as_bytes()).unwrap().unwrap();
+        let mut text = String::new();
+        let mut content = vault::browse::ContentReader::new(&reader, &entry);
+        std::io::Read::read_to_string(&mut content, &mut text).unwrap();
+        text
+    };
+    assert!(text(&new, "rules").contains("*.tmp"));
+    assert_eq!(text(&new, "rules"), text(&before, "rules"));
+    assert!(text(&new, "errors").contains("one/large: its content is lost"), "{}", text(&new, "errors"));
 }
