@@ -247,7 +247,7 @@ fn a_mirror_takes_no_parity_over_and_can_have_its_own() {
     assert!(files(&copy.join("packs")).iter().all(|file| file.extension().is_none()));
     assert!(world.parity(&["-r", place, "add", "--percent", "20"], 0)["packs_added"].as_u64().unwrap() >= 5);
     world.parity(&["drop"], 0);
-    world.save(10, 1000);
+    world.save(10, 200_000);
     let told = world.run(&["mirror", place, "--verify"]).ok();
     assert!(!told.stderr.contains(".par"), "{}", told.stderr);
     assert!(files(&copy.join("packs")).iter().filter(|file| file.extension().is_some()).count() >= 5);
