@@ -61,7 +61,7 @@ impl World {
         command.env_remove("VAULT_PASSPHRASE");
         let output = self.vault.start(command).wait().code(code);
         let lines = output.text().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.filter(|line| line["message_type"] == "summary").last().unwrap_or(Value::Null)
+        lines.rev().find(|line| line["message_type"] == "summary").unwrap_or(Value::Null)
     }
 
     /// Packs by length, and files of parity.

@@ -183,6 +183,9 @@ fn par_5_bad_sectors_of_the_pack_and_of_its_parity_are_made_up_for() {
     assert!(matches!(beyond, Mending::Beyond { .. }), "{beyond:?}");
 }
 
+/// What is done to a file of parity.
+type Fault<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 #[test]
 fn par_3_par_4_parity_that_is_damaged_itself_is_used_as_far_as_it_is_right() {
     let patient = Patient::new(3_000_000, 5);
@@ -196,7 +199,7 @@ fn par_3_par_4_parity_that_is_damaged_itself_is_used_as_far_as_it_is_right() {
         bytes[1_000_000..1_020_000].fill(0xaa);
         patient.comes_back_from(&bytes);
     };
-    let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 8] = [
+    let faults: [(&str, Fault<'_>); 8] = [
         ("the front", &|bytes| bytes[..TABLE + table_len].fill(0)),
         ("the end", &|bytes| bytes[second..].fill(0)),
         ("the last sector", &|bytes| bytes.truncate(second + 100)),
@@ -213,7 +216,7 @@ fn par_3_par_4_parity_that_is_damaged_itself_is_used_as_far_as_it_is_right() {
         }),
         ("one description", &|bytes| bytes[DESCRIPTION + 60] ^= 1),
     ];
-    for (what, damage) in damages {
+    for (what, damage) in faults {
         let mut bytes = whole.clone();
         damage(&mut bytes);
         fs::write(patient.sidecar(), &bytes).unwrap();
@@ -226,10 +229,10 @@ fn par_3_par_4_parity_that_is_damaged_itself_is_used_as_far_as_it_is_right() {
     let mut bytes = whole.clone();
     bytes[TABLE + table_len] ^= 1;
     fs::write(patient.sidecar(), &bytes).unwrap();
-    let broken = patient.damaged(&mut random, 0);
-    patient.is_beyond(&broken);
+    let too_much = patient.damaged(&mut random, 0);
+    patient.is_beyond(&too_much);
     fs::write(patient.sidecar(), &whole).unwrap();
-    patient.comes_back_from(&broken);
+    patient.comes_back_from(&too_much);
 }
 
 #[test]
@@ -270,7 +273,7 @@ fn par_5_parity_that_does_not_give_its_pack_back_changes_nothing() {
     bytes[17] ^= 1;
     one.lay(&bytes);
     let error = one.mend().unwrap_err();
-    assert!(error.is_damage() && error.file().unwrap().ends_with(".par"), "{error}");
+    assert!(error.is_damage() && error.file() == Some(&sidecar_name(&one.pack)), "{error}");
     assert!(fs::read(one.file()).unwrap() == bytes);
     assert_eq!(fs::read_dir(one.at.join("tmp")).unwrap().count(), 0);
 }
