@@ -237,8 +237,9 @@ mod tests {
                 let parity = shape.recovery_len();
                 let (wanted, sector) = (len * u64::from(percent) / 100, SECTOR_LEN.min(len));
                 assert!(parity >= wanted.max(sector), "{len} {percent} {shape:?}");
+                // Rounded up in each group, and groups differ by one shard.
                 let most =
-                    wanted.max(SECTOR_LEN) + u64::from(shape.groups() + 1) * u64::from(shape.shard_len);
+                    wanted.max(SECTOR_LEN) + u64::from(2 * shape.groups() + 1) * u64::from(shape.shard_len);
                 assert!(parity <= most, "{len} {percent}: {parity} {shape:?}");
                 assert!(shape.table_len() as u64 <= (len / 100).max(4096), "{len} {percent}");
             }
