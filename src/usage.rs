@@ -59,7 +59,7 @@ pub struct Row {
     pub held: Held,
 }
 
-/// The result of [`of_targets`].
+/// The result of [`Asking::of_targets`].
 #[derive(Debug, Default)]
 pub struct Usage {
     /// The targets in their order, each followed by the folders in it.
@@ -70,7 +70,7 @@ pub struct Usage {
     pub missing: u64,
 }
 
-/// The result of [`of_all`].
+/// The result of [`Asking::of_all`].
 #[derive(Debug, Default)]
 pub struct Alone {
     /// What each snapshot alone holds, in their order; only `unique` and `unique_plain` are known.
