@@ -91,13 +91,7 @@ pub fn check_hashes(
     if let Some(error) = remembered.and_then(|remembered| remembered.finish(is_there)) {
         report.notices.push(not_remembered(&error));
     }
-    let parity = sidecar::list(backend)?.into_keys().collect();
-    report.count_parity(&parity, is_there);
-    for pack in parity {
-        for error in sidecar_faults(repository, pack, stop)? {
-            damages.add(&sidecar_name(&pack), error);
-        }
-    }
+    check_sidecars(repository, &mut report, &mut damages, is_there, stop)?;
     report.damages = damages.finish();
     if gone > 0 {
         let text = format!("packs that were deleted while they were checked: {gone}");
@@ -105,6 +99,23 @@ pub fn check_hashes(
         report.notices.push(text);
     }
     Ok(report)
+}
+
+fn check_sidecars(
+    repository: &Repository,
+    report: &mut CheckReport,
+    damages: &mut Damages<'_>,
+    is_there: impl Fn(&PackId) -> bool,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let parity = sidecar::list(&**repository.backend())?.into_keys().collect();
+    report.count_parity(&parity, is_there);
+    for pack in parity {
+        for error in sidecar_faults(repository, pack, stop)? {
+            damages.add(&sidecar_name(&pack), error);
+        }
+    }
+    Ok(())
 }
 
 /// What is wrong with the parity of a pack. Nothing, if it has vanished.

@@ -136,7 +136,7 @@ pub fn summary(output: &Output) -> Value {
 
 /// All files of a copy that two copies share, and their bytes.
 pub fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
-    const OWN: [&str; 4] = ["copy", "tmp", "sessions", "marks"];
+    const OWN: [&str; 5] = ["copy", "reserve", "tmp", "sessions", "marks"];
     let walk = walkdir::WalkDir::new(root).into_iter().map(std::result::Result::unwrap);
     walk.filter(|entry| entry.file_type().is_file())
         .map(|entry| (entry.path().strip_prefix(root).unwrap().to_str().unwrap().to_owned(), entry))
