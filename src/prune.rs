@@ -213,6 +213,7 @@ impl Run<'_> {
             return Err(Error::Usage(format!("{what}: --force permits that")));
         }
         self.holding = plan.kept.iter().copied().chain(plan.repacked.iter().map(|(pack, _)| *pack)).collect();
+        self.verify_stand_ins(&reader, &plan)?;
         self.done.dead_packs += self.sweep_dead(&plan.dead, &forgotten)?;
         self.repack(&reader, &plan)
     }

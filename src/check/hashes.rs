@@ -51,8 +51,7 @@ pub fn check_hashes(
     report.segments = segments.len() as u64;
     let mut packs: Vec<_> = present.keys().copied().collect();
     packs.sort_unstable();
-    let records: Vec<RecordId> = repository.record_ids()?;
-    let keys: Vec<KeyId> = repository.key_ids()?;
+    let (records, keys): (Vec<RecordId>, Vec<KeyId>) = (repository.record_ids()?, repository.key_ids()?);
     let files = (keys.iter().map(|id| (Magic::Key, format!("keys/{id}"), *id.as_bytes())))
         .chain(records.iter().map(|id| (Magic::Record, format!("records/{id}"), *id.as_bytes())))
         .chain(snapshots.iter().map(|id| (Magic::Snapshot, format!("snapshots/{id}"), *id.as_bytes())))

@@ -39,6 +39,8 @@ pub(super) struct Plan {
     /// Chunks that are needed.
     pub chunks: u64,
     parts: Sorted<ROW_LEN>,
+    /// The places that stay of chunks that are needed and lie in packs that go as well.
+    stand_ins: Sorted<ROW_LEN>,
     numbered: Vec<PackId>,
 }
 
@@ -127,6 +129,7 @@ impl Planner<'_> {
             total: present.packs.values().sum(),
             chunks,
             parts: parts.sort(),
+            stand_ins: Gathered::new(self.scratch, 1).sort(),
             numbered: Vec::new(),
         };
         for (pack, tally) in numbered.iter().zip(&tallies) {
@@ -136,9 +139,37 @@ impl Planner<'_> {
                 plan.dead.push(*pack);
             }
         }
-        plan.numbered = numbered;
+        plan.numbered.clone_from(&numbered);
         self.choose(&mut plan)?;
+        if !is_plain {
+            plan.stand_ins = self.stand_ins(&plan, &tallies, number_of)?;
+        }
         Ok(plan)
+    }
+
+    fn stand_ins(
+        &self,
+        plan: &Plan,
+        tallies: &[Tally],
+        number_of: impl Fn(&PackId) -> Option<usize> + Copy,
+    ) -> Result<Sorted<ROW_LEN>> {
+        let goes: HashSet<&PackId> =
+            plan.dead.iter().chain(plan.repacked.iter().map(|(pack, _)| pack)).collect();
+        let mut found = Gathered::new(self.scratch, self.rows_at_once);
+        self.for_each(|id, places, is_needed| {
+            let Some(keeper) = self.keeper(places, tallies, number_of).filter(|_| is_needed) else {
+                return Ok(());
+            };
+            let is_other = |at: usize| at != keeper;
+            let is_doubled =
+                places.iter().enumerate().any(|(at, place)| is_other(at) && goes.contains(&place.pack));
+            let place = places.get(keeper).filter(|_| is_doubled);
+            match place.and_then(|place| Some((number_of(&place.pack)?, place))) {
+                Some((number, place)) => found.add(encode(number, id, place, true)),
+                None => Ok(()),
+            }
+        })?;
+        Ok(found.sort())
     }
 
     /// Chooses which packs to pack anew: those of which most is unused first, until what is left unused is little enough.
@@ -228,8 +259,21 @@ impl Planner<'_> {
 
 impl Plan {
     /// Visits the chunks of the packs of which only a part is needed, pack by pack, in the order in which they lie there.
-    pub(super) fn parts_by_pack(&self, mut each: impl FnMut(PackId, &[Part]) -> Result<()>) -> Result<()> {
-        let mut rows = self.parts.rows();
+    pub(super) fn parts_by_pack(&self, each: impl FnMut(PackId, &[Part]) -> Result<()>) -> Result<()> {
+        self.by_pack(&self.parts, each)
+    }
+
+    /// The same of the chunks that stand for others in packs that go.
+    pub(super) fn stand_ins_by_pack(&self, each: impl FnMut(PackId, &[Part]) -> Result<()>) -> Result<()> {
+        self.by_pack(&self.stand_ins, each)
+    }
+
+    fn by_pack(
+        &self,
+        rows: &Sorted<ROW_LEN>,
+        mut each: impl FnMut(PackId, &[Part]) -> Result<()>,
+    ) -> Result<()> {
+        let mut rows = rows.rows();
         let mut parts: Vec<Part> = Vec::new();
         loop {
             let part = rows.next()?.and_then(|row| decode(&row, &self.numbered));

@@ -81,8 +81,24 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Reads what stands for chunks in packs that go, before any of these does `[PRUNE-8]`.
+    pub(super) fn verify_stand_ins(&self, reader: &Reader, plan: &Plan) -> Result<()> {
+        self.observer.event(&Event::Phase("verifying what stays"));
+        plan.stand_ins_by_pack(|_, parts| self.read(reader, parts, |_, _| Ok(())))
+    }
+
     /// Stores what is needed of a pack once more.
     fn copy(&self, reader: &Reader, writer: &Writer, parts: &[Part]) -> Result<()> {
+        self.read(reader, parts, |part, plain| writer.put(part.place.kind, plain).map(drop))
+    }
+
+    /// Reads what is needed of a pack, each chunk verified.
+    fn read(
+        &self,
+        reader: &Reader,
+        parts: &[Part],
+        mut each: impl FnMut(&Part, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let frames: Vec<&[Part]> = parts
             .chunk_by(|one, other| one.place.frame_offset == other.place.frame_offset)
             .filter(|frame| frame.iter().any(|part| part.is_needed))
@@ -93,9 +109,7 @@ impl Run<'_> {
             let decoded = decode(reader, frames)?;
             for (frame, decoded) in frames.iter().zip(decoded) {
                 for part in frame.iter().filter(|part| part.is_needed) {
-                    // Its id is computed before it is stored under it.
-                    let plain = reader.chunk(&decoded, &part.place, part.place.kind, &part.id)?;
-                    writer.put(part.place.kind, plain)?;
+                    each(part, reader.chunk(&decoded, &part.place, part.place.kind, &part.id)?)?;
                 }
                 let stored = frame.first().map_or(0, |part| part.place.frame_stored_len);
                 self.observer.event(&Event::Advanced { bytes: stored.into() });

@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
+use vault::check::{CheckOptions, check};
 use vault::codec;
 use vault::error::Error;
+use vault::event::Silent;
 use vault::header::{Magic, Seal, encode_object};
 use vault::id::{ChunkKind, PackId};
 use vault::pack::pack_file_name;
@@ -127,4 +130,40 @@ fn prune_7_what_a_session_may_be_writing_stays() {
     drop(writing);
     assert_eq!(store.prune(&thorough()).unwrap().dead_packs, 2);
     store.check();
+}
+
+#[test]
+fn prune_8_of_two_copies_the_damaged_one_is_not_what_stays() {
+    for is_kept_one_damaged in [true, false] {
+        let store = Store::new();
+        store.save(&[1]).unwrap();
+        let one = store.packs();
+        let mut other = Presence::announce(&store.open(), Work::Pruning).unwrap();
+        other.condemn(&one.iter().copied().collect::<Vec<_>>(), &[]).unwrap();
+        store.save(&[1]).unwrap();
+        drop(other);
+        let all = store.packs();
+        // The packs of the content, not those of the folder; of two that are alike the last one stays.
+        let path = |pack: &PackId| store.place().join(pack_file_name(pack));
+        let mut data: Vec<PackId> = all.iter().copied().collect();
+        data.retain(|pack| fs::metadata(path(pack)).unwrap().len() > 50_000);
+        data.sort_unstable();
+        assert_eq!(data.len(), 2);
+        let damaged = path(&data[usize::from(is_kept_one_damaged)]);
+        let mut bytes = fs::read(&damaged).unwrap();
+        bytes[50_000] ^= 1;
+        fs::write(&damaged, bytes).unwrap();
+        let pruned = store.prune(&thorough());
+        if is_kept_one_damaged {
+            let error = pruned.unwrap_err();
+            assert!(error.is_damage(), "{error:?}");
+            assert_eq!(store.packs(), all);
+            // Once it is known to be damaged, the other one stays.
+            let options = CheckOptions { read_data: true, mark_damaged: true, ..CheckOptions::default() };
+            check(&store.open(), &options, &Silent, &AtomicBool::new(false)).unwrap();
+            store.prune(&thorough()).unwrap();
+        }
+        assert_eq!(store.check().snapshots, 2);
+        assert_eq!(store.packs().len(), 2);
+    }
 }

@@ -128,14 +128,7 @@ pub fn hint(error: &Error) -> Option<String> {
         error if error.is_no_space() => {
             "make room and run it again: what is in the repository is whole, and nothing is written twice; `vault forget` and `vault prune` work on a full disk too"
         }
-        Error::NotFound { what } if what.starts_with('/') => {
-            "`vault ls SNAPSHOT:PATH` lists what is in a snapshot"
-        }
-        Error::NotFound { what } if what.contains("pack ") => {
-            "the folder packs has a file for each, which has its id as a name"
-        }
-        Error::NotFound { what } if what.starts_with("key ") => "`vault key list` shows the keys",
-        Error::NotFound { .. } => "`vault snapshots` lists the snapshots, `vault snapshot PATH` takes one",
+        Error::NotFound { what } => of_missing(what),
         Error::Nested { .. } => "name a folder that is neither in the other one nor around it",
         Error::Cache { .. } => "the cache can be deleted at any time; --no-cache goes without",
         Error::Repository { source, .. } | Error::Path { source, .. } => match source.kind() {
@@ -147,6 +140,19 @@ pub fn hint(error: &Error) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_owned())
+}
+
+/// What may help where something was not found.
+fn of_missing(what: &str) -> &'static str {
+    if what.starts_with('/') {
+        "`vault ls SNAPSHOT:PATH` lists what is in a snapshot"
+    } else if what.contains("pack ") {
+        "the folder packs has a file for each, which has its id as a name"
+    } else if what.starts_with("key ") {
+        "`vault key list` shows the keys"
+    } else {
+        "`vault snapshots` lists the snapshots, `vault snapshot PATH` takes one"
+    }
 }
 
 #[cfg(test)]
