@@ -231,8 +231,10 @@ impl Planner<'_> {
         let rank = |at: &usize| {
             let pack = places.get(*at).map(|place| place.pack)?;
             let share = number_of(&pack).and_then(|number| tallies.get(number)).map(|tally| tally.share());
+            // What no segment covers may be a pack whose name a loss of power takes away again [DUR-11].
+            let is_covered = self.index.uncovered_packs().binary_search(&pack).is_err();
             let is_preferred = self.options.preferred.contains(&pack);
-            Some((self.index.is_sound_pack(&pack), is_preferred, share, pack))
+            Some((self.index.is_sound_pack(&pack), is_covered, is_preferred, share, pack))
         };
         if places.len() < 2 { Some(0) } else { (0..places.len()).max_by_key(rank) }
     }

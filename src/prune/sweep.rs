@@ -50,6 +50,7 @@ impl Run<'_> {
     fn delete_packs(&mut self, packs: &HashSet<PackId>) -> Result<()> {
         let backend = &**self.repository.backend();
         for pack in packs {
+            self.go_on()?;
             let name = pack_file_name(pack);
             let len = backend.open(&name).map_or(0, |file| file.len());
             // First, as an error may come after the deed.

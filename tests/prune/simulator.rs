@@ -243,6 +243,9 @@ fn no_order_of_steps_loses_what_was_promised() {
         let outcome = simulate(seed, None);
         assert_eq!(outcome.violations, [""; 0], "seed {seed}");
         steps += outcome.steps;
+        if seed % 10_000 == 0 {
+            println!("up to seed {seed}: {steps} steps");
+        }
     }
     println!("{seeds} seeds, {steps} steps, no violation");
     assert!(steps > seeds * 100);
