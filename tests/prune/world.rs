@@ -88,14 +88,20 @@ struct State {
 /// All of it.
 pub struct World {
     place: PathBuf,
+    /// How fast the clock of the medium goes.
+    steps_a_second: u64,
     state: Mutex<State>,
     turn: Condvar,
 }
 
 impl World {
     pub fn new() -> Arc<Self> {
+        Self::with_clock(50)
+    }
+
+    pub fn with_clock(steps_a_second: u64) -> Arc<Self> {
         let place = PathBuf::from(format!("/memory/{}", WORLDS.fetch_add(1, Ordering::Relaxed)));
-        Arc::new(Self { place, state: Mutex::default(), turn: Condvar::new() })
+        Arc::new(Self { place, steps_a_second, state: Mutex::default(), turn: Condvar::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -187,8 +193,10 @@ impl World {
         state.files.keys().filter_map(|name| Some(name.strip_prefix(&prefix)?.to_owned())).collect()
     }
 
-    /// Lets the actors work until all are done: who is next, who sleeps and who is killed is random.
-    pub fn run(&self, random: &mut Random, kills: usize) {
+    /// Lets the actors work until all are done: who is next, who sleeps and who is killed is random. Some are `drowsy`: they sleep more
+    /// often, and longer than others take for all that they do.
+    pub fn run(&self, random: &mut Random, kills: usize, is_drowsy: bool) {
+        let (often, long) = if is_drowsy { (16, 4_000) } else { (8, 400) };
         let mut kills_left = kills;
         loop {
             let mut state = self.lock();
@@ -217,8 +225,8 @@ impl World {
                     kills_left -= 1;
                     state.actors[chosen].is_dead = true;
                 }
-                1..=8 => {
-                    state.actors[chosen].asleep_until = now + random.below(400) as u64;
+                number if (1..=often).contains(&number) => {
+                    state.actors[chosen].asleep_until = now + random.below(long) as u64;
                     continue;
                 }
                 _ => {}
@@ -439,7 +447,7 @@ impl NewFile for New {
         });
         let root = name.starts_with("snapshots/").then(|| world.root_of(&bytes));
         let mut state = self.view.turn("publish", name)?;
-        let now = i64::try_from(state.steps / 50).unwrap();
+        let now = i64::try_from(state.steps / self.view.world.steps_a_second).unwrap();
         state.files.insert(name.to_owned(), (bytes, now));
         if let Some((pack, chunks)) = chunks {
             let of: Vec<String> = chunks.iter().map(|id| id.to_string()[..6].to_owned()).collect();
