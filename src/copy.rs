@@ -16,13 +16,11 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::{RepositoryId, SnapshotId};
 use crate::pack::Compression;
-use crate::repository::{Repository, WriteOptions, Writer};
+use crate::repository::{PRUNE_TRIES, Repository, WriteOptions, Writer};
 use crate::snapshot::{Snapshot, made};
 
 use tree::Copier;
 
-/// So often it is tried while what is relied on vanishes.
-const TRIES: usize = 5;
 /// Snapshots are published when so much was written for them.
 const PUBLISHED_EVERY: u64 = 4 << 30;
 
@@ -96,7 +94,7 @@ pub fn copy(
     let mut tries = 0;
     while !left.is_empty() && !run.summary.is_interrupted {
         match run.some(&mut left) {
-            Err(error @ (Error::Cache { .. } | Error::PrunedMeanwhile { .. })) if tries < TRIES => {
+            Err(error @ (Error::Cache { .. } | Error::PrunedMeanwhile { .. })) if tries < PRUNE_TRIES => {
                 tries += 1;
                 observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
             }

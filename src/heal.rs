@@ -28,11 +28,11 @@ use std::sync::atomic::AtomicBool;
 use crate::backend::{Backend, WEAK_FOLDER_SYNC};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::id::{ChunkId, PackId};
+use crate::id::PackId;
 use crate::pack::{Compression, pack_file_name};
 use crate::repository::{
-    DEFAULT_PACK_LEN, PRUNE_TRIES, Presence, Reader, Repository, Work, WriteOptions, Writer, clean_up,
-    make_folders,
+    DEFAULT_PACK_LEN, Presence, Reader, Repository, Work, WriteOptions, Writer, clean_up, make_folders,
+    while_pruned,
 };
 use crate::session::Session;
 use crate::transfer::{Copier, FileId, Folder, Listing, check_apart};
@@ -120,20 +120,7 @@ pub fn heal(
     there.unlock_like(repository)?;
     // What it says of this copy is heeded from the moment it is taken over.
     there.check_writable(repository.copy().copy)?;
-    repeat(observer, || Run::new(repository, Some(&there), options, observer, stop)?.heal())
-}
-
-/// Tries it again while packs vanish because somebody prunes: what is listed then is another thing.
-fn repeat<T>(observer: &Arc<dyn Observer>, mut once: impl FnMut() -> Result<T>) -> Result<T> {
-    for _ in 1..PRUNE_TRIES {
-        match once() {
-            Err(error @ Error::PrunedMeanwhile { .. }) => {
-                observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
-            }
-            other => return other,
-        }
-    }
-    once()
+    while_pruned(&**observer, || Run::new(repository, Some(&there), options, observer, stop)?.heal())
 }
 
 /// Healing or repairing under way.
@@ -387,9 +374,4 @@ impl<'a> Run<'a> {
 /// The packs that have vanished or are about to, as an error.
 fn pruned(pack: &PackId) -> Error {
     Error::PrunedMeanwhile { pack: pack_file_name(pack) }
-}
-
-/// 128 bits of a hash do not collide, and it halves the memory.
-fn half(id: &ChunkId) -> [u8; 16] {
-    id.as_bytes().first_chunk().copied().unwrap_or_default()
 }

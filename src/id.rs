@@ -286,3 +286,11 @@ impl FileHasher {
         *self.0.finalize().as_bytes()
     }
 }
+
+impl ChunkId {
+    /// 128 bits of it, which do not collide either, and halve the memory of a set.
+    #[must_use]
+    pub fn half(&self) -> [u8; 16] {
+        self.as_bytes().first_chunk().copied().unwrap_or_default()
+    }
+}

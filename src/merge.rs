@@ -6,20 +6,17 @@ mod sources;
 mod tree;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::SnapshotId;
-use crate::repository::{Keeper, Repository, WriteOptions};
+use crate::repository::{Keeper, Repository, WriteOptions, while_pruned};
 use crate::snapshot::{How, Snapshot, State, counter, made};
 
 use tree::{Lane, Merger};
-
-/// So often it is tried while what is relied on vanishes.
-const TRIES: usize = 5;
 
 /// Whose version wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,15 +70,7 @@ pub fn merge(
     observer: &Arc<dyn Observer>,
     stop: &AtomicBool,
 ) -> Result<MergeSummary> {
-    for _ in 1..TRIES {
-        match once(repository, snapshots, options, observer, stop) {
-            Err(error @ (Error::Cache { .. } | Error::PrunedMeanwhile { .. })) => {
-                observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
-            }
-            other => return other,
-        }
-    }
-    once(repository, snapshots, options, observer, stop)
+    while_pruned(&**observer, || once(repository, snapshots, options, observer, stop))
 }
 
 fn once(

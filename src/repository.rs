@@ -37,7 +37,7 @@ pub use lock::{NewKey, OpenedWith};
 pub(crate) use needed::Needed;
 pub use presence::{Notice, NoticeBody, Presence, Work};
 use publish::Reliance;
-pub(crate) use publish::{PRUNE_TRIES, refuse};
+pub(crate) use publish::{PRUNE_TRIES, refuse, while_pruned};
 pub use reader::Reader;
 pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
 pub use renew::RenewedCopy;

@@ -7,7 +7,7 @@ mod paths;
 mod tree;
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -15,13 +15,10 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::SnapshotId;
 use crate::pattern::Patterns;
-use crate::repository::{Keeper, Repository, WriteOptions, Writer};
+use crate::repository::{Keeper, Repository, WriteOptions, Writer, while_pruned};
 use crate::snapshot::{How, Snapshot, counter, made};
 
 use tree::Rewriter;
-
-/// So often it is tried while what is relied on vanishes.
-const TRIES: usize = 5;
 
 /// How to rewrite.
 #[derive(Debug, Clone)]
@@ -99,16 +96,7 @@ pub fn rewrite(
     observer: &Arc<dyn Observer>,
     stop: &AtomicBool,
 ) -> Result<RewriteSummary> {
-    for _ in 1..TRIES {
-        match once(repository, snapshots, options, observer, stop) {
-            // Snapshots that were published until then are found again.
-            Err(error @ (Error::Cache { .. } | Error::PrunedMeanwhile { .. })) => {
-                observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
-            }
-            other => return other,
-        }
-    }
-    once(repository, snapshots, options, observer, stop)
+    while_pruned(&**observer, || once(repository, snapshots, options, observer, stop))
 }
 
 fn once(

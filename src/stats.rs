@@ -73,7 +73,7 @@ pub fn stats(
         let mut pass = Pass { get, at_once, range, nodes: Owners::new(), data: Owners::new() };
         pass.walk(snapshots, stop, &mut |id, node, error| {
             // What was unreadable before was said before.
-            if unreadable.insert(half(node)) || is_first {
+            if unreadable.insert(node.half()) || is_first {
                 problem(id, error);
             }
         })?;
@@ -163,13 +163,9 @@ impl Pass<'_> {
         }
         let opened = of_node(self.get, kind, chunk, pending);
         let len = opened.as_ref().ok().and_then(|len| u32::try_from(*len).ok()).unwrap_or(UNREADABLE);
-        self.nodes.entry(half(chunk)).and_modify(|(_, known)| *known = len);
+        self.nodes.entry(chunk.half()).and_modify(|(_, known)| *known = len);
         opened.map(|_| ())
     }
-}
-
-fn half(chunk: &ChunkId) -> [u8; 16] {
-    chunk.as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
 fn leading(chunk: &ChunkId) -> u64 {
@@ -178,7 +174,7 @@ fn leading(chunk: &ChunkId) -> u64 {
 
 /// Notes that `number` holds the chunk; whether that says something new about what is below it.
 fn claim(owners: &mut Owners, chunk: &ChunkId, len: u32, number: u32) -> bool {
-    match owners.entry(half(chunk)) {
+    match owners.entry(chunk.half()) {
         Slot::Vacant(slot) => {
             slot.insert((number, len));
             true

@@ -137,7 +137,7 @@ impl<'a> Copier<'a> {
             level.tree.push(&copied)?;
             return Ok(None);
         };
-        match self.known.get(&half(&node)).copied() {
+        match self.known.get(&node.half()).copied() {
             Some(node) => {
                 level.tree.push(&with_node(copied, node))?;
                 Ok(None)
@@ -160,7 +160,7 @@ impl<'a> Copier<'a> {
         if self.known.len() >= self.most {
             self.known.clear();
         }
-        self.known.insert(half(&level.node), node);
+        self.known.insert(level.node.half(), node);
         Ok(Some(with_node(level.entry, node)))
     }
 
@@ -208,9 +208,4 @@ fn with_node(mut entry: Entry, node: ChunkId) -> Entry {
         _ => Kind::Directory(node),
     };
     entry
-}
-
-/// 128 bits of a hash do not collide, and it halves the memory.
-fn half(id: &ChunkId) -> [u8; 16] {
-    id.as_bytes().first_chunk().copied().unwrap_or_default()
 }

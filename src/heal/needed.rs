@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use crate::chunk::GetChunk;
 use crate::error::Result;
 use crate::event::Event;
-use crate::heal::{Run, half, pruned};
+use crate::heal::{Run, pruned};
 use crate::id::{ChunkId, ChunkKind, PackId, SnapshotId};
 use crate::index::is_vanished;
 use crate::pack::Location;
@@ -194,7 +194,7 @@ impl Run<'_> {
                 self.copier.check_stop()?;
                 if kind == ChunkKind::Data {
                     walk.data.push((id, len));
-                } else if walk.nodes.insert(half(&id)) {
+                } else if walk.nodes.insert(id.half()) {
                     walk.node(kind, &id, &mut todo)?;
                 }
                 if walk.data.len() >= most {

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::chunk::{GetChunk, PutChunk};
 use crate::codec::Bytes;
 use crate::error::{Error, Result};
-use crate::heal::half;
 use crate::heal::rescue::LostChunks;
 use crate::snapshot::list::Pieces;
 use crate::snapshot::tree::{Entries, TreeWriter};
@@ -81,7 +80,7 @@ impl<'r> Rebuilder<'r> {
                     push_name(&mut path, &entry.name);
                     folder.is_hit |= self.drop_lost_attributes(&mut entry, &path, losing)?;
                     let is_whole =
-                        entry.kind.directory().is_none_or(|node| self.whole.contains(&half(&node)));
+                        entry.kind.directory().is_none_or(|node| self.whole.contains(&node.half()));
                     if !is_whole && let Some(below) = self.folder(entry.clone(), path.len()) {
                         open.push(below);
                         continue;
@@ -137,7 +136,7 @@ impl<'r> Rebuilder<'r> {
         let Folder { mut entry, tree, is_hit, lacks_entries, .. } = folder;
         let new = tree.finish()?;
         if !is_hit {
-            self.whole.extend(entry.kind.directory().map(|node| half(&node)));
+            self.whole.extend(entry.kind.directory().map(|node| node.half()));
             return Ok(entry);
         }
         if let Kind::Directory(node) | Kind::Implied(node) = &mut entry.kind {

@@ -11,9 +11,9 @@ use crate::event::{Event, Observer};
 use crate::heal::rebuild::Rebuilder;
 use crate::heal::remake::{self, Draft, Remade};
 use crate::heal::rescue::LostChunks;
-use crate::heal::{HealOptions, HealSummary, Run, repeat};
+use crate::heal::{HealOptions, HealSummary, Run};
 use crate::id::{ChunkId, ChunkKind, IdKeys, SnapshotId};
-use crate::repository::{Reader, Repository, Writer};
+use crate::repository::{Reader, Repository, Writer, while_pruned};
 use crate::snapshot::Snapshot;
 
 /// What was found, and what became of it.
@@ -44,7 +44,7 @@ pub fn repair(
     if repository.is_locked() {
         return Err(Error::Locked);
     }
-    repeat(observer, || Run::new(repository, None, options, observer, stop)?.repair(chosen))
+    while_pruned(&**observer, || Run::new(repository, None, options, observer, stop)?.repair(chosen))
 }
 
 impl Run<'_> {

@@ -76,8 +76,7 @@ impl<'a> Keeper<'a> {
         while let Some((kind, id, _)) = pending.pop() {
             self.check()?;
             if kind != ChunkKind::Data {
-                let half = id.as_bytes().first_chunk().copied().unwrap_or_default();
-                if !self.nodes.insert(half) {
+                if !self.nodes.insert(id.half()) {
                     continue;
                 }
                 // One that breaks off here is not known as taken over: the run ends, or the snapshot is given up.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::chunk::GetChunk;
 use crate::error::{Error, Result};
-use crate::id::{ChunkId, ChunkKind};
+use crate::id::ChunkKind;
 use crate::repository::Repository;
 use crate::snapshot::Snapshot;
 use crate::snapshot::references::{of_node, of_snapshot};
@@ -42,7 +42,7 @@ impl Needed {
             }
             if kind == ChunkKind::Data {
                 self.ids.add(*id.as_bytes())?;
-            } else if self.nodes.insert(half(&id)) {
+            } else if self.nodes.insert(id.half()) {
                 self.ids.add(*id.as_bytes())?;
                 of_node(get, kind, &id, &mut pending)?;
             }
@@ -53,9 +53,4 @@ impl Needed {
     pub(crate) fn sort(self) -> Sorted<32> {
         self.ids.sort()
     }
-}
-
-/// 128 bits of a hash do not collide, and it halves the memory.
-fn half(id: &ChunkId) -> [u8; 16] {
-    id.as_bytes().first_chunk().copied().unwrap_or_default()
 }

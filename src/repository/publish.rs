@@ -1,8 +1,10 @@
 //! Publishing while others may be pruning: `spec/concurrency.md`.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
 use crate::id::{PackId, SnapshotId};
 use crate::pack::pack_file_name;
 use crate::repository::{Presence, Repository, Work, Writer};
@@ -10,6 +12,23 @@ use crate::snapshot::Snapshot;
 
 /// So often something is tried while somebody prunes.
 pub(crate) const PRUNE_TRIES: usize = 5;
+
+/// Does something again while somebody prunes, or the cache turns out to be no good: what is listed then is another thing, and what the try
+/// before has packed is adopted.
+///
+/// # Errors
+/// Those of `once`.
+pub(crate) fn while_pruned<T>(observer: &dyn Observer, mut once: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..PRUNE_TRIES {
+        match once() {
+            Err(error @ (Error::Cache { .. } | Error::PrunedMeanwhile { .. })) => {
+                observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
+            }
+            other => return other,
+        }
+    }
+    once()
+}
 
 /// What a run that writes has said of itself, and of the packs that it relies on. Nothing in a dry run.
 pub(super) struct Reliance {

@@ -91,7 +91,7 @@ impl<'a> Walker<'a> {
     }
 
     fn unreadable(&mut self, id: &ChunkId, error: Error) {
-        if self.unreadable.insert(half(id)) {
+        if self.unreadable.insert(id.half()) {
             (self.problem)(&self.of, error);
         }
     }
@@ -101,12 +101,12 @@ impl<'a> Walker<'a> {
         while let Some((kind, id, _)) = pending.pop() {
             self.check()?;
             if kind != ChunkKind::Data {
-                let known = self.nodes.get(&half(&id)).copied();
+                let known = self.nodes.get(&id.half()).copied();
                 let common = known.map_or(owner, |known| owners.common(known, owner));
                 if known == Some(common) {
                     continue;
                 }
-                self.nodes.insert(half(&id), common);
+                self.nodes.insert(id.half(), common);
             }
             self.owns(owner, &id)?;
             self.open(kind, &id, pending);
@@ -246,9 +246,4 @@ impl<'a> Walker<'a> {
 fn rest_below<'p>(path: &'p [u8], name: &[u8]) -> Option<&'p [u8]> {
     let rest = path.strip_prefix(name)?;
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
-}
-
-/// 128 bits of a hash do not collide, and it halves the memory.
-fn half(id: &ChunkId) -> [u8; 16] {
-    id.as_bytes().first_chunk().copied().unwrap_or_default()
 }
