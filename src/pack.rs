@@ -1,15 +1,17 @@
 //! Chunks to frames to pack bytes, and back: `spec/format.md` §6. The only place that knows zstd.
 //!
-//! `frame` compresses some chunks together and verifies the result before anyone writes it; `writer` lays frames into
-//! a pack and closes it with a directory; `reader` takes a pack apart: by directory, or by walking its frames; `scan` reads all of it.
+//! `frame` is some chunks together, gathered or decoded; `compress` compresses them and verifies the result before anyone writes it; `writer`
+//! lays frames into a pack and closes it with a directory; `reader` takes a pack apart: by directory, or by walking its frames; `scan` reads all of it.
 //! Next: `index.rs`.
 
+mod compress;
 mod frame;
 mod reader;
 mod scan;
 mod writer;
 
-pub use frame::{Compression, Compressor, Frame, FrameBuilder, FrameChunk, ReadyFrame, decode_frame};
+pub use compress::{Compression, Compressor};
+pub use frame::{Frame, FrameBuilder, FrameChunk, NamedFrame, ReadyFrame, WholeFrame, decode_frame};
 pub use reader::{Directory, DirectoryFrame, PackFile, WalkedFrame};
 pub use scan::{ScannedPack, scan_pack};
 pub use writer::{FinishedPack, PackWriter};

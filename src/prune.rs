@@ -67,7 +67,7 @@ pub struct PruneOptions {
     pub force: bool,
     /// For files that are gone when the run is.
     pub scratch: PathBuf,
-    /// How frames are compressed.
+    /// How frames are compressed that cannot be taken as they are.
     pub compression: Compression,
     /// Where packs are closed.
     pub pack_len: u64,

@@ -1,6 +1,7 @@
 //! `vault::prune`: what goes and what stays, and that nothing is lost whoever else is at work.
 
 mod beside;
+mod frames;
 mod full;
 mod processes;
 mod rules;

@@ -1,10 +1,8 @@
 //! The compression unit: some chunks, compressed together, explaining itself.
 //!
-//! Plain bytes of a frame: count | (kind, length) of each chunk | the chunks. [`Compressor::compress`] decodes what it has
-//! just encoded and computes every id again before it lets go of it `[DUR-4]`: a flipped bit or a fault of the encoder must not reach
-//! the disk.
+//! Plain bytes of a frame: count | (kind, length) of each chunk | the chunks.
 
-use crate::error::{Corruption, FrameError};
+use crate::error::Corruption;
 use crate::header::array;
 use crate::id::{self, ChunkId, ChunkKind, IdKeys};
 use crate::pack::{
@@ -15,31 +13,8 @@ use crate::seal::{Opener, TAG_LEN};
 const TABLE_ROW_LEN: usize = 5;
 /// The longest table of chunks.
 const MAX_TABLE_LEN: usize = 4 + TABLE_ROW_LEN * MAX_FRAME_CHUNKS;
-const RAW: u8 = 0;
-const ZSTD: u8 = 1;
-
-/// Frames whose chunks have so many bytes on average are tried first: those of films and pictures are long, and gain nothing.
-const TRIED_CHUNK_LEN: usize = 64 << 10;
-/// So much is tried, at most a quarter of all, from places far apart: what is compressible and longer than the way between two of them is met.
-const TRIED_PARTS: usize = 16;
-const TRIED_PART_LEN: usize = 4 << 10;
-/// A frame that is too short for so many parts is not tried.
-const TRIED_LEAST_PARTS: usize = 4;
-
-/// How frames are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    Off,
-    /// By zstd at this level, 1 to 19.
-    Level(i32),
-}
-
-impl Default for Compression {
-    fn default() -> Self {
-        Self::Level(3)
-    }
-}
+pub(super) const RAW: u8 = 0;
+pub(super) const ZSTD: u8 = 1;
 
 /// A chunk in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,9 +30,9 @@ pub struct FrameChunk {
 /// Chunks being gathered for one frame.
 #[derive(Default)]
 pub struct FrameBuilder {
-    ids: Vec<(ChunkId, ChunkKind, u32)>,
+    pub(super) ids: Vec<(ChunkId, ChunkKind, u32)>,
     /// Room for the longest table, so that the plain bytes are put together in place; then the chunks.
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
 }
 
 impl FrameBuilder {
@@ -114,7 +89,7 @@ impl FrameBuilder {
     }
 
     /// Lays the table right before the chunks, and returns where in the buffer the plain bytes begin.
-    fn lay_table(&mut self) -> usize {
+    pub(super) fn lay_table(&mut self) -> usize {
         let start = MAX_TABLE_LEN - (4 + TABLE_ROW_LEN * self.ids.len());
         let (count, rows) = self.buffer[start..MAX_TABLE_LEN].split_at_mut(4);
         count.copy_from_slice(&u32::try_from(self.ids.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -131,9 +106,9 @@ pub struct ReadyFrame {
     pub(super) codec: u8,
     pub(super) plain_len: u32,
     pub(super) chunks: Vec<(ChunkId, FrameChunk)>,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     /// Where in the buffer the stored bytes begin.
-    start: usize,
+    pub(super) start: usize,
 }
 
 impl ReadyFrame {
@@ -160,6 +135,11 @@ impl ReadyFrame {
         self.chunks.len()
     }
 
+    /// How long they are, in order.
+    pub fn chunk_lens(&self) -> impl Iterator<Item = u32> {
+        self.chunks.iter().map(|(_, chunk)| chunk.len)
+    }
+
     /// The header of this frame as the `number`th of its pack, with so many stored bytes; the checksum is still to come.
     pub(super) fn header(&self, number: u32, stored_len: usize) -> [u8; FRAME_HEADER_LEN] {
         let mut header = [0; FRAME_HEADER_LEN];
@@ -172,111 +152,13 @@ impl ReadyFrame {
     }
 }
 
-/// Compresses frames, one thread's worth of state.
-pub struct Compressor {
-    keys: IdKeys,
-    encoder: Option<zstd::bulk::Compressor<'static>>,
-    probe: Option<zstd::bulk::Compressor<'static>>,
-    /// Frames of short chunks are tried as well.
-    tries_all: bool,
-    decoder: Decoder,
-    /// Memory for what is encoded.
-    encoded: Vec<u8>,
-}
-
-impl Compressor {
-    /// A compressor for chunks named by `keys`.
-    ///
-    /// # Errors
-    /// Memory for zstd could not be had.
-    pub fn new(compression: Compression, keys: IdKeys) -> Result<Self, FrameError> {
-        let at = |level| encoder(level).map_err(FrameError::Compression);
-        let (encoder, probe) = match compression {
-            Compression::Off => (None, None),
-            Compression::Level(level) => (Some(at(level)?), Some(at(1)?)),
-        };
-        // Up to level 3 zstd itself gives up soon.
-        let tries_all = matches!(compression, Compression::Level(4..));
-        let decoder = Decoder::new().map_err(FrameError::Compression)?;
-        Ok(Self { keys, encoder, probe, tries_all, decoder, encoded: Vec::new() })
-    }
-
-    /// Compresses the gathered chunks, decodes the result, and computes all ids again. The builder is empty then, and has its memory
-    /// still unless that is in the frame.
-    ///
-    /// # Errors
-    /// See [`FrameError`].
-    pub fn compress(&mut self, builder: &mut FrameBuilder) -> Result<ReadyFrame, FrameError> {
-        let start = builder.lay_table();
-        let plain = &builder.buffer[start..];
-        let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
-        let saves = self.may_save(plain, &builder.ids)? && self.encode(plain)?;
-        let (codec, stored) = if saves { (ZSTD, &self.encoded[..]) } else { (RAW, plain) };
-        let chunks = verify(&self.keys, &builder.ids, (codec, plain_len, stored), &mut self.decoder)
-            .map_err(FrameError::NotReproduced)?;
-        builder.ids.clear();
-        let (buffer, start) =
-            if saves { (self.encoded.clone(), 0) } else { (std::mem::take(&mut builder.buffer), start) };
-        builder.buffer.clear();
-        Ok(ReadyFrame { codec, plain_len, chunks, buffer, start })
-    }
-
-    /// Whether compressing may save something: no, if the chunks are long and some parts of them, tried at level 1, do not shrink by
-    /// 1/128; or if they are nodes of trees, which are much the same all over, and do not by 1/32. To compress all of it and find nothing saved
-    /// would be an eighth of all the work on a film, and a fifth of that on a million small files, which are in their nodes.
-    fn may_save(&mut self, plain: &[u8], chunks: &[(ChunkId, ChunkKind, u32)]) -> Result<bool, FrameError> {
-        let Some(probe) = &mut self.probe else { return Ok(false) };
-        let count = TRIED_PARTS.min(plain.len() / (4 * TRIED_PART_LEN));
-        let is_of_long_chunks = plain.len() / chunks.len().max(1) >= TRIED_CHUNK_LEN;
-        let is_of_nodes = chunks.first().is_some_and(|(_, kind, _)| PackKind::of(*kind) == PackKind::Tree);
-        if count < TRIED_LEAST_PARTS || !(is_of_long_chunks || is_of_nodes || self.tries_all) {
-            return Ok(true);
-        }
-        let parts = plain.chunks_exact(plain.len() / count).filter_map(|part| part.get(..TRIED_PART_LEN));
-        let tried = parts.collect::<Vec<_>>().concat();
-        self.encoded.clear();
-        self.encoded.reserve(zstd::zstd_safe::compress_bound(tried.len()));
-        probe.compress_to_buffer(&tried, &mut self.encoded).map_err(FrameError::Compression)?;
-        let least = tried.len() / if is_of_nodes { 32 } else { 128 };
-        Ok(self.encoded.len() < tried.len() - least)
-    }
-
-    /// Compresses; whether that saves at least 1/16.
-    fn encode(&mut self, plain: &[u8]) -> Result<bool, FrameError> {
-        let Some(encoder) = &mut self.encoder else { return Ok(false) };
-        let (most, result) = (plain.len() - plain.len() / 16, &mut self.encoded);
-        result.clear();
-        result.reserve(zstd::zstd_safe::compress_bound(plain.len()));
-        encoder.compress_to_buffer(plain, result).map_err(FrameError::Compression)?;
-        Ok(result.len() <= most)
-    }
-}
-
-/// An encoder for frames of some megabytes.
-fn encoder(level: i32) -> std::io::Result<zstd::bulk::Compressor<'static>> {
-    use zstd::zstd_safe::CParameter::{ChainLog, HashLog, WindowLog};
-    let mut encoder = zstd::bulk::Compressor::new(level)?;
-    if (3..=15).contains(&level) {
-        // These levels look back 2 MiB.
-        encoder.set_parameter(WindowLog(22))?;
-    }
-    if level == 3 {
-        // Tables that fit into the cache of a core: 8 % quicker and 0.9 % longer on the kernel tree, which the longer window saves.
-        encoder.set_parameter(HashLog(16))?;
-        encoder.set_parameter(ChainLog(15))?;
-    }
-    Ok(encoder)
-}
-
-/// Decodes a frame, and computes its ids again.
-fn verify(
+/// Computes the ids of the chunks found in a frame again.
+pub(super) fn verify_ids(
     keys: &IdKeys,
     ids: &[(ChunkId, ChunkKind, u32)],
-    (codec, plain_len, stored): (u8, u32, &[u8]),
-    decoder: &mut Decoder,
+    plain: &[u8],
+    found: &[FrameChunk],
 ) -> Result<Vec<(ChunkId, FrameChunk)>, Corruption> {
-    let plain = if codec == RAW { stored } else { decoder.decode(plain_len, stored)? };
-    let found = parse_table(plain, None)?;
     if found.len() != ids.len() {
         return Err(Corruption::rule("FRAME-5", "the number of chunks differs"));
     }
@@ -327,16 +209,16 @@ impl Frame {
     fn from_stored(
         codec: u8,
         plain_len: u32,
-        stored: Vec<u8>,
+        stored: &mut Vec<u8>,
         pack: Option<PackKind>,
     ) -> Result<Self, Corruption> {
         let len = plain_len as usize;
         let plain = match codec {
-            RAW => stored,
+            RAW => std::mem::take(stored),
             ZSTD => {
                 let undecoded = |_| Corruption::rule("FRAME-4", "a zstd frame cannot be decompressed");
                 let mut decoder = Decoder::new().map_err(undecoded)?;
-                decoder.decode(plain_len, &stored)?;
+                decoder.decode(plain_len, stored)?;
                 decoder.plain
             }
             _ => return Err(Corruption::rule("FRAME-4", "its codec is unknown")),
@@ -349,19 +231,83 @@ impl Frame {
     }
 }
 
+/// A frame decoded, and as it was compressed: what another pack may take over as it is.
+#[derive(Debug)]
+pub struct WholeFrame {
+    frame: Frame,
+    codec: u8,
+    plain_len: u32,
+    /// Empty if it is not compressed.
+    compressed: Vec<u8>,
+}
+
+impl WholeFrame {
+    /// The frame decoded.
+    #[must_use]
+    pub fn frame(&self) -> &Frame {
+        &self.frame
+    }
+
+    /// The same without its stored bytes.
+    #[must_use]
+    pub fn into_frame(self) -> Frame {
+        self.frame
+    }
+
+    /// The frame with the ids of its chunks, which are computed again.
+    ///
+    /// # Errors
+    /// `WrongChunk`: a chunk has another id; `FRAME-5`: there is another number of chunks.
+    pub fn named(self, keys: &IdKeys, ids: &[ChunkId]) -> Result<NamedFrame, Corruption> {
+        let found = &self.frame.chunks;
+        let named: Vec<_> = found.iter().zip(ids).map(|(chunk, id)| (*id, chunk.kind, chunk.len)).collect();
+        let chunks = verify_ids(keys, &named, &self.frame.plain, found)?;
+        Ok(NamedFrame { whole: self, chunks })
+    }
+}
+
+/// A frame whose stored bytes were decoded and whose ids were verified `[DUR-4]`.
+#[derive(Debug)]
+pub struct NamedFrame {
+    whole: WholeFrame,
+    chunks: Vec<(ChunkId, FrameChunk)>,
+}
+
+impl NamedFrame {
+    /// Its chunks, in order.
+    #[must_use]
+    pub fn chunks(&self) -> &[(ChunkId, FrameChunk)] {
+        &self.chunks
+    }
+
+    /// The bytes of one of its chunks.
+    #[must_use]
+    pub fn bytes(&self, chunk: &FrameChunk) -> Option<&[u8]> {
+        self.whole.frame.bytes(chunk)
+    }
+
+    /// The frame as it can be laid into another pack.
+    #[must_use]
+    pub fn into_ready(self) -> ReadyFrame {
+        let WholeFrame { frame, codec, plain_len, compressed } = self.whole;
+        let buffer = if codec == RAW { frame.plain } else { compressed };
+        ReadyFrame { codec, plain_len, chunks: self.chunks, buffer, start: 0 }
+    }
+}
+
 /// Decodes zstd frames, and keeps the memory for it.
-struct Decoder {
+pub(super) struct Decoder {
     context: zstd::bulk::Decompressor<'static>,
     plain: Vec<u8>,
 }
 
 impl Decoder {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self { context: zstd::bulk::Decompressor::new()?, plain: Vec::new() })
     }
 
     /// The so many plain bytes of a frame.
-    fn decode(&mut self, plain_len: u32, stored: &[u8]) -> Result<&[u8], Corruption> {
+    pub(super) fn decode(&mut self, plain_len: u32, stored: &[u8]) -> Result<&[u8], Corruption> {
         let stated = zstd::zstd_safe::get_frame_content_size(stored);
         if !matches!(stated, Ok(Some(stated)) if stated == u64::from(plain_len)) {
             return Err(Corruption::rule("FRAME-4", "a zstd frame states another size than its header"));
@@ -378,7 +324,7 @@ impl Decoder {
     }
 }
 
-fn parse_table(plain: &[u8], pack: Option<PackKind>) -> Result<Vec<FrameChunk>, Corruption> {
+pub(super) fn parse_table(plain: &[u8], pack: Option<PackKind>) -> Result<Vec<FrameChunk>, Corruption> {
     const BROKEN: Corruption = Corruption::rule("FRAME-5", "the table of chunks in a frame is not possible");
     let count = u32::from_le_bytes(*plain.first_chunk::<4>().ok_or(BROKEN)?) as usize;
     if count == 0 || count > MAX_FRAME_CHUNKS {
@@ -450,7 +396,7 @@ pub fn decode_frame(
     stored: Vec<u8>,
     pack: Option<PackKind>,
     seal: Option<&Opener>,
-) -> Result<Frame, Corruption> {
+) -> Result<WholeFrame, Corruption> {
     let parsed = FrameHeader::decode(header, seal.is_some())?;
     if parsed.stored_len as usize != stored.len() {
         return Err(Corruption::rule("FRAME-3", "a frame has another length than the index says"));
@@ -458,9 +404,10 @@ pub fn decode_frame(
     if parsed.checksum != id::checksum_64(&[&header[..24], &stored]) {
         return Err(Corruption::WrongChecksum { part: "frame" });
     }
-    let stored = match seal {
+    let mut stored = match seal {
         Some(opener) => opener.open(parsed.number, &header[..24], &stored, "frame")?,
         None => stored,
     };
-    Frame::from_stored(parsed.codec, parsed.plain_len, stored, pack)
+    let frame = Frame::from_stored(parsed.codec, parsed.plain_len, &mut stored, pack)?;
+    Ok(WholeFrame { frame, codec: parsed.codec, plain_len: parsed.plain_len, compressed: stored })
 }

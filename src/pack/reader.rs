@@ -6,7 +6,7 @@ use crate::backend::{Backend, StoredFile};
 use crate::error::{Corruption, Error, Result};
 use crate::header::{HEADER_LEN, Header, Magic, Seal, array};
 use crate::id::{self, ChunkId, ChunkKind, PackId};
-use crate::pack::frame::{Frame, FrameChunk, FrameHeader, decode_frame, most_stored};
+use crate::pack::frame::{Frame, FrameChunk, FrameHeader, WholeFrame, decode_frame, most_stored};
 use crate::pack::writer::pack_header;
 use crate::pack::{
     ALIGNMENT, DIRECTORY_CHUNK_LEN, DIRECTORY_FRAME_LEN, DIRECTORY_LEN, FRAME_HEADER_LEN, Location,
@@ -338,6 +338,14 @@ impl PackFile {
     /// # Errors
     /// Any error of the medium; damage to the frame.
     pub fn frame(&self, offset: u32, stored_len: u32) -> Result<Frame> {
+        self.whole_frame(offset, stored_len).map(WholeFrame::into_frame)
+    }
+
+    /// The same, with what is stored of it.
+    ///
+    /// # Errors
+    /// Those of [`PackFile::frame`].
+    pub fn whole_frame(&self, offset: u32, stored_len: u32) -> Result<WholeFrame> {
         let end = u64::from(offset) + FRAME_HEADER_LEN as u64 + u64::from(stored_len);
         if stored_len as usize > MAX_FRAME_LEN + TAG_LEN || end > self.len() {
             return Err(Error::damaged(&self.name)(Corruption::rule(

@@ -150,6 +150,7 @@ impl Scan<'_> {
         self.take(&mut stored)?;
         let frame =
             decode_frame(&bytes, stored, Some(self.file.kind()), self.file.opener()).map_err(damaged)?;
+        let frame = frame.into_frame();
         for chunk in frame.chunks() {
             let plain = frame
                 .bytes(chunk)

@@ -1,14 +1,12 @@
 //! Packs anew what is needed of packs that are mostly unused, and deletes these; a part of them after the other, never more at a time than
 //! there is room for.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::chunk::PutChunk;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::id::PackId;
-use crate::pack::Frame;
+use crate::id::{ChunkId, PackId};
+use crate::pack::{Frame, FrameChunk, Location, NamedFrame, pack_file_name};
 use crate::prune::Run;
 use crate::prune::plan::{Part, Plan};
 use crate::repository::{Reader, Writer};
@@ -87,44 +85,68 @@ impl Run<'_> {
         plan.stand_ins_by_pack(|_, parts| self.read(reader, parts, |_, _| Ok(())))
     }
 
-    /// Stores what is needed of a pack once more.
+    /// Stores what is needed of a pack once more: of a frame of which all is needed, the stored bytes.
     fn copy(&self, reader: &Reader, writer: &Writer, parts: &[Part]) -> Result<()> {
-        self.read(reader, parts, |part, plain| writer.put(part.place.kind, plain).map(drop))
+        self.read(reader, parts, |parts, read| match read {
+            Read::Named(frame) => writer.put_frame(frame),
+            Read::Parts(frame) => parts.iter().filter(|part| part.is_needed).try_for_each(|part| {
+                writer.put_known(part.place.kind, part.id, bytes(&frame, part).unwrap_or_default())
+            }),
+        })
     }
 
-    /// Reads what is needed of a pack, each chunk verified.
+    /// Reads what is needed of a pack, each chunk verified, some frames ahead.
     fn read(
         &self,
         reader: &Reader,
         parts: &[Part],
-        mut each: impl FnMut(&Part, &[u8]) -> Result<()>,
+        mut each: impl FnMut(&[Part], Read) -> Result<()>,
     ) -> Result<()> {
-        let frames: Vec<&[Part]> = parts
+        let mut frames = parts
             .chunk_by(|one, other| one.place.frame_offset == other.place.frame_offset)
-            .filter(|frame| frame.iter().any(|part| part.is_needed))
-            .collect();
+            .filter(|frame| frame.iter().any(|part| part.is_needed));
         let at_once = self.repository.budget().threads(MAX_FRAME_BYTES);
-        for frames in frames.chunks(at_once) {
-            self.go_on()?;
-            let decoded = decode(reader, frames)?;
-            for (frame, decoded) in frames.iter().zip(decoded) {
-                for part in frame.iter().filter(|part| part.is_needed) {
-                    each(part, reader.chunk(&decoded, &part.place, part.place.kind, &part.id)?)?;
-                }
-                let stored = frame.first().map_or(0, |part| part.place.frame_stored_len);
+        std::thread::scope(|scope| {
+            let mut read = |parts| (parts, scope.spawn(move || verified(reader, parts)));
+            let mut ahead: VecDeque<_> = frames.by_ref().take(at_once).map(&mut read).collect();
+            while let Some((parts, thread)) = ahead.pop_front() {
+                self.go_on()?;
+                let frame = thread.join().unwrap_or(Err(Error::Stopped))?;
+                ahead.extend(frames.next().map(&mut read));
+                each(parts, frame)?;
+                let stored = parts.first().map_or(0, |part| part.place.frame_stored_len);
                 self.observer.event(&Event::Advanced { bytes: stored.into() });
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
-/// Decodes a few frames, each on a thread of its own.
-fn decode(reader: &Reader, frames: &[&[Part]]) -> Result<Vec<Arc<Frame>>> {
-    std::thread::scope(|scope| {
-        let first = |frame: &&[Part]| frame.first().map(|part| part.place);
-        let threads: Vec<_> =
-            frames.iter().filter_map(first).map(|place| scope.spawn(move || reader.frame(&place))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or(Err(Error::Stopped))).collect()
-    })
+/// A frame that was read.
+enum Read {
+    /// All of it is needed.
+    Named(NamedFrame),
+    Parts(Frame),
+}
+
+/// Reads a frame and verifies those of its chunks that are needed.
+fn verified(reader: &Reader, parts: &[Part]) -> Result<Read> {
+    let Some(first) = parts.first() else { return Err(Error::Stopped) };
+    let whole = reader.whole_frame(&first.place)?;
+    let ids = reader.keys().ids();
+    let damaged = |corruption| Error::damaged(&pack_file_name(&first.place.pack))(corruption);
+    if parts.iter().all(|part| part.is_needed) && parts.len() == whole.frame().chunks().len() {
+        let named: Vec<ChunkId> = parts.iter().map(|part| part.id).collect();
+        return whole.named(ids, &named).map(Read::Named).map_err(damaged);
+    }
+    let frame = whole.into_frame();
+    for part in parts.iter().filter(|part| part.is_needed) {
+        reader.chunk(&frame, &part.place, part.place.kind, &part.id)?;
+    }
+    Ok(Read::Parts(frame))
+}
+
+fn bytes<'f>(frame: &'f Frame, part: &Part) -> Option<&'f [u8]> {
+    let Location { kind, offset, len, .. } = part.place;
+    frame.bytes(&FrameChunk { kind, offset, len })
 }

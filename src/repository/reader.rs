@@ -9,7 +9,7 @@ use crate::chunk::GetChunk;
 use crate::error::{Corruption, Error, Result};
 use crate::id::{ChunkId, ChunkKind, PackId};
 use crate::index::{Index, Problems, is_deleted};
-use crate::pack::{Frame, FrameChunk, Location, PackFile, PackKind, pack_file_name};
+use crate::pack::{Frame, FrameChunk, Location, PackFile, PackKind, WholeFrame, pack_file_name};
 use crate::repository::Repository;
 use crate::seal::Keys;
 
@@ -137,6 +137,14 @@ impl Reader {
     pub fn frame(&self, location: &Location) -> Result<Arc<Frame>> {
         let pack = self.open_pack(location)?;
         Ok(Arc::new(pack.frame(location.frame_offset, location.frame_stored_len)?))
+    }
+
+    /// The same, with what is stored of it.
+    ///
+    /// # Errors
+    /// Those of [`Reader::frame`].
+    pub fn whole_frame(&self, location: &Location) -> Result<WholeFrame> {
+        self.open_pack(location)?.whole_frame(location.frame_offset, location.frame_stored_len)
     }
 
     /// The bytes of a chunk in its frame, verified against its id.

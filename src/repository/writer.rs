@@ -2,7 +2,7 @@
 //!
 //! Threads: any number of callers `put`; those that gather data compress and verify their own frames while all cores are busy, and else leave that
 //! to others; one lays frames into packs and publishes packs and segments. Channels are short, so memory is bounded by a few frames per thread. `batch` gathers the data of one thread, `compress` has the threads that compress, `adopt` takes over packs that no segment names,
-//! `dedup` decides what is new, `packer` is the publishing thread, `segments` publishes and merges segments, `damage` says what is damaged.
+//! `dedup` decides what is new, `taken` has what comes from other packs, `packer` is the publishing thread, `segments` publishes and merges segments, `damage` says what is damaged.
 //!
 //! Nothing is acknowledged before [`Writer::finish`] and the publishing of a snapshot have returned `[DUR-6]`.
 
@@ -15,6 +15,7 @@ mod dry;
 mod options;
 mod packer;
 mod segments;
+mod taken;
 
 pub use batch::DataBatch;
 pub use compress::Working;
@@ -119,6 +120,12 @@ impl Shared {
 
     fn take_failure(&self) -> Option<Error> {
         self.failure.lock().ok()?.take()
+    }
+
+    fn added(&self, plain_len: u64) {
+        self.chunks.fetch_add(1, Ordering::Relaxed);
+        self.plain_bytes.fetch_add(plain_len, Ordering::Relaxed);
+        self.observer.event(&Event::ChunkAdded { plain_len });
     }
 
     fn published(&self, file: &str, len: u64) {
@@ -384,9 +391,7 @@ impl Writer {
     ) -> Result<()> {
         let (chunk_kind, id, plain) = chunk;
         let kind = PackKind::of(chunk_kind);
-        self.shared.chunks.fetch_add(1, Ordering::Relaxed);
-        self.shared.plain_bytes.fetch_add(plain.len() as u64, Ordering::Relaxed);
-        self.shared.observer.event(&Event::ChunkAdded { plain_len: plain.len() as u64 });
+        self.shared.added(plain.len() as u64);
         if !open.has_room_for(plain.len()) {
             send(self.job(kind, open)?)?;
         }
@@ -395,23 +400,34 @@ impl Writer {
             *open = self.shared.spare.builder();
         }
         open.push(chunk_kind, id, plain);
-        let is_of_long_chunks = open.chunk_bytes() >= open.chunk_count() * LONG_CHUNK_LEN;
+        let is_full =
+            open.chunk_bytes() as u64 >= self.full_len(kind, open.chunk_bytes(), open.chunk_count());
+        if is_full { send(self.job(kind, open)?) } else { Ok(()) }
+    }
+
+    /// The bytes of chunks at which a frame is closed that has so many now, in so many chunks.
+    fn full_len(&self, kind: PackKind, bytes: usize, count: usize) -> u64 {
         let full = match kind {
             PackKind::Tree => TREE_FRAME_LEN,
-            PackKind::Data if is_of_long_chunks => LONG_CHUNKS_FRAME_LEN,
+            PackKind::Data if bytes >= count * LONG_CHUNK_LEN => LONG_CHUNKS_FRAME_LEN,
             PackKind::Data => DATA_FRAME_LEN,
         };
         // Small packs have small frames.
-        let is_full = open.chunk_bytes() as u64 >= self.shared.pack_len.min(full as u64);
-        if is_full { send(self.job(kind, open)?) } else { Ok(()) }
+        self.shared.pack_len.min(full as u64)
     }
 
     /// A frame to be compressed, of what was gathered, and its place among the others.
     fn job(&self, kind: PackKind, open: &mut FrameBuilder) -> Result<Job> {
-        let (frame, waiting) = bounded(1);
         // Its place first: who compresses waits for nobody, so the frame comes.
+        let place = self.place(kind)?;
+        Ok((std::mem::take(open), place))
+    }
+
+    /// A place for a frame, behind those of all others.
+    fn place(&self, kind: PackKind) -> Result<Sender<ReadyFrame>> {
+        let (frame, waiting) = bounded(1);
         match self.ordered.as_ref().map(|ordered| ordered.send((kind, waiting))) {
-            Some(Ok(())) => Ok((std::mem::take(open), frame)),
+            Some(Ok(())) => Ok(frame),
             _ => Err(Error::Stopped),
         }
     }
@@ -452,15 +468,8 @@ impl Drop for Writer {
 
 impl PutChunk for Writer {
     fn put(&self, kind: ChunkKind, plain: &[u8]) -> Result<ChunkId> {
-        let Some(id) = dedup::claim(&self.shared, kind, plain)? else {
-            return Ok(self.shared.keys.ids().chunk_id(kind, plain));
-        };
-        let pack = PackKind::of(kind);
-        let open = if pack == PackKind::Tree { &self.open_trees } else { &self.open_data };
-        match open.lock() {
-            Ok(mut open) => self.gather(&mut open, (kind, id, plain), |job| self.send(job))?,
-            Err(_) => return Err(Error::Stopped),
-        }
+        let id = self.shared.keys.ids().chunk_id(kind, plain);
+        self.put_known(kind, id, plain)?;
         Ok(id)
     }
 }

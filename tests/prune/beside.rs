@@ -37,7 +37,7 @@ fn dur_10_a_reader_finds_what_was_packed_anew_since_it_listed() {
     let (options, stop) = (RestoreOptions::default(), AtomicBool::new(false));
     let summary = restore(&reader, &snapshot, b"", &target, &options, &Silent, &stop).unwrap();
     assert_eq!((summary.errors, summary.files), (0, 1));
-    assert_eq!(fs::read(target.join("0002")).unwrap(), content(2));
+    assert_eq!(fs::read(target.join("0000")).unwrap(), content(2));
     store.check();
 }
 

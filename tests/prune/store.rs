@@ -67,12 +67,21 @@ impl Store {
 
     /// Stores some contents, and returns the snapshot, and the ids of these.
     pub fn save(&self, contents: &[u64]) -> Result<(SnapshotId, Vec<ChunkId>)> {
+        let contents: Vec<Vec<u8>> = contents.iter().map(|number| content(*number)).collect();
+        self.save_bytes(Compression::default(), &contents)
+    }
+
+    pub fn save_bytes(
+        &self,
+        compression: Compression,
+        contents: &[Vec<u8>],
+    ) -> Result<(SnapshotId, Vec<ChunkId>)> {
         let repository = self.open();
-        let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent)))?;
+        let options = WriteOptions { compression, ..WriteOptions::new(Arc::new(Silent)) };
+        let mut writer = repository.writer(&options)?;
         let (mut entries, mut ids) = (Vec::new(), Vec::new());
-        for number in contents {
-            let plain = content(*number);
-            let id = writer.put(ChunkKind::Data, &plain)?;
+        for (number, plain) in contents.iter().enumerate() {
+            let id = writer.put(ChunkKind::Data, plain)?;
             let piece = Piece::Data(id, u32::try_from(plain.len()).unwrap());
             let kind = Kind::File(plain.len() as u64, Content::Pieces(vec![piece]));
             entries.push(entry(&format!("{number:04}"), kind));

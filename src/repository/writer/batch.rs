@@ -20,7 +20,7 @@ impl DataBatch<'_> {
     pub fn put(&mut self, plain: &[u8]) -> Result<ChunkId> {
         debug_assert!(plain.len() <= MAX_CHUNK_LEN);
         let id = self.writer.shared.keys.ids().chunk_id(ChunkKind::Data, plain);
-        if dedup::claim_id(&self.writer.shared, ChunkKind::Data, id)? {
+        if dedup::claim(&self.writer.shared, ChunkKind::Data, id)? {
             self.added += 1;
             let writer = self.writer;
             writer.gather(&mut self.open, (ChunkKind::Data, id, plain), |job| send(writer, job))?;

@@ -74,14 +74,8 @@ fn lock(shard: &Mutex<HashSet<ChunkId>>) -> MutexGuard<'_, HashSet<ChunkId>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The id of a chunk if it is new, and then it is the caller's to store.
-pub(super) fn claim(shared: &Shared, kind: ChunkKind, plain: &[u8]) -> Result<Option<ChunkId>> {
-    let id = shared.keys.ids().chunk_id(kind, plain);
-    Ok(claim_id(shared, kind, id)?.then_some(id))
-}
-
 /// Whether a chunk is new, and then it is the caller's to store.
-pub(super) fn claim_id(shared: &Shared, kind: ChunkKind, id: ChunkId) -> Result<bool> {
+pub(super) fn claim(shared: &Shared, kind: ChunkKind, id: ChunkId) -> Result<bool> {
     if shared.claims.has(&id) || is_stored(shared, kind, &id)? {
         return Ok(false);
     }

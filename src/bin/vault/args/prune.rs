@@ -29,7 +29,7 @@ pub struct PruneArgs {
     /// First remove what this session left, whose machine is gone for good
     #[arg(long, value_name = "SESSION")]
     pub ended: Vec<String>,
-    /// How strongly what is packed anew is compressed: `off`, `fast`, `default`, `best`, or a level from 1 to 19
+    /// How strongly what is packed anew is compressed, but for frames that go whole into the new pack: `off`, `fast`, `default`, `best`, or a level from 1 to 19
     #[arg(long, value_name = "LEVEL", default_value = "default")]
     pub compression: Level,
 }
