@@ -1,15 +1,16 @@
 //! What goes on while somebody prunes, and what a run that was cut short leaves.
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use vault::check::{CheckOptions, check};
 use vault::chunk::GetChunk;
 use vault::error::Error;
-use vault::event::{Event, Silent};
+use vault::event::{Event, Observer, Silent};
 use vault::id::ChunkKind;
 use vault::pack::pack_file_name;
-use vault::prune::{Limit, PruneOptions};
+use vault::prune::{Limit, PruneOptions, prune};
 use vault::repository::{Presence, Work};
 use vault::restore::{RestoreOptions, restore};
 use vault::snapshot::Time;
@@ -129,6 +130,43 @@ fn what_a_killed_run_left_is_put_in_order_by_the_next_one() {
     assert_eq!(done.dead_packs, 0);
     assert_eq!(fs::read_dir(store.place().join("marks")).unwrap().count(), 0);
     store.check();
+}
+
+#[test]
+fn an_interruption_at_any_event_leaves_everything_in_order() {
+    let mut at = 0;
+    loop {
+        let store = Store::new();
+        let (first, _) = store.save(&[1, 2, 3]).unwrap();
+        store.save(&[2, 4]).unwrap();
+        let (dead, _) = store.save(&[5]).unwrap();
+        store.forget(first);
+        store.forget(dead);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (flag, events) = (stop.clone(), AtomicUsize::new(0));
+        let observer: Arc<dyn Observer> = Arc::new(move |_: &Event<'_>| {
+            if events.fetch_add(1, Ordering::SeqCst) == at {
+                flag.store(true, Ordering::SeqCst);
+            }
+        });
+        let pruned = prune(&store.open(), &thorough(), &observer, &stop);
+        let files = |folder: &str| fs::read_dir(store.place().join(folder)).unwrap().count();
+        assert_eq!((files("marks"), files("sessions"), files("tmp")), (0, 0, 0), "event {at}");
+        store.check();
+        if stop.load(Ordering::SeqCst) {
+            // It may have been done when it was told to stop.
+            assert!(matches!(pruned, Ok(_) | Err(Error::Interrupted)), "event {at}: {pruned:?}");
+        }
+        let is_over = !stop.load(Ordering::SeqCst);
+        assert!(!is_over || pruned.is_ok());
+        store.prune(&thorough()).unwrap();
+        assert_eq!((store.check().snapshots, store.packs().len()), (1, 3), "event {at}");
+        if is_over {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at > 10, "only {at} events");
 }
 
 #[test]

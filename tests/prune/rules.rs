@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
 
 use vault::check::{CheckOptions, check};
 use vault::codec;
@@ -130,6 +131,30 @@ fn prune_7_what_a_session_may_be_writing_stays() {
     drop(writing);
     assert_eq!(store.prune(&thorough()).unwrap().dead_packs, 2);
     store.check();
+}
+
+#[test]
+fn prune_7_a_session_of_another_host_counts_for_a_week() {
+    const DAY: u64 = 86_400;
+    for (days, stays) in [(6, true), (8, false)] {
+        let store = Store::new();
+        let mut writing = Presence::announce(&store.open(), Work::Writing).unwrap();
+        writing.leave();
+        let sessions = store.place().join("sessions");
+        let own = fs::read_dir(&sessions).unwrap().next().unwrap().unwrap().path();
+        let name = own.file_name().unwrap().to_str().unwrap().to_owned();
+        let foreign = sessions.join(name.replacen(name.split('-').next().unwrap(), "0badcafe", 1));
+        fs::rename(own, &foreign).unwrap();
+        let began = SystemTime::now() - Duration::from_secs(days * DAY);
+        fs::File::open(&foreign).unwrap().set_modified(began).unwrap();
+        let (first, _) = store.save(&[1]).unwrap();
+        store.save(&[2]).unwrap();
+        store.forget(first);
+        assert_eq!(store.prune(&thorough()).unwrap().dead_packs, if stays { 0 } else { 2 }, "{days} days");
+        // It is never removed without being told.
+        assert!(foreign.exists());
+        assert_eq!(store.check().snapshots, 1);
+    }
 }
 
 #[test]
