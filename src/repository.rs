@@ -93,6 +93,14 @@ impl Repository {
         config::init(backend, options)
     }
 
+    /// Whether a repository can be made there: there is nothing yet, or what an `init` left that was interrupted.
+    ///
+    /// # Errors
+    /// Any error of the medium.
+    pub fn is_free(backend: &dyn Backend) -> Result<bool> {
+        config::is_free(backend).map_err(Error::repository("list", "the folder"))
+    }
+
     /// Opens a repository: reads `config`, `copy`, `features` and `records`. An encrypted one is locked then: see
     /// [`Repository::unlock`].
     ///

@@ -9,6 +9,6 @@ mod copy;
 mod listing;
 
 pub(crate) use apart::{check_apart, is_gone};
-pub(crate) use config::put_config;
+pub(crate) use config::{mend_config, put_config};
 pub(crate) use copy::Copier;
 pub(crate) use listing::{FileId, Folder, Listing};

@@ -15,6 +15,7 @@ use crate::heal::{HealOptions, HealSummary, Run};
 use crate::id::{ChunkId, ChunkKind, IdKeys, SnapshotId};
 use crate::repository::{Reader, Repository, Writer, while_pruned};
 use crate::snapshot::Snapshot;
+use crate::transfer::mend_config;
 
 /// What was found, and what became of it.
 #[derive(Debug, Default)]
@@ -25,7 +26,7 @@ pub struct RepairSummary {
     pub remade: Vec<Remade>,
 }
 
-/// Repairs a copy without another one: damaged segments are written anew, chunks that can still be had from damaged packs are stored again, and
+/// Repairs a copy without another one: of `config` and `config.2` the damaged one is written anew as the other one is, damaged segments are written anew, chunks that can still be had from damaged packs are stored again, and
 /// for each snapshot that lacks something, or each one of `chosen` that does, a new one is published of what is left. No snapshot and no pack
 /// is deleted. Where nothing is damaged, nothing is written.
 ///
@@ -49,6 +50,17 @@ pub fn repair(
 
 impl Run<'_> {
     fn repair(mut self, chosen: Option<&[SnapshotId]>) -> Result<RepairSummary> {
+        let config = self.repository.config().encode(self.repository.id());
+        let [mut missing, mut damaged] = mend_config(&self.copier, &config, self.options.dry_run)?;
+        for (names, what) in [(&missing, "missing"), (&damaged, "damaged")] {
+            for name in names {
+                let done = if self.options.dry_run { "would be" } else { "is" };
+                let other = if name == "config" { "config.2" } else { "config" };
+                self.notice(&format!("{name} is {what}, and {done} written anew as {other} is"));
+            }
+        }
+        self.summary.fetched.append(&mut missing);
+        self.summary.replaced.append(&mut damaged);
         self.survey()?;
         self.unmark()?;
         self.fetch_named_packs()?;

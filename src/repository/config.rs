@@ -12,7 +12,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::header::{Magic, Object, Seal, decode_object, encode_object};
 use crate::id::{CopyId, KeyId, RepositoryId};
 use crate::repository::reserve::{RESERVE, make_reserve};
-use crate::repository::{FOLDERS, MAX_OBJECT_FILE, NewKey, key, lock, object};
+use crate::repository::{FOLDERS, MAX_OBJECT_FILE, NewKey, Repository, key, lock, object};
 use crate::seal::Secret;
 use crate::session::{Session, random};
 use crate::snapshot::{Field, Time, validate_fields};
@@ -130,7 +130,7 @@ pub struct InitOptions {
 /// Makes a repository: folders first, `config` last, so that half of one is none `[DUR-7]`.
 pub(super) fn init(backend: &dyn Backend, options: &InitOptions) -> Result<RepositoryId> {
     options.chunker.validate().map_err(|error| Error::Usage(error.to_string()))?;
-    if !is_free(backend).map_err(Error::repository("list", "the folder"))? {
+    if !Repository::is_free(backend)? {
         return Err(Error::NotEmpty { path: backend.place().to_owned() });
     }
     refuse_inside_another(backend.place())?;

@@ -287,7 +287,8 @@ fn list(backend: &dyn Backend, folder: &str) -> Result<Vec<Listed>> {
     }
 }
 
-fn remove_left_over(backend: &dyn Backend, folder: &str) -> Result<bool> {
+/// Removes what ended sessions of this host left in a folder. Whether there was anything.
+pub(super) fn remove_left_over(backend: &dyn Backend, folder: &str) -> Result<bool> {
     let mut listed = list(backend, folder)?;
     listed.retain(|listed| session::is_left_over(&listed.name));
     listed.iter().try_for_each(|listed| remove(backend, &format!("{folder}/{}", listed.name)))?;

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use crate::error::{Corruption, Error, Result};
 use crate::id::{self, CopyId, PackId, RecordId, SnapshotId};
-use crate::repository::{Record, RecordOuter, Repository, object, record_kind, sorted, with_reserve};
+use crate::repository::{
+    Record, RecordOuter, Repository, clean_up, object, record_kind, sorted, with_reserve,
+};
 use crate::session::Session;
 
 impl Repository {
@@ -114,6 +116,7 @@ impl Repository {
         });
         let bytes = bytes.map_err(unmade)?;
         let id = RecordId::from_bytes(id::hash(&bytes));
+        clean_up(&*self.backend)?;
         // On a full disk it is what makes room in the end.
         let session = Session::begin();
         with_reserve(&*self.backend, || {

@@ -29,6 +29,27 @@ pub(crate) fn put_config(copier: &Copier<'_>, config: &[u8]) -> Result<Vec<Strin
     Ok(mended)
 }
 
+/// Puts that of `config` and `config.2` right that is damaged or missing, as the other one is whole and says `config`. Returns which was missing and
+/// which was damaged. Two that are whole and differ stay: one of them was exchanged, and which does not show.
+///
+/// # Errors
+/// Any error of the medium.
+pub(crate) fn mend_config(copier: &Copier<'_>, config: &[u8], dry_run: bool) -> Result<[Vec<String>; 2]> {
+    let (mut missing, mut damaged) = (Vec::new(), Vec::new());
+    for name in ["config.2", "config"] {
+        let found = read_whole(copier.to, name, MAX_CONFIG_LEN);
+        if found.as_ref().is_ok_and(|found| is_whole_config(found)) {
+            continue;
+        }
+        if !dry_run {
+            copier.put(name, config)?;
+        }
+        let is_missing = found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        if is_missing { &mut missing } else { &mut damaged }.push(name.to_owned());
+    }
+    Ok([missing, damaged])
+}
+
 /// Refuses a copy whose `config` is whole and says something else: it never changes, so one of the two was exchanged, and that of the copy
 /// may be the last one that fits its keys.
 fn refuse_exchanged(copy: &dyn Backend, name: &str, found: &[u8]) -> Result<()> {

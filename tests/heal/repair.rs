@@ -60,6 +60,28 @@ fn where_nothing_is_damaged_nothing_is_written() {
 }
 
 #[test]
+fn a_config_that_is_gone_or_damaged_is_written_anew_as_the_other_one_is() {
+    for name in ["config", "config.2"] {
+        for is_gone in [true, false] {
+            let world = World::saved();
+            let path = world.repo().join(name);
+            let whole = fs::read(&path).unwrap();
+            if is_gone {
+                fs::remove_file(&path).unwrap();
+            } else {
+                flip_at(&path, 40);
+            }
+            world.run(&world.repo(), &["check"]).code(13);
+            world.run(&world.repo(), &["repair", "--dry-run"]).ok().says(name);
+            assert_ne!(fs::read(&path).ok(), Some(whole.clone()));
+            world.run(&world.repo(), &["repair"]).ok().says(name);
+            assert_eq!(fs::read(&path).unwrap(), whole);
+            world.run(&world.repo(), &["check"]).ok();
+        }
+    }
+}
+
+#[test]
 fn repair_1_a_lost_data_chunk_costs_its_file_in_a_new_snapshot_that_restores_without_damage() {
     let world = World::new();
     world.save();

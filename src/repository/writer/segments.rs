@@ -11,6 +11,7 @@ use crate::index::{
     ChunkCache, Facts, Index, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, MAX_SUPERSEDED, SMALL_SEGMENTS, Segment,
     is_vanished, redundant,
 };
+use crate::repository::presence::remove_left_over;
 use crate::repository::writer::{Shared, Writer, notice};
 use crate::repository::{object, refuse};
 use crate::session;
@@ -18,8 +19,9 @@ use crate::session;
 /// The longest segment file that is read back whole.
 const MAX_SEGMENT_FILE: u64 = 80 << 20;
 
-/// Removes the temporary files of ended sessions of this host.
+/// Removes the temporary files of ended sessions of this host, and what they said in `sessions/` `[NOTE-2]`.
 pub(crate) fn clean_up(backend: &dyn Backend) -> Result<()> {
+    remove_left_over(backend, "sessions")?;
     let listed = match backend.list("tmp") {
         // A copy made by a tool that skips empty folders.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

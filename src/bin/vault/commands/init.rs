@@ -18,7 +18,7 @@ use crate::render::path_fields;
 pub fn run(context: &Context, args: &InitArgs) -> Result<Outcome> {
     let backend = context.backend()?;
     // Before anybody types a passphrase for nothing.
-    if Repository::open(backend.clone()).is_ok() {
+    if Repository::open(backend.clone()).is_ok() && !Repository::is_free(&*backend)? {
         return Err(Error::NotEmpty { path: backend.place().to_owned() });
     }
     let name = args.name.clone().unwrap_or_default();
