@@ -11,6 +11,7 @@ mod format;
 mod heal;
 mod mirror;
 mod parity;
+mod proof;
 mod prune;
 mod restore;
 mod seal;

@@ -14,4 +14,4 @@ mod state;
 mod together;
 mod trouble;
 mod user;
-mod world;
+pub mod world;

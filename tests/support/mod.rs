@@ -10,4 +10,5 @@ pub mod repository;
 pub mod scratch;
 mod selftest;
 pub mod torture;
+pub mod tracer;
 pub mod vault;

@@ -5,8 +5,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -142,6 +143,18 @@ impl Running {
         self.child.id()
     }
 
+    /// Its stdin, if that is a pipe and was not taken yet.
+    pub fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    /// What it came to, where somebody else has waited for it.
+    pub fn ended(self, status: ExitStatus) -> Output {
+        // There is nobody to be killed any more, and another process may have its number.
+        let ended = ManuallyDrop::new(self);
+        ended.output(status)
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         // Not yet waited for, so the number is still its own.
@@ -185,6 +198,10 @@ impl Running {
             assert!(start.elapsed() < PATIENCE, "it hangs\n{}", self.report(None));
             std::thread::sleep(Duration::from_millis(1));
         };
+        self.output(status)
+    }
+
+    fn output(&self, status: ExitStatus) -> Output {
         let report = self.report(Some(status));
         Output { status, stdout: std::fs::read(&self.stdout).unwrap(), stderr: self.stderr(), report }
     }
@@ -220,6 +237,11 @@ pub struct Output {
 }
 
 impl Output {
+    /// All that there is to say of it.
+    pub fn report(&self) -> &str {
+        &self.report
+    }
+
     /// Asserts that it succeeded.
     #[track_caller]
     pub fn ok(self) -> Self {
