@@ -152,6 +152,20 @@ impl LocalFolder {
     }
 }
 
+fn sync_file_system(folder: &File) -> io::Result<()> {
+    Ok(rustix::io::retry_on_intr(|| rustix::fs::syncfs(folder))?)
+}
+
+/// Opens a folder to be listed. The standard library does that again after a signal for files only, and a FUSE ends an open then.
+fn read_dir(folder: &Path) -> io::Result<fs::ReadDir> {
+    loop {
+        match fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 impl Backend for LocalFolder {
     fn place(&self) -> &Path {
         &self.root
@@ -159,7 +173,7 @@ impl Backend for LocalFolder {
 
     fn list(&self, folder: &str) -> io::Result<Vec<Listed>> {
         let mut listed = Vec::new();
-        for entry in fs::read_dir(self.root.join(folder))? {
+        for entry in read_dir(&self.root.join(folder))? {
             let entry = entry?;
             let metadata = match entry.metadata() {
                 // The name vanished between listing and asking: as if it had gone before.
@@ -215,7 +229,7 @@ impl Backend for LocalFolder {
         above.iter().try_for_each(|folder| match sync_folder(folder, &self.weak_folder_sync) {
             // One that may be written to and not read.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Ok(rustix::fs::syncfs(File::open(&self.root)?)?)
+                sync_file_system(&File::open(&self.root)?)
             }
             other => other,
         })
@@ -260,7 +274,7 @@ fn sync_folder(path: &Path, weak: &AtomicBool) -> io::Result<()> {
     match folder.sync_all() {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY | libc::ENOTSUP)) => {
             weak.store(true, Ordering::Relaxed);
-            Ok(rustix::fs::syncfs(&folder)?)
+            sync_file_system(&folder)
         }
         other => other,
     }

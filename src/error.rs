@@ -15,7 +15,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file of the repository could not be read or written.
-    #[error("cannot {action} {file} of the repository")]
+    #[error("cannot {action} {} of the repository", or_the_folder(file))]
     Repository {
         /// What was being done: `read`, `write`, `list`, …
         action: &'static str,
@@ -202,6 +202,11 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+}
+
+/// What a file of the repository is called; its own folder has no name there.
+fn or_the_folder(file: &str) -> &str {
+    if file.is_empty() { "the folder" } else { file }
 }
 
 impl Error {

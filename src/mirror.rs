@@ -257,7 +257,7 @@ impl<'a> Refresh<'a> {
         let (there, mended) = establish(repository, copier, copy, is_new)?;
         let mut mirror = Repository::open(destination.clone())?;
         mirror.unlock_like(repository)?;
-        clean_up(copier.to)?;
+        clean_up(copier.to).map_err(|error| relying::on_mirror(copier.to.place(), error))?;
         // A record says that they are damaged there: a listing is not enough.
         let doubted = mirror.damaged_packs()?.into_iter();
         let doubted = doubted.map(|pack| FileId { folder: Folder::Packs, hash: *pack.as_bytes() }).collect();

@@ -172,6 +172,8 @@ pub struct RestoreSummary {
     /// How often each kind of metadata could not be set. Expected of an ordinary user, no full success as root:
     /// see [`RestoreSummary::is_success`].
     pub not_set: BTreeMap<NotSet, u64>,
+    /// The first of each kind: its path in the snapshot, and what the system said, if it said anything.
+    pub not_set_first: BTreeMap<NotSet, (Vec<u8>, Option<String>)>,
     /// Whether the restore ran as root.
     pub as_root: bool,
     /// Entries that were chosen by `select`; not counted without one.
@@ -419,8 +421,12 @@ impl Run<'_> {
         self.observer.event(&Event::Notice { path: shown(path), text });
     }
 
-    fn not_set(&self, kind: NotSet) {
-        *self.summary().not_set.entry(kind).or_default() += 1;
+    /// Counts a kind of metadata that could not be set, with what the system said if it said anything.
+    fn not_set(&self, kind: NotSet, path: &[u8], error: Option<&std::io::Error>) {
+        let mut summary = self.summary();
+        *summary.not_set.entry(kind).or_default() += 1;
+        let first = || (path.to_vec(), error.map(ToString::to_string));
+        summary.not_set_first.entry(kind).or_insert_with(first);
     }
 
     fn selected(&self, path: &[u8], is_dir: bool) -> bool {

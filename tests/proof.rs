@@ -3,6 +3,8 @@
 //!
 //! Every campaign has a control, in which the protection is taken out, and which has to find violations.
 
+mod case;
+mod errors;
 mod kill;
 mod place;
 
@@ -13,9 +15,23 @@ fn is_nightly() -> bool {
     std::env::var_os("VAULT_NIGHTLY").is_some()
 }
 
+/// What came of a campaign.
+#[derive(Default, Debug)]
+struct Counts {
+    tried: usize,
+    violations: Vec<String>,
+}
+
 /// What is tried of all: each of them, or one in so many, from a place that the seed gives.
 fn sample(seed: u64, one_in: usize) -> impl Iterator<Item = usize> {
     let step = if is_nightly() { 1 } else { one_in };
     let start = if is_nightly() { 0 } else { Random(seed).below(one_in) };
     (start..).step_by(step)
+}
+
+/// Of so many, all or this many, spread evenly.
+fn picked(seed: u64, total: usize, most: usize) -> Vec<usize> {
+    let most = if is_nightly() { total } else { most.min(total) };
+    let mut random = Random(seed);
+    (0..most).map(|part| part * total / most + random.below((total / most).max(1))).collect()
 }

@@ -85,8 +85,9 @@ pub fn diff_live(
     let parent = place.parent().unwrap_or(Path::new("/"));
     let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
     let opened = if is_folder { place.as_path() } else { parent };
-    let folder = rustix::fs::openat(CWD, opened, directory_flags(), Mode::empty())
-        .map_err(|error| Error::path("read", opened)(error.into()))?;
+    let folder =
+        rustix::io::retry_on_intr(|| rustix::fs::openat(CWD, opened, directory_flags(), Mode::empty()))
+            .map_err(|error| Error::path("read", opened)(error.into()))?;
     let summary = DiffSummary::default();
     let names =
         if is_folder { list(folder.as_fd()).map_err(Error::path("read", &place))? } else { Vec::new() };
@@ -239,7 +240,7 @@ impl Live<'_, '_, '_> {
     fn same_content(&self, size: u64, content: &Content, name: &[u8]) -> Result<bool> {
         // Not blocking, in case a FIFO has taken the file's place.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.folder, name, flags, Mode::empty())
+        let file = rustix::io::retry_on_intr(|| rustix::fs::openat(&self.folder, name, flags, Mode::empty()))
             .map_err(|error| self.error(error.into()))?;
         let mut file = File::from(file);
         let failed = |error: io::Error| self.error(error);
@@ -286,9 +287,11 @@ impl Live<'_, '_, '_> {
 
     /// Goes into a directory of the disk, which the snapshot may have too. One that cannot be listed is not gone into.
     fn enter(&mut self, saved: Option<ChunkId>, name: &[u8], stat: &Stat) -> Result<()> {
-        let opened = rustix::fs::openat(&self.folder, name, directory_flags(), Mode::empty())
-            .map_err(io::Error::from)
-            .and_then(|folder| Ok((list(folder.as_fd())?, folder)));
+        let opened = rustix::io::retry_on_intr(|| {
+            rustix::fs::openat(&self.folder, name, directory_flags(), Mode::empty())
+        })
+        .map_err(io::Error::from)
+        .and_then(|folder| Ok((list(folder.as_fd())?, folder)));
         match opened {
             Ok((names, folder)) => {
                 self.folder = folder;
@@ -328,9 +331,9 @@ impl Live<'_, '_, '_> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let by_name = |_| {
             let path = full_path(&self.place, self.path.get(..above.path_len).unwrap_or_default());
-            rustix::fs::openat(CWD, path, flags, Mode::empty())
+            rustix::io::retry_on_intr(|| rustix::fs::openat(CWD, &path, flags, Mode::empty()))
         };
-        let up = rustix::fs::openat(&self.folder, "..", flags, Mode::empty())
+        let up = rustix::io::retry_on_intr(|| rustix::fs::openat(&self.folder, "..", flags, Mode::empty()))
             .or_else(by_name)
             .map_err(|error| self.error(error.into()))?;
         let stat = rustix::fs::fstat(&up).map_err(|error| self.error(error.into()))?;

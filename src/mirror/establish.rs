@@ -28,7 +28,7 @@ pub(super) fn establish(
 ) -> Result<(Listing, Vec<String>)> {
     if is_new {
         refuse_inside_another(copier.to.place())?;
-        make_folders(copier.to)?;
+        make_folders(copier.to).map_err(|error| on_mirror(copier.to.place(), error))?;
         // Again, now that the folder is there: a mistake would overwrite the repository's own `copy`.
         check_apart(copier.from.place(), copier.to.place())?;
         make_reserve(copier.to).map_err(|error| on_mirror(copier.to.place(), error))?;
@@ -37,7 +37,7 @@ pub(super) fn establish(
     let there = match Listing::of(copier.to, false) {
         // Someone, or a tool that skips empty folders, took folders away. The place has just said that it is the mirror.
         Err((_, error)) if error.kind() == std::io::ErrorKind::NotFound => {
-            make_folders(copier.to)?;
+            make_folders(copier.to).map_err(|error| on_mirror(copier.to.place(), error))?;
             Listing::of(copier.to, false)
         }
         other => other,

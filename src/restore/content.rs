@@ -445,7 +445,7 @@ impl Run<'_> {
 
 impl Job {
     pub(super) fn wanted(&self) -> Wanted<'_> {
-        Wanted { meta: &self.entry.meta, owner: self.owner }
+        Wanted { path: &self.path, meta: &self.entry.meta, owner: self.owner }
     }
 }
 

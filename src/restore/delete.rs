@@ -41,7 +41,7 @@ impl Run<'_> {
             }
             return Ok(());
         }
-        if dir.is_repository() {
+        if dir.is_repository().map_err(self.error("look for a repository in", &dir.path))? {
             self.notice(&dir.path, "nothing is removed in it: it is a repository");
             return Ok(());
         }
@@ -197,7 +197,7 @@ impl Removal<'_> {
             }
             other => Arc::new(other.map_err(self.run.error("open", path))?),
         };
-        if inner.is_repository() {
+        if inner.is_repository().map_err(self.run.error("look for a repository in", path))? {
             self.notice(path, "not removed: it is a repository");
             return Ok(Removed::Stays);
         }

@@ -77,6 +77,8 @@ fn local_numbers(file: &str) -> HashMap<Vec<u8>, u32> {
 
 /// The metadata that an entry is to have.
 pub(super) struct Wanted<'m> {
+    /// Of which entry.
+    pub(super) path: &'m [u8],
     pub(super) meta: &'m Meta,
     pub(super) owner: Option<(u32, u32)>,
 }
@@ -115,24 +117,25 @@ impl Run<'_> {
             None => handle.stat()?,
         };
         let owner_moved = self.set_owner(handle, &stat, wanted);
-        if self.set_xattrs(handle, wanted.meta)? || owner_moved {
+        if self.set_xattrs(handle, wanted)? || owner_moved {
             stat = handle.stat()?;
         }
         let mode = possible_mode(&stat, wanted);
         let is_symlink = type_of(&stat) == FileType::Symlink;
         if mode != wanted.meta.mode && !is_symlink {
-            self.not_set(NotSet::SetId);
+            self.not_set(NotSet::SetId, wanted.path, None);
         }
         let mode_differs = stat.st_mode & 0o7777 != mode && !is_symlink;
         let time_differs = at_first.is_some() || mtime_of(&stat) != wanted.meta.mtime;
-        let mode_set = !mode_differs || handle.chmod(mode).is_ok();
-        let time_set = !time_differs || handle.set_mtime(wanted.meta.mtime).is_ok();
+        let mode_set = if mode_differs { handle.chmod(mode) } else { Ok(()) };
+        let time_set = if time_differs { handle.set_mtime(wanted.meta.mtime) } else { Ok(()) };
         if mode_differs || time_differs {
             stat = handle.stat()?;
         }
         // An ordinary user's setgid bit may vanish silently, and a FAT has no modes to set.
-        self.count_unless(mode_set && (stat.st_mode & 0o7777 == mode || is_symlink), NotSet::Mode);
-        self.count_unless(time_set && mtime_of(&stat) == wanted.meta.mtime, NotSet::Time);
+        let mode_set = mode_set.map(|()| stat.st_mode & 0o7777 == mode || is_symlink);
+        self.count_unless(mode_set, NotSet::Mode, wanted.path);
+        self.count_unless(time_set.map(|()| mtime_of(&stat) == wanted.meta.mtime), NotSet::Time, wanted.path);
         Ok(())
     }
 
@@ -142,26 +145,28 @@ impl Run<'_> {
         if (uid, gid) == (stat.st_uid, stat.st_gid) {
             return false;
         }
-        if handle.chown(Some(uid), Some(gid)).is_err() {
+        if let Err(error) = handle.chown(Some(uid), Some(gid)) {
             // An ordinary user may still give a file to another of the own groups.
             let group = gid == stat.st_gid || handle.chown(None, Some(gid)).is_ok();
-            self.count_unless(group && uid == stat.st_uid, NotSet::Owner);
+            let set = if group && uid == stat.st_uid { Ok(true) } else { Err(error) };
+            self.count_unless(set, NotSet::Owner, wanted.path);
         }
         true
     }
 
     /// Removes and sets attributes; whether there were any.
-    fn set_xattrs(&self, handle: &Handle<'_>, meta: &Meta) -> Result<bool, Fault> {
+    fn set_xattrs(&self, handle: &Handle<'_>, wanted: &Wanted<'_>) -> Result<bool, Fault> {
+        let meta = wanted.meta;
         let superfluous = superfluous(handle, meta)?;
         for name in &superfluous {
-            self.count_unless(handle.remove_xattr(name).is_ok(), kind_of(name));
+            self.count_unless(handle.remove_xattr(name).map(|()| true), kind_of(name), wanted.path);
         }
         for xattr in &meta.xattrs {
             let value = self.xattr_value(xattr)?;
             let right = || handle.xattr(&xattr.name).is_ok_and(|found| found.as_deref() == Some(&*value));
             // An error here is never the end of the restore: some file systems say "no space" for a long value.
-            let set = right() || handle.set_xattr(&xattr.name, &value).is_ok();
-            self.count_unless(set, kind_of(&xattr.name));
+            let set = if right() { Ok(()) } else { handle.set_xattr(&xattr.name, &value) };
+            self.count_unless(set.map(|()| true), kind_of(&xattr.name), wanted.path);
         }
         Ok(!superfluous.is_empty() || !meta.xattrs.is_empty())
     }
@@ -189,9 +194,12 @@ impl Run<'_> {
         }
     }
 
-    fn count_unless(&self, set: bool, kind: NotSet) {
-        if !set {
-            self.not_set(kind);
+    /// Counts what was refused, or is not as it was set, as some file systems round or leave out.
+    fn count_unless(&self, set: io::Result<bool>, kind: NotSet, path: &[u8]) {
+        match set {
+            Ok(true) => {}
+            Ok(false) => self.not_set(kind, path, None),
+            Err(error) => self.not_set(kind, path, Some(&error)),
         }
     }
 }

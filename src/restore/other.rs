@@ -40,10 +40,10 @@ impl Run<'_> {
             if let Some(change) = self.link(dir, entry, path, &original)? {
                 return Ok(change);
             }
-            self.not_set(NotSet::HardLink);
+            self.not_set(NotSet::HardLink, path, None);
         }
         let Some(dir) = dir else { return Ok(Change::New) };
-        let wanted = Wanted { meta: &entry.meta, owner };
+        let wanted = Wanted { path, meta: &entry.meta, owner };
         let mut change = Change::New;
         if let Some(stat) = dir.stat(&entry.name).map_err(self.error("look at", path))? {
             if !self.may_replace(&stat, entry.meta.mtime) {
@@ -71,7 +71,7 @@ impl Run<'_> {
         let device = matches!(entry.kind, Kind::BlockDevice(..) | Kind::CharDevice(..));
         let mut temp = match made {
             Err(error) if device && error.kind() == io::ErrorKind::PermissionDenied => {
-                self.not_set(NotSet::Device);
+                self.not_set(NotSet::Device, path, Some(&error));
                 return Ok(Change::LeftOut);
             }
             other => other.map_err(self.error("make", path))?,

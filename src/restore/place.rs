@@ -211,7 +211,7 @@ impl Run<'_> {
                 Ok(None)
             }
             Ok(None) => {
-                self.not_set(NotSet::HardLink);
+                self.not_set(NotSet::HardLink, &job.path, None);
                 Ok(Some(job))
             }
             Err(error) => {

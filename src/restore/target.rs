@@ -25,7 +25,7 @@ use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, SeekFrom, Stat,
     StatxFlags,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::{Error, Result};
 use crate::session::{self, Session};
@@ -72,12 +72,8 @@ pub(super) struct Dir {
 impl Dir {
     /// Opens the target itself: the one path that is followed, because the user named it.
     pub(super) fn open_root(path: &Path) -> io::Result<Self> {
-        let fd = rustix::fs::openat(
-            CWD,
-            path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))?;
         Self::new(fd, Vec::new())
     }
 
@@ -193,7 +189,7 @@ impl Dir {
             source: errno.into(),
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(error)?;
+        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, ".", flags, Mode::empty())).map_err(error)?;
         let mut buffer = vec![MaybeUninit::uninit(); 64 << 10];
         let mut names = RawDir::new(&fd, &mut buffer);
         while let Some(item) = names.next() {
@@ -208,7 +204,7 @@ impl Dir {
 
     /// Makes all of the file system durable.
     pub(super) fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.fd)?)
+        Ok(retry_on_intr(|| rustix::fs::syncfs(&self.fd))?)
     }
 
     /// The directory at a path of names below this one, if it still is the inode it was.
@@ -253,27 +249,34 @@ impl Dir {
         matches!(self.stat(&temp.name.to_ascii_uppercase()), Ok(Some(_)))
     }
 
-    /// Whether a repository lies in this directory, be it a damaged one `[REPO-4]`. What the medium fails to give
-    /// is taken for one; not what the user may not open, as then each folder that cannot be entered would be.
-    pub(super) fn is_repository(&self) -> bool {
+    /// Whether a repository lies in this directory, be it a damaged one `[REPO-4]`.
+    ///
+    /// # Errors
+    /// What the medium says instead of giving a file that would tell; not what the user may not open, as then no folder that cannot be entered
+    /// could be told.
+    pub(super) fn is_repository(&self) -> io::Result<bool> {
         let is_ours = |name: &str, magics: &[&[u8; 8]]| {
             let mut found = [0; 8];
             match self.open_file(name.as_bytes()).and_then(|file| file.read_exact_at(&mut found, 0)) {
-                Ok(()) => magics.contains(&&found),
+                Ok(()) => Ok(magics.contains(&&found)),
                 Err(error) => {
-                    !matches!(
+                    let is_none = matches!(
                         error.kind(),
                         io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-                    ) && !matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO | libc::EACCES))
+                    ) || matches!(
+                        error.raw_os_error(),
+                        Some(libc::ELOOP | libc::ENXIO | libc::EACCES)
+                    );
+                    if is_none { Ok(false) } else { Err(error) }
                 }
             }
         };
         let is_folder = |name: &&str| matches!(self.stat(name.as_bytes()), Ok(Some(stat)) if type_of(&stat) == FileType::Directory);
         let config: &[u8; 8] = b"VLTCONFG";
-        is_ours("config", &[config])
-            || is_ours("config.2", &[config])
-            || is_ours("copy", &[b"VLTCOPY1"])
-            || ["packs", "index", "snapshots", "records", "tmp"].iter().all(is_folder)
+        Ok(is_ours("config", &[config])?
+            || is_ours("config.2", &[config])?
+            || is_ours("copy", &[b"VLTCOPY1"])?
+            || ["packs", "index", "snapshots", "records", "tmp"].iter().all(is_folder))
     }
 }
 
@@ -455,7 +458,7 @@ pub(super) fn clone_blocks(new: &File, old: &File) -> bool {
 /// Makes a range of a file a hole.
 pub(super) fn punch(file: &File, at: u64, len: u64) -> io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    Ok(rustix::fs::fallocate(file, flags, at, len)?)
+    Ok(retry_on_intr(|| rustix::fs::fallocate(file, flags, at, len))?)
 }
 
 /// Makes a range of a file read as zeros.

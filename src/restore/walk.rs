@@ -337,7 +337,7 @@ impl<'scope, 'a> Walk<'scope, 'a> {
         }
         if let (true, Some(meta)) = (level.existed, &level.meta) {
             let path = self.path.get(..level.path_len).unwrap_or_default();
-            let wanted = Wanted { meta, owner: run.owners.of(path, meta) };
+            let wanted = Wanted { path, meta, owner: run.owners.of(path, meta) };
             let differ =
                 run.metadata_differ(&dir.own_handle(), &wanted).map_err(|fault| fault.at(run, &dir.path));
             match differ {

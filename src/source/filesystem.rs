@@ -196,8 +196,8 @@ pub fn sync_source(path: &Path) -> io::Result<()> {
     // A FIFO or device is not opened; the directory it is in is on the same file system.
     let folder = if stat.is_dir() { path } else { path.parent().unwrap_or(path) };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(rustix::fs::CWD, folder, flags, Mode::empty())?;
-    Ok(rustix::fs::syncfs(fd)?)
+    let fd = rustix::io::retry_on_intr(|| rustix::fs::openat(rustix::fs::CWD, folder, flags, Mode::empty()))?;
+    Ok(rustix::io::retry_on_intr(|| rustix::fs::syncfs(&fd))?)
 }
 
 #[cfg(test)]

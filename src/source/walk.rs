@@ -146,7 +146,7 @@ impl Walk {
         let access = if name.is_empty() { OFlags::RDONLY } else { OFlags::PATH };
         let open = || -> io::Result<Arc<Directory>> {
             let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let fd = rustix::fs::openat(CWD, above, flags, Mode::empty())?;
+            let fd = rustix::io::retry_on_intr(|| rustix::fs::openat(CWD, above, flags, Mode::empty()))?;
             Directory::top(above.as_os_str().as_bytes().to_vec(), fd)
         };
         let top = open().map_err(Error::path("open", above))?;
@@ -273,7 +273,8 @@ impl Walk {
         }
         if !self.file_systems.contains_key(&stat.dev) {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = rustix::fs::openat(&*parent.descriptor()?, name, flags, Mode::empty())?;
+            let above = parent.descriptor()?;
+            let fd = rustix::io::retry_on_intr(|| rustix::fs::openat(&*above, name, flags, Mode::empty()))?;
             let path = parent.path();
             let is_synced = self.options.sync && sync_source(&path).is_ok();
             self.meet(&fd, &stat, &path, is_synced);
@@ -304,7 +305,8 @@ impl Walk {
     ) -> io::Result<Step> {
         if !self.file_systems.contains_key(&stat.dev) {
             let fd = itself.descriptor()?;
-            let is_synced = self.options.sync && rustix::fs::syncfs(&*fd).is_ok();
+            let is_synced =
+                self.options.sync && rustix::io::retry_on_intr(|| rustix::fs::syncfs(&*fd)).is_ok();
             self.meet(&fd, &stat, &itself.path(), is_synced);
         }
         let (names, failure, seen) = if let Some(listed) = listed {

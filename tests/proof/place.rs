@@ -190,8 +190,8 @@ impl Place {
 pub fn told_id(output: &Output) -> Option<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let values = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let ids = values.filter_map(|value| value["snapshot_id"].as_str().map(str::to_owned));
-    ids.last()
+    let mut ids = values.filter_map(|value| value["snapshot_id"].as_str().map(str::to_owned));
+    ids.next_back()
 }
 
 fn copy(from: impl Iterator<Item = PathBuf>, into: &Path) {

@@ -7,6 +7,8 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_long};
@@ -16,6 +18,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::vault::{Output, Vault};
+
+/// What takes longer hangs, and is killed.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What becomes of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +137,11 @@ impl Call {
         NAMES.iter().find(|(number, _)| *number == self.number).map(|(_, name)| &name[4..])
     }
 
+    /// The thread that makes it.
+    pub fn thread(&self) -> i32 {
+        self.process.as_raw()
+    }
+
     /// What it reads or writes by a number, if that is a file or folder.
     pub fn file(&self) -> Option<String> {
         let path = fs::read_link(format!("/proc/{}/fd/{}", self.process, self.args[0])).ok()?;
@@ -241,7 +251,15 @@ pub fn traced<S: AsRef<OsStr>>(vault: &Vault, args: &[S], decide: impl FnMut(&Ca
         | Options::PTRACE_O_EXITKILL;
     ptrace::seize(process, options).expect("cannot trace");
     running.stdin().unwrap().write_all(b"\n").unwrap();
+    let (ended, is_over) = mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        if is_over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            let _ = kill(process, Signal::SIGKILL);
+        }
+    });
     let status = Tracer { process, decide, under_way: HashMap::new(), has_begun: false }.run();
+    drop(ended);
+    watch.join().unwrap();
     running.ended(status)
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use args::Cli;
+use args::{Cli, Verb};
 use commands::Context;
 use render::{Look, Screen};
 
@@ -45,6 +45,8 @@ fn main() -> ExitCode {
     screen.log_run(&command_line());
     let stop = signals::stop_flag(&screen);
     let context = Context::new(cli.global, screen.clone(), stop);
+    // With two repositories, which of them an error is about does not show.
+    let is_of_one = !matches!(cli.verb, Verb::Mirror(_) | Verb::Heal(_) | Verb::Copy(_));
     let result = commands::run(&context, cli.verb);
     screen.end_progress();
     let result = result.and_then(|outcome| screen.flush().map(|()| outcome));
@@ -54,7 +56,8 @@ fn main() -> ExitCode {
         Err(error) if exit::is_closed_output(&error) => exit::FAILED,
         Err(error) => {
             let code = exit::code(&error);
-            screen.fail(&error, exit::hint(&error).as_deref(), code);
+            let place = context.repository_folder().ok().map(|(place, _)| place).filter(|_| is_of_one);
+            screen.fail(&error, place.as_deref(), exit::hint(&error).as_deref(), code);
             code
         }
     };

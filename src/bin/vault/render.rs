@@ -231,9 +231,13 @@ impl Screen {
         room
     }
 
-    /// The error that ends the program, and what may help.
-    pub fn fail(&self, error: &Error, hint: Option<&str>, code: u8) {
-        let message = escape(chain(error).as_bytes());
+    /// The error that ends the program, which repository it was about if it was about one, and what may help.
+    pub fn fail(&self, error: &Error, place: Option<&Path>, hint: Option<&str>, code: u8) {
+        let mut message = escape(chain(error).as_bytes());
+        // Its files are named as they lie in the repository: which one that is shows nowhere else.
+        if let (Error::Repository { .. } | Error::Damaged { .. }, Some(place)) = (error, place) {
+            message = format!("{message} (in {})", escape(place.as_os_str().as_bytes()));
+        }
         if self.look.json {
             let value = json!({"message_type": "exit_error", "code": code, "message": message, "hint": hint});
             self.complain(Tone::Plain, &json::to_line(&value));

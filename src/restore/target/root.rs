@@ -29,7 +29,8 @@ pub(in crate::restore) fn check_no_repository(target: &Path) -> Result<()> {
     let existing = absolute.ancestors().find_map(|place| fs::canonicalize(place).ok());
     for place in existing.as_deref().into_iter().flat_map(Path::ancestors) {
         // One that may be passed through and not be opened is not ours to look into.
-        if Dir::open_root(place).is_ok_and(|dir| dir.is_repository()) {
+        let Ok(dir) = Dir::open_root(place) else { continue };
+        if dir.is_repository().map_err(Error::path("look for a repository in", place))? {
             return Err(Error::Nested {
                 inner: target.to_owned(),
                 outer: place.to_owned(),

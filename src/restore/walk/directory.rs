@@ -80,7 +80,7 @@ impl Run<'_> {
             let handle = dir.own_handle();
             let set = match (&meta, mode_before) {
                 (Some((meta, owner)), _) => self
-                    .set_metadata(&handle, &Wanted { meta, owner: *owner }, None)
+                    .set_metadata(&handle, &Wanted { path: &path, meta, owner: *owner }, None)
                     .map_err(|fault| fault.at(self, &path)),
                 (None, Some(mode)) => handle.chmod(mode).map_err(self.error("set the permissions of", &path)),
                 (None, None) => Ok(()),

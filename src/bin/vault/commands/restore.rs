@@ -15,7 +15,7 @@ use vault::error::{Error, Result};
 use vault::id::SnapshotId;
 use vault::pattern::{CaseFold, Patterns};
 use vault::repository::Reader;
-use vault::restore::{Overwrite, Owner, RestoreOptions, RestoreSummary, Select, Sparse, restore};
+use vault::restore::{NotSet, Overwrite, Owner, RestoreOptions, RestoreSummary, Select, Sparse, restore};
 use vault::snapshot::Snapshot;
 
 use super::snapshots::state_name;
@@ -134,6 +134,13 @@ fn ends_all(error: &Error) -> bool {
     matches!(error, Error::Interrupted) || error.is_no_space()
 }
 
+/// Of which entry a kind of metadata could not be set first, and why.
+fn first_not_set(summary: &RestoreSummary, what: NotSet) -> String {
+    let Some((path, error)) = summary.not_set_first.get(&what) else { return String::new() };
+    let error = error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    format!("; first /{}{error}", text::escape(path))
+}
+
 fn add(total: &mut RestoreSummary, one: RestoreSummary) {
     total.files += one.files;
     total.directories += one.directories;
@@ -149,6 +156,9 @@ fn add(total: &mut RestoreSummary, one: RestoreSummary) {
     total.not_saved_first.extend(one.not_saved_first);
     for (what, count) in one.not_set {
         *total.not_set.entry(what).or_default() += count;
+    }
+    for (what, first) in one.not_set_first {
+        total.not_set_first.entry(what).or_insert(first);
     }
     for (why, count) in one.not_saved {
         *total.not_saved.entry(why).or_default() += count;
@@ -297,8 +307,11 @@ fn print(
     let time = text::duration(begun.elapsed());
     let text = format!("{verb} {} into {}: {} in {time}", short(id), places.join(", "), amounts(summary));
     if !summary.not_set.is_empty() {
-        let parts: Vec<String> =
-            summary.not_set.iter().map(|(what, count)| format!("{what} ({})", text::count(*count))).collect();
+        let parts: Vec<String> = summary
+            .not_set
+            .iter()
+            .map(|(what, count)| format!("{what} ({}{})", text::count(*count), first_not_set(summary, *what)))
+            .collect();
         context.screen.warn(&format!("could not be set: {}", parts.join(", ")));
     }
     if summary.errors > 0 {

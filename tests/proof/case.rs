@@ -1,0 +1,221 @@
+//! The commands that are tried, each with a place where it is run, and what has to hold whatever becomes of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::place::{Place, Told, told_id};
+use crate::support::manifest::Manifest;
+use crate::support::repository::is_encrypted;
+use crate::support::tracer::{Act, traced};
+use crate::support::vault::Output;
+use crate::whole::world::files_below;
+
+/// A command and where it is run.
+pub struct Case {
+    pub name: &'static str,
+    pub place: Place,
+    pub args: Vec<String>,
+    /// Which snapshots could be restored before; all of them unless the place is damaged.
+    is_damaged: bool,
+}
+
+fn case(name: &'static str, place: Place, args: &[&str]) -> Case {
+    let args = args.iter().map(|word| (*word).to_owned()).collect();
+    Case { name, place, args, is_damaged: false }
+}
+
+/// Makes the place of a case.
+type Make = fn() -> Case;
+
+/// What is tried, by name.
+pub const CASES: [(&str, Make); 14] = [
+    ("init", || case("init", Place::new(), &["init"])),
+    ("first snapshot", || {
+        let place = Place::with_repository();
+        let source = place.text("source");
+        case("snapshot", place, &["snapshot", "--json", &source])
+    }),
+    ("snapshot with a parent", || {
+        let place = Place::with_snapshots();
+        place.change(20);
+        let source = place.text("source");
+        case("snapshot", place, &["snapshot", "--json", &source])
+    }),
+    ("snapshot after one that was killed", || {
+        let place = Place::with_snapshots();
+        place.change(20);
+        let source = place.text("source");
+        let mut renames = 0;
+        let killed = traced(&place.vault, &["snapshot", &source], |call| {
+            renames += usize::from(call.renames());
+            // Its notice, a pack of data; and then one of folders.
+            if renames == 3 { Act::Kill } else { Act::Go }
+        });
+        assert!(killed.status.code().is_none(), "{}", killed.report());
+        case("snapshot", place, &["snapshot", "--json", &source])
+    }),
+    ("first mirror", || {
+        let place = Place::with_snapshots();
+        let drive = place.text("drive");
+        case("mirror", place, &["mirror", "--new", &drive])
+    }),
+    ("mirror", || {
+        let mut place = Place::with_repository();
+        place.snapshot();
+        let drive = place.text("drive");
+        place.run(&["mirror", "-q", "--new", &drive]).ok();
+        place.on_drive = Some(1);
+        place.change(10);
+        place.snapshot();
+        case("mirror", place, &["mirror", &drive])
+    }),
+    ("restore", || {
+        let place = Place::with_snapshots();
+        let (target, selector) = (place.text("target"), format!("latest:{}", place.text("source")));
+        case("restore", place, &["restore", &selector, "--target", &target])
+    }),
+    ("restore over what is there", || {
+        let mut place = Place::with_repository();
+        place.snapshot();
+        let (target, selector) = (place.text("target"), format!("latest:{}", place.text("source")));
+        place.run(&["restore", "-q", &selector, "--target", &target]).ok();
+        fs::write(place.join("target/foreign"), "not of the snapshot").unwrap();
+        place.change(10);
+        place.snapshot();
+        case("restore", place, &["restore", &selector, "--delete", "--target", &target])
+    }),
+    ("forget", || {
+        let mut place = Place::with_snapshots();
+        let first = place.told.remove(0).id;
+        case("forget", place, &["forget", &first])
+    }),
+    ("prune", || {
+        let mut place = forgotten();
+        place.told.remove(0);
+        case("prune", place, &["prune", "--force", "--max-unused", "0"])
+    }),
+    ("repair", || {
+        let place = Place::with_snapshots();
+        for segment in files_below(&place.join("repository/index")) {
+            fs::remove_file(segment).unwrap();
+        }
+        Case { is_damaged: true, ..case("repair", place, &["repair"]) }
+    }),
+    ("heal", || {
+        let mut place = Place::with_snapshots();
+        let drive = place.text("drive");
+        place.run(&["mirror", "-q", "--new", &drive]).ok();
+        place.on_drive = Some(2);
+        let packs = files_below(&place.join("repository/packs"));
+        for (number, pack) in packs.iter().enumerate() {
+            if number % 2 == 0 {
+                fs::remove_file(pack).unwrap();
+            } else {
+                let mut bytes = fs::read(pack).unwrap();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                fs::write(pack, bytes).unwrap();
+            }
+        }
+        Case { is_damaged: true, ..case("heal", place, &["heal", "--from", &drive]) }
+    }),
+    ("parity add", || {
+        let place = Place::with_snapshots();
+        case("parity add", place, &["parity", "add", "--percent", "10"])
+    }),
+    ("key change", || {
+        let place = Place::with_snapshots();
+        place.use_other_passphrase();
+        let file = place.text("other-passphrase");
+        let words =
+            ["key", "change", "--new-passphrase-file", &file, "--kdf-memory", "8M", "--kdf-passes", "1"];
+        case("key change", place, &words)
+    }),
+];
+
+/// Two snapshots, of which the first is forgotten; its data is in packs of its own, and in one with the second's.
+fn forgotten() -> Place {
+    let mut place = Place::with_snapshots();
+    let first = place.told[0].id.clone();
+    fs::remove_file(place.join("source/folder/text")).unwrap();
+    place.snapshot();
+    let second = place.told.remove(1).id;
+    place.run(&["forget", "-q", &first, &second]).ok();
+    place
+}
+
+impl Case {
+    /// A case by its name, unless it is one for encrypted repositories only, and this run is not over these.
+    pub fn of(name: &str) -> Option<Self> {
+        let make = CASES.iter().find(|(known, _)| *known == name).unwrap().1;
+        (name != "key change" || is_encrypted()).then(make)
+    }
+
+    pub fn words(&self) -> Vec<&str> {
+        self.args.iter().map(String::as_str).collect()
+    }
+
+    /// What has to hold at any time.
+    pub fn holds(&self, told: &[Told], before: &BTreeSet<String>) -> Vec<String> {
+        let mut violations = Vec::new();
+        if self.is_damaged {
+            let now = self.place.restorable("repository", told);
+            violations.extend(before.difference(&now).map(|id| format!("{id} could be restored before")));
+        } else if self.name != "init" {
+            violations.extend(self.place.violations("repository", told));
+        }
+        if let Some(count) = self.place.on_drive {
+            violations.extend(self.place.violations("drive", &told[..count]));
+        }
+        violations
+    }
+
+    /// Those that were told of before, and the one that a run has told of.
+    pub fn told_after(&self, output: &Output) -> Vec<Told> {
+        let mut told = self.place.told.clone();
+        if self.name == "snapshot" {
+            let manifest = Manifest::of(&self.place.join("source"));
+            told.extend(told_id(output).map(|id| Told { id, manifest }));
+        }
+        told
+    }
+
+    /// What a run that succeeded should have done and has not.
+    pub fn undone(&self) -> Vec<String> {
+        if self.name != "restore" {
+            return Vec::new();
+        }
+        let (source, target) = (self.place.join("source"), self.place.join("target"));
+        Manifest::of(&source).diff(&Manifest::of(&target)).into_iter().take(5).collect()
+    }
+
+    /// The same command once more, and what has to hold then.
+    pub fn again(&self, mut told: Vec<Told>) -> Vec<String> {
+        let mut violations = Vec::new();
+        let output = self.place.run(&self.words());
+        // What was done when the run was killed is not done twice.
+        let is_done = match self.name {
+            "init" => output.stderr.contains("already"),
+            "forget" => output.stderr.contains("it was forgotten"),
+            _ => false,
+        };
+        if !output.status.success() && !is_done {
+            return vec![format!("it does not succeed again: {}", output.report())];
+        }
+        match self.name {
+            "snapshot" => {
+                let manifest = Manifest::of(&self.place.join("source"));
+                told.extend(told_id(&output).map(|id| Told { id, manifest }));
+            }
+            "mirror" => violations.extend(self.place.violations("drive", &told)),
+            _ => {}
+        }
+        violations.extend(self.undone());
+        violations.extend(self.place.violations("repository", &told));
+        let left = self.place.left_over();
+        if !left.is_empty() {
+            violations.push(format!("left over: {left:?}"));
+        }
+        violations
+    }
+}

@@ -1,0 +1,277 @@
+//! An error anywhere: each call about files fails once, is interrupted, or reads and writes less than it was asked to.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use nix::errno::Errno;
+
+use super::case::Case;
+use super::{Counts, picked};
+use crate::support::needs::needs;
+use crate::support::tracer::{Act, Call, traced};
+use crate::support::vault::Output;
+
+/// What happens to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Fails(Errno),
+    Short,
+}
+
+/// How many calls of a command meet with each of them in the gate.
+const FAULTS: [(Fault, usize); 4] = [
+    (Fault::Fails(Errno::EIO), 5),
+    (Fault::Fails(Errno::ENOSPC), 3),
+    (Fault::Fails(Errno::EINTR), 2),
+    (Fault::Short, 2),
+];
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fails(errno) => write!(f, "{errno:?}"),
+            Self::Short => write!(f, "a short read or write"),
+        }
+    }
+}
+
+impl Fault {
+    /// Whether it can happen to this call.
+    fn fits(self, call: &Call) -> bool {
+        let name = call.name().unwrap_or_default();
+        let is_open = name.starts_with("open");
+        match self {
+            Self::Short => call.reads() || call.writes(),
+            Self::Fails(Errno::ENOSPC) => call.changes() && !name.starts_with("unlink"),
+            Self::Fails(Errno::EINTR) => call.reads() || call.writes() || call.syncs() || is_open,
+            Self::Fails(_) => match name {
+                // These ask for nothing of the medium.
+                "fcntl" | "lseek" => false,
+                "read" | "readv" | "pread64" | "preadv" => call.reads(),
+                "write" | "writev" | "pwrite64" | "pwritev" => call.writes(),
+                _ => true,
+            },
+        }
+    }
+
+    fn act(self) -> Act {
+        match self {
+            Self::Fails(errno) => Act::Fail(errno),
+            Self::Short => Act::Half,
+        }
+    }
+
+    /// Whether nobody is to notice.
+    fn is_invisible(self) -> bool {
+        matches!(self, Self::Short | Self::Fails(Errno::EINTR))
+    }
+
+    /// What is wrong with how a run has ended.
+    fn unfit(self, output: &Output) -> Option<String> {
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &output.stderr;
+        let is_named = |errno: Errno| {
+            let text = std::io::Error::from_raw_os_error(errno as i32).to_string();
+            said.contains(text.split(" (").next().unwrap()) && said.contains('/')
+        };
+        let why = match (self, output.status.code()) {
+            (_, None) => "it did not end by itself",
+            _ if said.contains("panicked") => "it panicked",
+            (_, Some(0)) => return None,
+            _ if self.is_invisible() => "it noticed",
+            (Self::Fails(errno), Some(_)) if !is_named(errno) => "it names no path, or not the error",
+            _ => return None,
+        };
+        Some(format!("{why}: {}", output.report()))
+    }
+}
+
+/// Runs the command while the call of this number of those that it fits meets with a fault; and how many of these calls there were.
+fn run(case: &Case, fault: Fault, at: usize) -> (Output, usize, String) {
+    let (mut calls, mut met) = (0, String::new());
+    let output = traced(&case.place.vault, &case.words(), |call| {
+        if !fault.fits(call) {
+            return Act::Go;
+        }
+        calls += 1;
+        if calls != at + 1 {
+            return Act::Go;
+        }
+        met = format!("{} {}", call.name().unwrap_or_default(), call.file().unwrap_or_default());
+        fault.act()
+    });
+    (output, calls, met)
+}
+
+fn met_with(name: &str, case: &Case, fault: Fault, most: usize) -> Counts {
+    case.place.reset();
+    let before = case.place.restorable("repository", &case.place.told);
+    let (_, total, _) = run(case, fault, usize::MAX - 1);
+    let mut counts = Counts::default();
+    for at in picked(total as u64, total, most) {
+        case.place.reset();
+        let (output, _, met) = run(case, fault, at);
+        counts.tried += usize::from(!met.is_empty());
+        let mut violations: Vec<String> = fault.unfit(&output).into_iter().collect();
+        // What was told of with a warning is known to lack something.
+        let is_done = output.status.success();
+        let told = if is_done { case.told_after(&output) } else { case.place.told.clone() };
+        violations.extend(case.holds(&told, &before));
+        if is_done {
+            violations.extend(case.undone());
+        }
+        if violations.is_empty() {
+            violations.extend(case.again(told));
+        }
+        let what = violations.into_iter().map(|what| format!("{name}, {fault} at {at}, {met}: {what}"));
+        counts.violations.extend(what);
+    }
+    counts
+}
+
+/// One test for each case, so that they run beside one another.
+macro_rules! faulty {
+    ($($test:ident: $name:literal;)+) => {
+        $(#[test]
+        fn $test() {
+            stands($name);
+        })+
+
+        #[test]
+        fn no_case_is_left_out() {
+            let tested = [$($name),+];
+            assert!(super::case::CASES.iter().map(|(name, _)| *name).eq(tested), "{tested:?}");
+        }
+    };
+}
+
+faulty! {
+    an_error_anywhere_in_an_init: "init";
+    an_error_anywhere_in_a_first_snapshot: "first snapshot";
+    an_error_anywhere_in_a_snapshot: "snapshot with a parent";
+    an_error_anywhere_in_a_snapshot_after_a_killed_one: "snapshot after one that was killed";
+    an_error_anywhere_in_a_first_mirror: "first mirror";
+    an_error_anywhere_in_a_mirror: "mirror";
+    an_error_anywhere_in_a_restore: "restore";
+    an_error_anywhere_in_a_restore_over_what_is_there: "restore over what is there";
+    an_error_anywhere_in_a_forget: "forget";
+    an_error_anywhere_in_a_prune: "prune";
+    an_error_anywhere_in_a_repair: "repair";
+    an_error_anywhere_in_a_heal: "heal";
+    an_error_anywhere_in_a_parity_add: "parity add";
+    an_error_anywhere_in_a_key_change: "key change";
+}
+
+fn stands(name: &str) {
+    needs!("root", "sh");
+    let Some(case) = Case::of(name) else { return };
+    case.place.save();
+    let mut violations = Vec::new();
+    for (fault, most) in FAULTS {
+        let mut counts = met_with(name, &case, fault, most);
+        println!(
+            "error anywhere, {name}, {fault}: {} calls, {} violations",
+            counts.tried,
+            counts.violations.len()
+        );
+        assert!(counts.tried > 0, "{name}: {fault} fits no call");
+        violations.append(&mut counts.violations);
+    }
+    for fault in [Fault::Fails(Errno::EINTR), Fault::Short] {
+        violations.extend(goes_unnoticed_everywhere(name, &case, fault));
+    }
+    assert!(violations.is_empty(), "{}", violations.join("\n\n"));
+}
+
+/// One run in which every second call of each thread meets with the fault: each call is repeated, or goes on with what is left.
+fn goes_unnoticed_everywhere(name: &str, case: &Case, fault: Fault) -> Vec<String> {
+    case.place.reset();
+    let mut calls: HashMap<i32, usize> = HashMap::new();
+    let output = traced(&case.place.vault, &case.words(), |call| {
+        if !fault.fits(call) {
+            return Act::Go;
+        }
+        let count = calls.entry(call.thread()).or_default();
+        *count += 1;
+        if *count % 2 == 1 { fault.act() } else { Act::Go }
+    });
+    let met: usize = calls.values().map(|count| count.div_ceil(2)).sum();
+    println!("error anywhere, {name}, {fault}: {met} calls in one run");
+    assert!(met > 10);
+    let mut violations: Vec<String> = fault.unfit(&output).into_iter().collect();
+    if !output.status.success() {
+        violations.push(format!("it noticed: {}", output.report()));
+    }
+    violations.extend(case.undone());
+    violations.extend(case.again(case.told_after(&output)));
+    violations.into_iter().map(|what| format!("{name}, {fault} everywhere: {what}")).collect()
+}
+
+#[test]
+fn what_could_not_be_set_is_named_with_its_path_and_the_error() {
+    needs!("root", "sh");
+    let case = Case::of("restore").unwrap();
+    let output = traced(&case.place.vault, &case.words(), |call| {
+        if call.name() == Some("utimensat") { Act::Fail(Errno::ENOSPC) } else { Act::Go }
+    });
+    let output = output.code(1);
+    assert!(output.stderr.contains("time of modification ("), "{}", output.report());
+    assert!(
+        output.stderr.contains("; first /") && output.stderr.contains(": No space left"),
+        "{}",
+        output.report()
+    );
+}
+
+#[test]
+fn a_folder_above_the_target_that_cannot_be_read_is_not_called_a_repository() {
+    needs!("root", "sh");
+    let case = Case::of("restore").unwrap();
+    let output = traced(&case.place.vault, &case.words(), |call| {
+        let is_at_root = call.name() == Some("openat2") && call.file().as_deref() == Some("/");
+        if is_at_root { Act::Fail(Errno::EIO) } else { Act::Go }
+    });
+    output.code(1).says("cannot look for a repository in /: Input/output error");
+}
+
+#[test]
+fn an_error_about_a_file_of_the_repository_says_where_that_is() {
+    needs!("root", "sh");
+    let case = Case::of("first snapshot").unwrap();
+    let output = traced(&case.place.vault, &["snapshot", &case.place.text("source")], |call| {
+        if call.syncs() { Act::Fail(Errno::EIO) } else { Act::Go }
+    });
+    assert!(!output.status.success());
+    let place = format!("(in {})", case.place.text("repository"));
+    assert!(output.stderr.contains(&place), "{}", output.report());
+}
+
+#[test]
+fn the_control_of_error_anywhere_finds_errors_that_were_swallowed() {
+    needs!("root", "sh");
+    let case = Case::of("first snapshot").unwrap();
+    case.place.save();
+    let stores =
+        |call: &Call| call.writes() && call.file().is_some_and(|file| file.contains("/repository/tmp/"));
+    let (mut tried, mut found) = (0, 0);
+    loop {
+        case.place.reset();
+        let (mut writes, mut reached) = (0, false);
+        let output = traced(&case.place.vault, &case.words(), |call| {
+            writes += usize::from(stores(call));
+            if reached || writes != tried + 1 {
+                return Act::Go;
+            }
+            reached = true;
+            Act::Pretend
+        });
+        if !reached {
+            break;
+        }
+        tried += 1;
+        found += usize::from(
+            !case.holds(&case.told_after(&output), &std::collections::BTreeSet::new()).is_empty(),
+        );
+    }
+    println!("{tried} writes failed and said that they had not, {found} found");
+    assert!(tried > 5 && found > tried / 2, "{found} of {tried}");
+}
