@@ -7,6 +7,7 @@ mod case;
 mod errors;
 mod kill;
 mod place;
+mod power;
 
 use crate::support::torture::Random;
 

@@ -104,8 +104,13 @@ impl Place {
     pub fn snapshot(&mut self) -> String {
         let output = self.run(&["snapshot", "--json", &self.text("source")]).ok();
         let id = told_id(&output).unwrap();
-        self.told.push(Told { id: id.clone(), manifest: Manifest::of(&self.join("source")) });
+        self.tell(id.clone());
         id
+    }
+
+    /// Somebody was told that this snapshot holds what the source has now.
+    pub fn tell(&mut self, id: String) {
+        self.told.push(Told { id, manifest: Manifest::of(&self.join("source")) });
     }
 
     /// Remembers how all is now.

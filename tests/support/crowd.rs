@@ -69,10 +69,13 @@ pub fn crowd(place: &Path, segments: usize) -> u64 {
     count
 }
 
-/// Publishes a snapshot of one file that has all chunks of every second of these packs. Returns how many these are.
-pub fn need_half(place: &Path, segments: usize) -> u64 {
+/// Publishes a snapshot of one file that has all chunks of every second of these packs. Returns how many these are. Without the `cache`, each
+/// node of the list would be looked for in each segment.
+pub fn need_half(place: &Path, cache: &Path, segments: usize) -> u64 {
     let repository = repository::open(Arc::new(LocalFolder::new(place))).unwrap();
-    let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
+    let cache_folder = Some(cache.to_owned());
+    let options = WriteOptions { cache_folder, ..WriteOptions::new(Arc::new(Silent)) };
+    let mut writer = repository.writer(&options).unwrap();
     let mut list = ListWriter::new(&writer);
     let mut count = 0;
     for (_, chunks) in packs(segments).step_by(2) {

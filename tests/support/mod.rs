@@ -3,6 +3,7 @@
 //! ([`manifest`]). `selftest` shows that each of them would notice. What a machine lacks skips a test ([`needs`]).
 
 pub mod crowd;
+pub mod disk;
 pub mod manifest;
 pub mod mount;
 pub mod needs;

@@ -49,16 +49,8 @@ impl Mount {
             let image = mount.scratch.join("image");
             let file = std::fs::File::create(&image).expect("cannot create an image");
             file.set_len(size_mb << 20).expect("cannot size an image");
-            let (program, options): (&str, &[&str]) = match kind {
-                FileSystem::Ext4 => ("mkfs.ext4", &["-q", "-F", "-E", "nodiscard"]),
-                FileSystem::Xfs => ("mkfs.xfs", &["-q", "-f", "-K"]),
-                FileSystem::Btrfs => ("mkfs.btrfs", &["-q", "-f", "-K"]),
-                FileSystem::Exfat | FileSystem::Tmpfs => ("mkfs.exfat", &[]),
-                FileSystem::Fat32 => ("mkfs.vfat", &["-F", "32"]),
-            };
-            run(Command::new(program).args(options).arg(&image));
-            let device = run(Command::new("losetup").args(["--find", "--show"]).arg(&image));
-            mount.device = Some(device.trim().to_owned());
+            make(kind, &image);
+            mount.device = Some(attach(&image));
         }
         mount.mount();
         mount
@@ -151,6 +143,23 @@ impl Drop for Mount {
             eprintln!("{failures:?}");
         }
     }
+}
+
+/// Makes a file system in a file.
+pub fn make(kind: FileSystem, image: &Path) {
+    let (program, options): (&str, &[&str]) = match kind {
+        FileSystem::Ext4 => ("mkfs.ext4", &["-q", "-F", "-E", "nodiscard"]),
+        FileSystem::Xfs => ("mkfs.xfs", &["-q", "-f", "-K"]),
+        FileSystem::Btrfs => ("mkfs.btrfs", &["-q", "-f", "-K"]),
+        FileSystem::Exfat | FileSystem::Tmpfs => ("mkfs.exfat", &[]),
+        FileSystem::Fat32 => ("mkfs.vfat", &["-F", "32"]),
+    };
+    run(Command::new(program).args(options).arg(image));
+}
+
+/// Makes a loop device of a file, and returns its name.
+pub fn attach(image: &Path) -> String {
+    run(Command::new("losetup").args(["--find", "--show"]).arg(image)).trim().to_owned()
 }
 
 /// Unmounts what is mounted at a path.

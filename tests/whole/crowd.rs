@@ -51,7 +51,7 @@ fn an_index_of_a_hundred_million_chunks_stays_within_bounds() {
     fs::remove_dir_all(&target).unwrap();
 
     // Half of it is needed, and half is not.
-    let needed = need_half(&world.repository, segments);
+    let needed = need_half(&world.repository, cache.parent().unwrap(), segments);
     measured(&world, "check, half of the chunks needed", &words(&["check"]));
     measured(&world, "prune, half of the chunks needed", &words(&["prune", "--force"]));
     let listed =
