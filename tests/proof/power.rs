@@ -93,8 +93,8 @@ fn violations_after(
         scratch::remove_tree(&place.join(folder)).unwrap();
         fs::create_dir(place.join(folder)).unwrap();
     }
-    let promised = promises.iter().rfind(|promise| promise.since <= moment).unwrap();
-    let mut violations = place.violations("repository", &promised.told);
+    let holding = promises.iter().rfind(|promise| promise.since <= moment).unwrap();
+    let mut violations = place.violations("repository", &holding.told);
     if violations.is_empty() {
         // What a prune has left, the next one puts in order.
         for again in [&["snapshot", "-q", &place.text("source")][..], &["prune", "-q", "--force"]] {
@@ -103,7 +103,7 @@ fn violations_after(
                 violations.push(format!("it does not go on: {}", again.report()));
             }
         }
-        violations.extend(place.violations("repository", &promised.told));
+        violations.extend(place.violations("repository", &holding.told));
         violations.extend(place.left_over().iter().map(|path| format!("left over: {}", path.display())));
     }
     violations

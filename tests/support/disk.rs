@@ -45,7 +45,7 @@ impl Recorded {
 
     fn attributes(&self, inode: INodeNo) -> Option<FileAttr> {
         let is_folder = inode == INodeNo::ROOT;
-        (is_folder || inode == INodeNo(2)).then(|| FileAttr {
+        (is_folder || inode == INodeNo(2)).then_some(FileAttr {
             ino: inode,
             size: if is_folder { 0 } else { self.len },
             blocks: 0,
