@@ -72,7 +72,7 @@ fn a_config_that_is_gone_or_damaged_is_written_anew_as_the_other_one_is() {
                 flip_at(&path, 40);
             }
             world.run(&world.repo(), &["check"]).code(13);
-            world.run(&world.repo(), &["repair", "--dry-run"]).ok().says(name);
+            world.run(&world.repo(), &["repair", "--dry-run"]).code(13).says(name);
             assert_ne!(fs::read(&path).ok(), Some(whole.clone()));
             world.run(&world.repo(), &["repair"]).ok().says(name);
             assert_eq!(fs::read(&path).unwrap(), whole);

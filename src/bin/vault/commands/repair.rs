@@ -36,7 +36,8 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Outcome> {
     offer_help(context, &summary);
     print_summary(context, args, &summary, begun)?;
     let files = &summary.files;
-    let would = args.dry_run && files.chunks_saved > 0;
+    let mended = !files.fetched.is_empty() || !files.replaced.is_empty() || files.chunks_saved > 0;
+    let would = args.dry_run && mended;
     let found = !files.damaged.is_empty() || files.chunks_lost > 0 || !summary.remade.is_empty() || would;
     Ok(Outcome::damage_if(found))
 }
