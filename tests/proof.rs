@@ -20,6 +20,8 @@ fn is_nightly() -> bool {
 #[derive(Default, Debug)]
 struct Counts {
     tried: usize,
+    /// Of these, in how many something was violated.
+    failed: usize,
     violations: Vec<String>,
 }
 

@@ -171,8 +171,7 @@ impl Case {
     }
 
     /// Those that were told of before, and the one that a run has told of.
-    pub fn told_after(&self, output: &Output) -> Vec<Told> {
-        let mut told = self.place.told.clone();
+    pub fn told_after(&self, mut told: Vec<Told>, output: &Output) -> Vec<Told> {
         if self.name == "snapshot" {
             let manifest = Manifest::of(&self.place.join("source"));
             told.extend(told_id(output).map(|id| Told { id, manifest }));
@@ -181,12 +180,33 @@ impl Case {
     }
 
     /// What a run that succeeded should have done and has not.
-    pub fn undone(&self) -> Vec<String> {
-        if self.name != "restore" {
-            return Vec::new();
+    pub fn undone(&self, told: &[Told]) -> Vec<String> {
+        let place = &self.place;
+        let unless =
+            |is_done: bool| if is_done { vec![] } else { vec![format!("{} did nothing", self.name)] };
+        match self.name {
+            "restore" => {
+                let (source, target) = (place.join("source"), place.join("target"));
+                Manifest::of(&source).diff(&Manifest::of(&target)).into_iter().take(5).collect()
+            }
+            "mirror" => place.violations("drive", told),
+            "init" | "repair" | "heal" => place.violations("repository", told),
+            "forget" => {
+                let listed = place.run(&["snapshots", "--json"]);
+                let is_it = |line: &str| {
+                    serde_json::from_str::<serde_json::Value>(line).unwrap()["id"] == self.args[1].as_str()
+                };
+                unless(listed.status.success() && !listed.text().lines().any(is_it))
+            }
+            "prune" => unless(files_below(&place.join("repository/snapshots")).len() == told.len()),
+            "parity add" => {
+                let packs = files_below(&place.join("repository/packs"));
+                let parity = packs.iter().filter(|path| path.extension().is_some()).count();
+                unless(parity * 2 == packs.len() && place.run(&["parity", "check", "-q"]).status.success())
+            }
+            "key change" => unless(place.other_opens()),
+            _ => unless(told.len() > place.told.len()),
         }
-        let (source, target) = (self.place.join("source"), self.place.join("target"));
-        Manifest::of(&source).diff(&Manifest::of(&target)).into_iter().take(5).collect()
     }
 
     /// The same command once more, and what has to hold then.
@@ -202,15 +222,10 @@ impl Case {
         if !output.status.success() && !is_done {
             return vec![format!("it does not succeed again: {}", output.report())];
         }
-        match self.name {
-            "snapshot" => {
-                let manifest = Manifest::of(&self.place.join("source"));
-                told.extend(told_id(&output).map(|id| Told { id, manifest }));
-            }
-            "mirror" => violations.extend(self.place.violations("drive", &told)),
-            _ => {}
+        told = self.told_after(told, &output);
+        if !is_done {
+            violations.extend(self.undone(&told));
         }
-        violations.extend(self.undone());
         violations.extend(self.place.violations("repository", &told));
         let left = self.place.left_over();
         if !left.is_empty() {

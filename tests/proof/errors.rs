@@ -114,10 +114,11 @@ fn met_with(name: &str, case: &Case, fault: Fault, most: usize) -> Counts {
         let mut violations: Vec<String> = fault.unfit(&output).into_iter().collect();
         // What was told of with a warning is known to lack something.
         let is_done = output.status.success();
-        let told = if is_done { case.told_after(&output) } else { case.place.told.clone() };
+        let told = case.place.told.clone();
+        let told = if is_done { case.told_after(told, &output) } else { told };
         violations.extend(case.holds(&told, &before));
         if is_done {
-            violations.extend(case.undone());
+            violations.extend(case.undone(&told));
         }
         if violations.is_empty() {
             violations.extend(case.again(told));
@@ -201,8 +202,9 @@ fn goes_unnoticed_everywhere(name: &str, case: &Case, fault: Fault) -> Vec<Strin
     if !output.status.success() {
         violations.push(format!("it noticed: {}", output.report()));
     }
-    violations.extend(case.undone());
-    violations.extend(case.again(case.told_after(&output)));
+    let told = case.told_after(case.place.told.clone(), &output);
+    violations.extend(case.undone(&told));
+    violations.extend(case.again(told));
     violations.into_iter().map(|what| format!("{name}, {fault} everywhere: {what}")).collect()
 }
 
@@ -269,7 +271,9 @@ fn the_control_of_error_anywhere_finds_errors_that_were_swallowed() {
         }
         tried += 1;
         found += usize::from(
-            !case.holds(&case.told_after(&output), &std::collections::BTreeSet::new()).is_empty(),
+            !case
+                .holds(&case.told_after(case.place.told.clone(), &output), &std::collections::BTreeSet::new())
+                .is_empty(),
         );
     }
     println!("{tried} writes failed and said that they had not, {found} found");

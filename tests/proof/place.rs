@@ -95,7 +95,7 @@ impl Place {
     }
 
     /// Whether the repository is opened by the passphrase that is changed to.
-    fn other_opens(&self) -> bool {
+    pub fn other_opens(&self) -> bool {
         let is_changed = self.join("other-passphrase").exists();
         is_changed && !self.vault.run(&["key", "test", "-q"]).status.success()
     }

@@ -125,6 +125,7 @@ fn power_is_cut(kind: FileSystem, size_mb: u64, is_unsynced: bool) -> Counts {
         for _ in 0..if is_nightly() { 2 } else { 1 } {
             counts.tried += 1;
             let found = violations_after((&place, &promises), &recording, moment, &mut random);
+            counts.failed += usize::from(!found.is_empty());
             counts.violations.extend(found.into_iter().map(|what| format!("cut at {moment}: {what}")));
         }
     }
@@ -153,10 +154,6 @@ fn the_power_may_be_cut_anywhere_on_xfs() {
 fn the_control_of_power_cuts_without_syncs_loses_snapshots() {
     needs!("ext4", "/dev/fuse", "sh");
     let counts = power_is_cut(FileSystem::Ext4, 64, true);
-    println!(
-        "power cut anywhere, without syncs: {} cuts, {} violations",
-        counts.tried,
-        counts.violations.len()
-    );
-    assert!(counts.violations.len() > counts.tried / 4, "{} of {}", counts.violations.len(), counts.tried);
+    println!("power cut anywhere, without syncs: {} of {} cuts lost something", counts.failed, counts.tried);
+    assert!(counts.failed > counts.tried / 4, "{} of {}", counts.failed, counts.tried);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use vault::id::{ChunkId, ChunkKind, PackId};
 use vault::pack::{Compression, Location};
 
-use super::store::{Store, thorough};
+use super::store::{Store, content, thorough};
 use crate::support::torture::Random;
 
 /// Words, so that it shrinks, and the more the higher the level is.
@@ -46,13 +46,20 @@ fn stored(store: &Store, id: &ChunkId) -> Vec<u8> {
 
 #[test]
 fn a_frame_of_which_all_is_needed_is_taken_as_it_is_and_others_are_compressed_again() {
+    takes_whole_frames(compressible);
+    // Stored as it is.
+    takes_whole_frames(content);
+}
+
+fn takes_whole_frames(bytes: fn(u64) -> Vec<u8>) {
     let store = Store::new();
-    let (whole, ids) = store.save_bytes(Compression::Level(12), &contents(0..60)).unwrap();
+    let (whole, ids) =
+        store.save_bytes(Compression::Level(12), &(0..60).map(bytes).collect::<Vec<_>>()).unwrap();
     let made = frames(&store, &ids);
     assert!(made.len() >= 2 && made[0].len() > 5, "{made:?}");
     let part = *made[1].first().unwrap();
     // What the first frame has, and one chunk of the second.
-    let kept: Vec<Vec<u8>> = made[0].iter().chain([&part]).map(|at| compressible(*at as u64)).collect();
+    let kept: Vec<Vec<u8>> = made[0].iter().chain([&part]).map(|at| bytes(*at as u64)).collect();
     store.save_bytes(Compression::Level(12), &kept).unwrap();
     let (first, other) = (ids[made[0][0]], ids[part]);
     let (before, frame) = (stored(&store, &first), place(&store, &first));
