@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
+use crate::backend::open_regular;
 use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::guard::{self, Guarded};
@@ -44,7 +45,7 @@ pub struct ChunkCache {
 
 /// Opens a database file, or makes one that nobody else can read, whatever the umask: there are names and content of files in it.
 pub(crate) fn open_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    open_regular(path, OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600))
 }
 
 impl ChunkCache {

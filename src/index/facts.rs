@@ -281,15 +281,75 @@ pub(super) fn order_of(row: &Row) -> ([u8; 32], u32, u32, u32) {
 
 /// Adds the locations of a chunk among sorted rows.
 pub(super) fn find_in_rows(rows: &[Row], packs: &[PackRow], id: &ChunkId, found: &mut Vec<Location>) {
-    let start = rows.partition_point(|row| row[..32] < id.as_bytes()[..]);
+    let start = count_below(rows, id, id_of);
     let same = rows.iter().skip(start).take_while(|row| row[..32] == id.as_bytes()[..]);
     found.extend(same.filter_map(|row| Some(decode_row(row, packs)?.1)));
+}
+
+/// How many of the rows, which ascend by their ids, have one that is below another. Ids are hashes and lie evenly, so it is looked for around
+/// the place where it would be: in a hundred segments that is most of the time of a lookup.
+pub(super) fn count_below<T>(rows: &[T], id: &ChunkId, id_of: impl Fn(&T) -> ChunkId) -> usize {
+    let head = |id: &ChunkId| u64::from_be_bytes(array(id.as_bytes()));
+    let is_below = |row: &T| {
+        let one = id_of(row);
+        head(&one) < head(id) || (head(&one) == head(id) && one < *id)
+    };
+    let [low, high] = [rows.first(), rows.last()].map(|row| row.map_or(0, |row| head(&id_of(row))));
+    let part = u128::from(head(id).clamp(low, high) - low) * rows.len() as u128;
+    let guess = usize::try_from(part / (u128::from(high - low) + 1)).unwrap_or(0);
+    // All before `start` are below; none from `end` on is.
+    let (mut start, mut end, mut reach) = (0, rows.len(), 8);
+    if rows.get(guess).is_some_and(is_below) {
+        start = guess + 1;
+        while let Some(row) = rows.get(start + reach) {
+            if !is_below(row) {
+                end = start + reach;
+                break;
+            }
+            start += reach + 1;
+            reach *= 4;
+        }
+    } else {
+        end = guess;
+        while let Some(row) = end.checked_sub(reach).and_then(|at| rows.get(at)) {
+            if is_below(row) {
+                start = end - reach + 1;
+                break;
+            }
+            end -= reach;
+            reach *= 4;
+        }
+    }
+    start + rows.get(start..end).unwrap_or_default().partition_point(is_below)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::index::Segment;
+
+    #[test]
+    fn what_is_below_an_id_is_counted_wherever_the_ids_lie() {
+        let spread = |number: u64| ChunkId::from_bytes(crate::id::hash(&number.to_le_bytes()));
+        let close = |number: u64| {
+            let mut bytes = [7; 32];
+            bytes[24..].copy_from_slice(&(number / 3).to_be_bytes());
+            ChunkId::from_bytes(bytes)
+        };
+        let ends = [ChunkId::from_bytes([0; 32]), ChunkId::from_bytes([255; 32])];
+        for count in [0, 1, 2, 7, 100, 3000] {
+            for ids in [(0..count).map(spread).collect::<Vec<_>>(), (0..count).map(close).collect()] {
+                let mut rows = ids.clone();
+                rows.extend(&ends[..usize::from(count % 2 == 1)]);
+                rows.sort_unstable();
+                let asked = ids.iter().copied().chain((count..count + 100).map(spread)).chain(ends);
+                for id in asked.chain((0..count + 9).map(close)) {
+                    let right = rows.partition_point(|row| *row < id);
+                    assert_eq!(count_below(&rows, &id, |row| *row), right, "{id} among {count}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn facts_too_many_for_one_segment_are_split_by_whole_packs() {

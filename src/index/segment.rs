@@ -279,7 +279,7 @@ impl Segment {
     /// Adds the locations of a chunk to `found`.
     pub(super) fn find(&self, id: &ChunkId, cache: &BlockCache, found: &mut Vec<Location>) -> Result<()> {
         // Equal ids may spill over several blocks: start at the last block whose first id is below.
-        let after = self.header.first_ids.partition_point(|first| first < id);
+        let after = facts::count_below(&self.header.first_ids, id, |first| *first);
         let mut number = after.saturating_sub(1);
         while self.header.first_ids.get(number).is_some_and(|first| first <= id) {
             let key = (self.id, number);
