@@ -156,6 +156,19 @@ fn sync_file_system(folder: &File) -> io::Result<()> {
     Ok(rustix::io::retry_on_intr(|| rustix::fs::syncfs(folder))?)
 }
 
+/// Opens a file if it is a regular one: whatever else has its name is neither followed nor waited for, nor read without end.
+///
+/// # Errors
+/// `InvalidData` if it is something else; any error of the file system.
+pub(crate) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"))
+    }
+}
+
 /// Opens a folder to be listed. The standard library does that again after a signal for files only, and a FUSE ends an open then.
 fn read_dir(folder: &Path) -> io::Result<fs::ReadDir> {
     loop {
@@ -191,17 +204,9 @@ impl Backend for LocalFolder {
     }
 
     fn open(&self, file: &str) -> io::Result<Box<dyn StoredFile>> {
-        let path = self.root.join(file);
-        // O_NONBLOCK: a FIFO in the place of a file must not hang us.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
-        }
-        Ok(Box::new(LocalFile { file, len: metadata.len() }))
+        let file = open_regular(&self.root.join(file), OpenOptions::new().read(true))?;
+        let len = file.metadata()?.len();
+        Ok(Box::new(LocalFile { file, len }))
     }
 
     fn create(&self, temporary: &str) -> io::Result<Box<dyn NewFile>> {

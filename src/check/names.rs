@@ -49,6 +49,8 @@ impl Names<'_> {
                     "packs" => !entry.is_file && is_hex(&entry.name, 2),
                     "tmp" => entry.is_file,
                     "features" => ["read-", "write-"].iter().any(|prefix| is_feature(&entry.name, prefix)),
+                    // Something else in the place of these is not taken for one.
+                    "index" | "keys" => entry.is_file && is_hex(&entry.name, 64),
                     _ => is_hex(&entry.name, 64),
                 };
                 self.unknown_unless(known, folder, &entry.name);

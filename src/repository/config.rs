@@ -1,11 +1,12 @@
 //! What a repository says of itself: `config` and `config.2`, `copy`, `features/`.
 
+use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Backend, read_whole};
+use crate::backend::{Backend, open_regular, read_whole};
 use crate::chunk::ChunkerParams;
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
@@ -178,7 +179,7 @@ pub(crate) fn refuse_inside_another(place: &Path) -> Result<()> {
     for folder in above.as_deref().into_iter().flat_map(Path::ancestors) {
         let is_config = |name: &str| {
             let mut magic = [0; 8];
-            let file = std::fs::File::open(folder.join(name));
+            let file = open_regular(&folder.join(name), OpenOptions::new().read(true));
             file.is_ok_and(|mut file| file.read_exact(&mut magic).is_ok()) && magic == *Magic::Config.bytes()
         };
         if is_config("config") || is_config("config.2") {

@@ -1,16 +1,18 @@
 //! What this host remembers of a repository, in `<state folder>/<repository id>.seen`: its mode, the keys, records and snapshots it saw,
 //! and keys and snapshots in which copy. Whoever sets a repository back, or takes a snapshot out of it, cannot change this file as well.
 //!
-//! Lines of words, only ever appended; whoever deletes it begins anew. It holds ids and no names.
+//! Lines of words, each with a checksum at its end, only ever appended; a line that is not as it was written is left out, and whoever deletes
+//! the file begins anew. It holds ids and no names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::backend::open_regular;
 use crate::error::{Corruption, Error, Result};
 use crate::id::{self, CopyId, KeyId, RecordId, RepositoryId, SnapshotId};
 use crate::repository::{Repository, record_kind};
@@ -41,7 +43,7 @@ pub struct SeenSnapshot {
 }
 
 /// What a repository lacks of what was seen of it, and no record says that it was forgotten or removed.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Lacking {
     /// Snapshots seen in this very copy: it was set back, or they were deleted.
     pub gone: Vec<SeenSnapshot>,
@@ -55,6 +57,8 @@ pub struct Lacking {
     pub records: Vec<RecordId>,
     /// Whether nothing was ever seen of this copy.
     pub copy_is_new: bool,
+    /// Snapshots that are expected no longer.
+    pub accepted: BTreeSet<SnapshotId>,
 }
 
 impl Seen {
@@ -64,8 +68,7 @@ impl Seen {
     /// `Damaged`: `config` says that it is not encrypted, and it was seen encrypted `[CONF-5]`.
     pub fn recall(folder: &Path, repository: &Repository) -> Result<Self> {
         let path = folder.join(format!("{}.seen", repository.id()));
-        let mut text = String::new();
-        let read = File::open(&path).and_then(|file| file.take(MAX_LEN).read_to_string(&mut text));
+        let lines = read_lines(&path);
         let mut seen = Self {
             path,
             was_encrypted: false,
@@ -75,8 +78,8 @@ impl Seen {
             accepted: BTreeSet::new(),
             accepted_keys: BTreeSet::new(),
         };
-        if read.is_ok() {
-            text.lines().for_each(|line| seen.line(line));
+        for line in &lines {
+            seen.line(line);
         }
         if seen.was_encrypted && !repository.config().is_encrypted() {
             return Err(Error::damaged("config")(Corruption::SeenEncrypted));
@@ -94,10 +97,8 @@ impl Seen {
         let place = repository.backend().place();
         let place = std::fs::canonicalize(place).map_err(Error::path("find", place))?;
         let place = SnapshotId::from_bytes(id::hash(place.as_os_str().as_bytes())).to_string();
-        let mut text = String::new();
-        // What cannot be read is as if nothing were remembered.
-        let _ = File::open(&path).and_then(|file| file.take(MAX_LEN).read_to_string(&mut text));
-        let ids = text.lines().filter_map(|line| line.strip_prefix(&place)?.strip_prefix(' '));
+        let lines = read_lines(&path);
+        let ids = lines.iter().filter_map(|line| line.strip_prefix(&place)?.strip_prefix(' '));
         let last = ids.filter_map(RepositoryId::from_hex).next_back();
         let is_new = last != Some(repository.id());
         if repository.config().is_encrypted() && is_new {
@@ -118,7 +119,7 @@ impl Seen {
                 let ids = SnapshotId::from_hex(snapshot).zip(CopyId::from_hex(copy));
                 self.snapshots.extend(ids.zip(secs.parse().ok()));
             }
-            // Torn by a crash, or of a later version.
+            // Of a later version.
             _ => {}
         }
     }
@@ -134,8 +135,11 @@ impl Seen {
         let forgotten = repository.stated(record_kind::FORGOTTEN, copy)?;
         let removed = repository.stated(record_kind::KEY_REMOVED, copy)?;
         let is_here = self.snapshots.keys().map(|(_, of)| of).chain(self.keys.iter().map(|(_, of)| of));
-        let mut lacking =
-            Lacking { copy_is_new: !is_here.into_iter().any(|of| *of == copy), ..Lacking::default() };
+        let mut lacking = Lacking {
+            copy_is_new: !is_here.into_iter().any(|of| *of == copy),
+            accepted: self.accepted.clone(),
+            ..Lacking::default()
+        };
         let missed = self.snapshots.iter().filter(|((id, _), _)| {
             !listed.contains(id) && !forgotten.contains(id.as_bytes()) && !self.accepted.contains(id)
         });
@@ -189,14 +193,16 @@ impl Seen {
         self.append(&lines)
     }
 
-    /// Expects no longer the snapshots and keys that are gone from this copy.
+    /// Expects no longer the snapshots and keys that are gone from this copy, nor those that others follow.
     ///
     /// # Errors
     /// Any error of writing the file.
-    pub fn accept(&mut self, lacking: &Lacking) -> Result<()> {
+    pub fn accept(&mut self, lacking: &Lacking, followed: &[SnapshotId]) -> Result<()> {
         let mut lines = String::new();
-        for seen in &lacking.gone {
-            let _ = writeln!(lines, "gone {}", seen.id);
+        let gone = lacking.gone.iter().map(|seen| &seen.id);
+        let all: BTreeSet<&SnapshotId> = gone.chain(followed).collect();
+        for id in all.into_iter().filter(|id| !self.accepted.contains(id)) {
+            let _ = writeln!(lines, "gone {id}");
         }
         for key in &lacking.keys {
             let _ = writeln!(lines, "gone-key {key}");
@@ -214,12 +220,37 @@ impl Seen {
     }
 }
 
+/// The lines of a file that are as they were written. What cannot be read is as if nothing were remembered.
+fn read_lines(path: &Path) -> Vec<String> {
+    let mut bytes = Vec::new();
+    if open_regular(path, OpenOptions::new().read(true))
+        .and_then(|file| file.take(MAX_LEN).read_to_end(&mut bytes))
+        .is_err()
+    {
+        return Vec::new();
+    }
+    let whole = |line: &[u8]| {
+        let (line, found) = std::str::from_utf8(line).ok()?.rsplit_once(' ')?;
+        (checksum(line) == found).then(|| line.to_owned())
+    };
+    bytes.split(|byte| *byte == b'\n').filter_map(whole).collect()
+}
+
+/// What stands at the end of a line.
+fn checksum(line: &str) -> String {
+    let [a, b, c, d, ..] = id::hash(line.as_bytes());
+    format!("{:08x}", u32::from_be_bytes([a, b, c, d]))
+}
+
+/// Appends lines, each with its checksum.
 fn append(path: &Path, lines: &str) -> Result<()> {
+    let lines: Vec<String> = lines.lines().map(|line| format!("{line} {}\n", checksum(line))).collect();
+    let lines = lines.concat();
     let write = || -> io::Result<()> {
         if let Some(folder) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
-        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        let mut file = open_regular(path, OpenOptions::new().create(true).append(true).mode(0o600))?;
         // A crash may have torn the last line.
         file.write_all(format!("\n{lines}").as_bytes())?;
         file.sync_data()

@@ -9,11 +9,12 @@
 //! A header lies beside it, in a file of its own that names the checksum of the tail: where nothing has changed, only that is written anew.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::backend::open_regular;
 use crate::id::{self, ChunkId};
 use crate::index::open_private;
 
@@ -153,7 +154,7 @@ pub(super) struct StateFile {
 impl StateFile {
     /// Opens a file; none if it is not there or not what was written.
     pub(super) fn open(path: &Path) -> Option<Self> {
-        let file = File::open(path).ok()?;
+        let file = open_regular(path, OpenOptions::new().read(true)).ok()?;
         let len = file.metadata().ok()?.len();
         let mut tail = [0; TAIL_LEN];
         let tail_at = len.checked_sub(TAIL_LEN as u64)?;
@@ -234,7 +235,8 @@ fn header_path(path: &Path) -> PathBuf {
 
 /// The header of the file with this checksum in its tail.
 fn read_header(path: &Path, checksum: &[u8; 16]) -> Option<Vec<u8>> {
-    let bytes = fs::read(header_path(path)).ok()?;
+    let mut bytes = Vec::new();
+    open_regular(&header_path(path), OpenOptions::new().read(true)).ok()?.read_to_end(&mut bytes).ok()?;
     let (own, header) = bytes.split_first_chunk::<16>()?;
     (id::checksum_128(&[checksum, header]) == *own).then(|| header.to_vec())
 }
