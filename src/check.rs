@@ -120,6 +120,8 @@ pub struct CheckReport {
     pub unknown_names: Vec<String>,
     /// Temporary files of sessions that have ended: the next snapshot removes them.
     pub left_over: Vec<String>,
+    /// Snapshots that others followed and that are not here, though nobody forgot them.
+    pub missed: Vec<SnapshotId>,
     /// What is odd and costs nothing.
     pub notices: Vec<String>,
     /// Packs that were newly recorded as damaged.

@@ -21,9 +21,10 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::{PackId, SnapshotId};
 use crate::index::is_vanished;
-use crate::pack::Compression;
+use crate::pack::{Compression, pack_file_name};
 use crate::repository::{
-    Needed, PRUNE_TRIES, Presence, Reader, Repository, Work, WriteOptions, Writer, make_reserve, with_reserve,
+    Lacking, Needed, PRUNE_TRIES, Presence, Reader, Repository, Work, WriteOptions, Writer, make_reserve,
+    with_reserve,
 };
 use crate::session;
 use crate::snapshot::Time;
@@ -63,8 +64,10 @@ pub struct PruneOptions {
     pub kept_since: Time,
     /// Packs that rather stay than others with the same chunks: on a mirror, those that the repository has.
     pub preferred: HashSet<PackId>,
-    /// Go on though no snapshot is left, or more than half of all bytes goes.
+    /// Go on though no snapshot is left, more than half of all bytes goes, or a snapshot is missed.
     pub force: bool,
+    /// What this host misses: what only a snapshot needs that is not found is not deleted `[PRUNE-9]`.
+    pub lacking: Lacking,
     /// For files that are gone when the run is.
     pub scratch: PathBuf,
     /// How frames are compressed that cannot be taken as they are.
@@ -106,7 +109,8 @@ pub struct PruneSummary {
 ///
 /// # Errors
 /// - `Busy`: another run prunes.
-/// - `Usage`: what would go is implausible, without `force`.
+/// - `SnapshotGone`: one is missed, without `force`.
+/// - `Usage`: what would go is implausible, or a record is missed, without `force`.
 /// - Anything that cannot be read, or is damaged: then nothing more is deleted.
 /// - `PrunedMeanwhile`; `Interrupted`; any error of the medium.
 pub fn prune(
@@ -175,7 +179,11 @@ impl Run<'_> {
         self.refuse_another()?;
         // Sessions before packs: whose packs are listed is known.
         let spared = self.spared()?;
-        let Listed { wanted: snapshots, forgotten } = self.listed()?;
+        let listed = self.listed()?;
+        if !self.options.force {
+            listed.if_complete(self.repository, &self.options.lacking)?;
+        }
+        let Listed { wanted: snapshots, forgotten } = listed;
         let reader = self.reader_in_order()?;
         self.known = snapshots.iter().map(|(id, _)| *id).collect();
         self.done.snapshots = snapshots.len() as u64;
@@ -313,6 +321,13 @@ impl Run<'_> {
     fn implausible(&self, plan: &Plan, dead: u64) -> Option<String> {
         if self.options.force || plan.total == 0 {
             None
+        } else if let Some(pack) = plan.unindexed {
+            // A segment that is not listed would name what is deleted for ever.
+            let name = pack_file_name(&pack);
+            Some(format!(
+                "some of the index is lost, or is not listed: {name}, for one, is needed and in none of its segments. \
+                 `vault repair` writes them anew"
+            ))
         } else if self.known.is_empty() {
             Some("no snapshot is left, so that all packs would go".to_owned())
         } else if dead > plan.total / 2 {

@@ -3,6 +3,7 @@
 mod beside;
 mod frames;
 mod full;
+mod missed;
 mod processes;
 mod rules;
 pub mod simulator;

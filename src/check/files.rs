@@ -209,6 +209,7 @@ impl Check<'_> {
         let mut knows_one = false;
         for predecessor in said.predecessors.iter().filter(is_missing) {
             knows_one = true;
+            self.report.missed.push(*predecessor);
             self.notice(format!("snapshot {predecessor}, named as a predecessor, is not here"));
         }
         // With forgotten ones, or damaged ones, the order cannot be found any more.

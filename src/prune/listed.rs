@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::SnapshotId;
-use crate::repository::{Repository, record_kind};
+use crate::repository::{Lacking, Repository, record_kind};
 use crate::snapshot::{Snapshot, Time};
 
 /// The snapshots that are listed.
@@ -39,5 +39,31 @@ impl Listed {
             }
         }
         Ok(Self { wanted, forgotten: unwanted })
+    }
+
+    /// Whether no snapshot is missed, nor a record that may bring one back `[PRUNE-9]`: nobody forgot it, so it was lost, or the listing is short.
+    ///
+    /// # Errors
+    /// `SnapshotGone`; `Usage` for a record; any error of reading records.
+    pub(super) fn if_complete(&self, repository: &Repository, lacking: &Lacking) -> Result<()> {
+        // After the listing: who has forgotten one meanwhile said so before it was deleted.
+        let forgotten = repository.stated(record_kind::FORGOTTEN, repository.copy().copy)?;
+        let here: HashSet<SnapshotId> =
+            self.wanted.iter().map(|(id, _)| *id).chain(self.forgotten.iter().copied()).collect();
+        let followed = self.wanted.iter().filter_map(|(_, snapshot)| snapshot.predecessor);
+        let mut expected = lacking.gone.iter().map(|seen| seen.id).chain(followed);
+        let is_missed = |id: &SnapshotId| {
+            !here.contains(id) && !forgotten.contains(id.as_bytes()) && !lacking.accepted.contains(id)
+        };
+        if let Some(snapshot) = expected.find(is_missed) {
+            return Err(Error::SnapshotGone { snapshot });
+        }
+        match lacking.records.first() {
+            Some(record) => Err(Error::Usage(format!(
+                "the record {record} was seen in a copy of this repository and is not here: it may hold or bring back what seems to be forgotten. \
+                 Refresh this copy, or --force prunes all the same"
+            ))),
+            None => Ok(()),
+        }
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Plan {
     pub total: u64,
     /// Chunks that are needed.
     pub chunks: u64,
+    /// A pack that holds what is needed, and that no segment has nor any other pack with it.
+    pub unindexed: Option<PackId>,
     parts: Sorted<ROW_LEN>,
     /// The places that stay of chunks that are needed and lie in packs that go as well.
     stand_ins: Sorted<ROW_LEN>,
@@ -82,8 +84,12 @@ impl Planner<'_> {
         numbered.sort_unstable();
         let number_of = |pack: &PackId| numbered.binary_search(pack).ok();
         let mut tallies = vec![Tally::default(); numbered.len()];
-        let (mut chunks, mut is_plain) = (0, true);
+        let (mut chunks, mut is_plain, mut unindexed) = (0, true, None);
+        let is_uncovered = |pack: &PackId| self.index.uncovered_packs().binary_search(pack).is_ok();
         self.for_each(|_, places, is_needed| {
+            if is_needed && places.iter().all(|place| is_uncovered(&place.pack)) {
+                unindexed = unindexed.or(places.first().map(|place| place.pack));
+            }
             for place in places {
                 let tally = number_of(&place.pack).and_then(|number| tallies.get_mut(number));
                 let Some(tally) = tally else { continue };
@@ -128,6 +134,7 @@ impl Planner<'_> {
             unused: 0,
             total: present.packs.values().sum(),
             chunks,
+            unindexed,
             parts: parts.sort(),
             stand_ins: Gathered::new(self.scratch, 1).sort(),
             numbered: Vec::new(),

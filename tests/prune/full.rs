@@ -28,10 +28,25 @@ fn fill(folder: &Path) {
     let _ = fs::remove_file(probe);
 }
 
-fn forget_and_prune_make_room(kind: FileSystem, size_mb: u64) {
+/// Everything that only reads works.
+fn can_be_read(vault: &Vault) {
+    vault.run(&["check", "--read-data"]).ok();
+    assert_eq!(vault.run(&["snapshots", "--json"]).ok().text().lines().count(), 2);
+    vault.run(&["ls", "latest"]).ok();
+    let out = vault.join("out-of-a-full-one");
+    vault.run(&["restore", "-q", "latest", "--target", out.to_str().unwrap()]).ok();
+    fs::remove_dir_all(out).unwrap();
+}
+
+/// With `is_alone`, what the computer keeps for itself lies on the same file system.
+fn forget_and_prune_make_room(kind: FileSystem, size_mb: u64, is_alone: bool) {
     let mount = Mount::new(kind, size_mb);
     let mut vault = Vault::new();
     vault.env("VAULT_REPOSITORY", mount.join("repo"));
+    if is_alone {
+        vault.env("XDG_CACHE_HOME", mount.join("cache"));
+        vault.env("XDG_STATE_HOME", mount.join("state"));
+    }
     let src = vault.join("src");
     fs::create_dir(&src).unwrap();
     vault.run(&["init"]).ok();
@@ -47,7 +62,7 @@ fn forget_and_prune_make_room(kind: FileSystem, size_mb: u64) {
     // Nothing can be saved, and that is said.
     let refused = vault.run(&["snapshot", path]).code(14);
     assert!(refused.stderr.contains("No space left"), "{}", refused.stderr);
-    vault.run(&["check", "--read-data"]).ok();
+    can_be_read(&vault);
     vault.run(&["forget", "--keep-last", "1"]).ok();
     // What is needed of the old pack is packed anew when there is room for it again; and what cannot be now says so.
     vault.run(&["prune", "--force", "--max-unused", "0"]).ok();
@@ -77,5 +92,11 @@ fn forget_and_prune_make_room(kind: FileSystem, size_mb: u64) {
 #[test]
 fn a_full_ext4_is_made_room_on() {
     needs!("ext4");
-    forget_and_prune_make_room(FileSystem::Ext4, 48);
+    forget_and_prune_make_room(FileSystem::Ext4, 48, false);
+}
+
+#[test]
+fn a_full_ext4_is_made_room_on_with_all_that_the_computer_keeps_for_itself_on_it() {
+    needs!("ext4");
+    forget_and_prune_make_room(FileSystem::Ext4, 48, true);
 }

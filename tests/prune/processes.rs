@@ -9,8 +9,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::needs::needs;
 use crate::support::torture::Random;
-use crate::support::vault::{Running, Vault};
+use crate::support::tracer::{Act, traced};
+use crate::support::vault::{Output, Running, Vault};
 
 const WRITERS: usize = 3;
 const PRUNERS: usize = 2;
@@ -109,13 +111,17 @@ impl Crowd {
                 output.status,
                 output.stderr
             );
-            if let (true, Some(contents)) = (output.status.success(), self.sources.get(writer)) {
-                let lines = String::from_utf8(output.stdout).unwrap();
-                let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
-                let id = last["snapshot_id"].as_str().unwrap().to_owned();
-                self.acknowledged.push((id, writer, contents.clone()));
+            if let (true, Some(contents)) = (output.status.success(), self.sources.get(writer).cloned()) {
+                self.acknowledge(writer, contents, &output);
             }
         }
+    }
+
+    /// Somebody was told of this snapshot.
+    fn acknowledge(&mut self, writer: usize, contents: Contents, output: &Output) {
+        let last: Value = serde_json::from_str(output.text().lines().last().unwrap()).unwrap();
+        let id = last["snapshot_id"].as_str().unwrap().to_owned();
+        self.acknowledged.push((id, writer, contents));
     }
 
     fn forget_some(&mut self) {
@@ -183,4 +189,47 @@ fn a_crowd_of_processes_that_are_killed_and_stopped_loses_nothing() {
     assert_eq!((done["deleted_bytes"].as_u64(), done["unused_bytes"].as_u64()), (Some(0), Some(0)));
     crowd.vault.run(&["check", "-q", "--read-data"]).ok();
     println!("{rounds} rounds: done, refused, killed {:?}; {} restores were right", crowd.ended, crowd.kept);
+}
+
+/// A snapshot is taken between the moment when a pack is condemned and the one when it is deleted, and needs what is in it. Whether it comes
+/// back, if the marks are shown to it, or not.
+fn comes_back(are_marks_shown: bool) -> bool {
+    let mut crowd = Crowd::new(1);
+    fs::write(crowd.source(0).join("f1"), bytes(1)).unwrap();
+    let source = crowd.source(0).to_str().unwrap().to_owned();
+    let first = crowd.vault.run(&["snapshot", "--json", &source]).ok();
+    crowd.acknowledge(0, [("f1".to_owned(), 1)].into(), &first);
+    let (id, ..) = crowd.acknowledged.remove(0);
+    crowd.vault.run(&["forget", "-q", &id, "--allow-empty"]).ok();
+    let vault = &crowd.vault;
+    let mut taken = None;
+    let pruned = traced(vault, &["prune", "-q", "--force", "--max-unused", "0"], |call| {
+        let deletes = call.name().is_some_and(|name| name.starts_with("unlink"));
+        if deletes && taken.is_none() && crowd.count("marks") > 0 {
+            // In a thread of its own, which waits for its own processes only.
+            let snapshot = || {
+                traced(vault, &["snapshot", "--json", "--force", &source], |call| {
+                    let is_hidden = !are_marks_shown
+                        && call.lists()
+                        && call.file().is_some_and(|file| file.ends_with("/repo/marks"));
+                    if is_hidden { Act::Pretend } else { Act::Go }
+                })
+            };
+            taken = Some(std::thread::scope(|scope| scope.spawn(snapshot).join().unwrap()));
+        }
+        Act::Go
+    });
+    pruned.ok();
+    let taken = taken.expect("a pack was deleted").ok();
+    crowd.acknowledge(0, [("f1".to_owned(), 1)].into(), &taken);
+    let (id, ..) = &crowd.acknowledged[0];
+    let out = crowd.vault.join("out");
+    crowd.vault.run(&["restore", "-q", id, "--target", out.to_str().unwrap()]).status.success()
+}
+
+#[test]
+fn the_control_of_processes_finds_what_a_writer_that_sees_no_marks_loses() {
+    needs!("root", "sh");
+    assert!(comes_back(true));
+    assert!(!comes_back(false), "what was deleted under an unseen mark comes back");
 }

@@ -17,7 +17,7 @@ use vault::id::{ChunkId, ChunkKind, SnapshotId};
 use vault::mirror::{MirrorOptions, mirror};
 use vault::pack::Compression;
 use vault::prune::{Limit, NO_GRACE, PruneOptions, prune};
-use vault::repository::{Repository, Scope, WriteOptions};
+use vault::repository::{Lacking, Repository, Scope, WriteOptions};
 use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, State, Time, TreeNode};
 
 use super::world::{self, Broken, Role, World};
@@ -110,6 +110,7 @@ fn options() -> PruneOptions {
         kept_since: NO_GRACE,
         preferred: HashSet::new(),
         force: true,
+        lacking: Lacking::default(),
         scratch: std::env::temp_dir(),
         compression: Compression::default(),
         pack_len: 1 << 20,

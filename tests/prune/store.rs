@@ -15,7 +15,7 @@ use vault::forget::{self, Statement};
 use vault::id::{ChunkId, ChunkKind, PackId, SnapshotId};
 use vault::pack::Compression;
 use vault::prune::{Limit, NO_GRACE, PruneOptions, PruneSummary, prune};
-use vault::repository::{Repository, Scope, WriteOptions};
+use vault::repository::{Lacking, Repository, Scope, WriteOptions};
 use vault::snapshot::{Content, Kind, Piece, TreeNode};
 
 use super::simulator::{entry, snapshot};
@@ -38,6 +38,7 @@ pub fn thorough() -> PruneOptions {
         kept_since: NO_GRACE,
         preferred: HashSet::new(),
         force: true,
+        lacking: Lacking::default(),
         scratch: std::env::temp_dir(),
         compression: Compression::default(),
         pack_len: 64 << 20,

@@ -21,7 +21,7 @@ fn look(state: &Path, repository: &Repository) -> Lacking {
 
 #[track_caller]
 fn assert_whole(lacking: &Lacking) {
-    let Lacking { gone, elsewhere, keys, keys_elsewhere, records, copy_is_new: _ } = lacking;
+    let Lacking { gone, elsewhere, keys, keys_elsewhere, records, copy_is_new: _, accepted: _ } = lacking;
     let counts = [gone.len(), elsewhere.len(), keys.len(), keys_elsewhere.len(), records.len()];
     assert_eq!(counts, [0; 5], "{lacking:?}");
 }
@@ -45,7 +45,7 @@ fn snapshots_keys_and_records_that_were_taken_away_are_missed_until_that_is_acce
     let lacking = look(&state, &world.open());
     let gone: Vec<SnapshotId> = lacking.gone.iter().map(|seen| seen.id).collect();
     assert_eq!((gone, lacking.elsewhere.len(), &lacking.keys[..]), (vec![last], 0, &[second][..]));
-    Seen::recall(&state, &world.open()).unwrap().accept(&lacking).unwrap();
+    Seen::recall(&state, &world.open()).unwrap().accept(&lacking, &[]).unwrap();
     assert_whole(&look(&state, &world.open()));
 
     // Without the record the key that it removed is missed as well.

@@ -224,6 +224,13 @@ impl Context {
         }
     }
 
+    /// Remembers what was just published, so that it is missed if it is gone the next time. It is safe whatever becomes of that.
+    pub fn remember(&self, repository: &Repository) {
+        if let Err(error) = self.lacking(repository) {
+            self.screen.warn(&render::chain(&error));
+        }
+    }
+
     /// Says what it lacks, but for snapshots that are gone.
     pub fn say_lacking(&self, lacking: &Lacking) {
         if let Some(newest) = lacking.elsewhere.last() {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use vault::check::{Ages, CheckOptions, CheckReport, Cost, Damage, Loss, Subset, check, check_hashes};
 use vault::error::{Error, Result};
 use vault::event::{Event, Observer};
+use vault::id::SnapshotId;
 use vault::repository::{Lacking, Repository, Seen, SeenSnapshot};
 
 use super::{COPY, Context, short};
@@ -60,8 +61,11 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
     let lacking = context.lacking(&repository)?;
     context.say_lacking(&lacking);
     report.damages.iter().try_for_each(|damage| print_damage(context, damage))?;
-    let gone =
-        if args.accept_loss { accept_loss(context, &repository, &lacking)? } else { &lacking.gone[..] };
+    let gone = if args.accept_loss {
+        accept_loss(context, &repository, &lacking, &report.missed)?
+    } else {
+        &lacking.gone[..]
+    };
     print_gone(context, gone)?;
     if !args.accept_loss {
         context.offer_acceptance(&lacking);
@@ -257,9 +261,10 @@ fn accept_loss<'a>(
     context: &Context,
     repository: &Repository,
     lacking: &'a Lacking,
+    followed: &[SnapshotId],
 ) -> Result<&'a [SeenSnapshot]> {
     if let Some(folder) = places::states() {
-        Seen::recall(&folder, repository)?.accept(lacking)?;
+        Seen::recall(&folder, repository)?.accept(lacking, followed)?;
     }
     for key in &lacking.keys {
         context.screen.note(&format!("the key {key} is gone, and is expected no longer"));

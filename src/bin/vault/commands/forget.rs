@@ -58,6 +58,9 @@ pub fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome> {
     } else {
         Some(forget::forget(&repository, &forgotten, &statement(&repository, &args.statement))?)
     };
+    if record.is_some() {
+        context.remember(&repository);
+    }
     let counted = text::counted(forgotten.len() as u64, "snapshot", "snapshots");
     let text = match record {
         Some(_) => format!("forgot {counted}; `vault undo` brings back what is not pruned"),
@@ -84,6 +87,7 @@ pub fn hold(context: &Context, args: &HoldArgs) -> Result<Outcome> {
     let snapshots = context.snapshots(&repository, &args.selectors.iter().collect::<Vec<_>>())?;
     let chosen = chosen(context, &args.selectors, &snapshots)?;
     forget::hold(&repository, &chosen, &statement(&repository, &args.statement))?;
+    context.remember(&repository);
     said(context, "held", &chosen)
 }
 
@@ -96,6 +100,7 @@ pub fn unhold(context: &Context, args: &TakeBackArgs) -> Result<Outcome> {
         return Err(Error::Usage(format!("snapshot {} is not held", short(id))));
     }
     forget::unhold(&repository, &chosen, &taken_back(&args.reason))?;
+    context.remember(&repository);
     said(context, "let go", &chosen)
 }
 
@@ -115,6 +120,7 @@ pub fn undo(context: &Context, args: &TakeBackArgs) -> Result<Outcome> {
         named.next().map_or(error, |(id, _)| Error::Usage(format!("snapshot {} is not forgotten", short(id))))
     })?;
     forget::unforget(&repository, &chosen, &taken_back(&args.reason))?;
+    context.remember(&repository);
     said(context, "brought back", &chosen)
 }
 

@@ -78,7 +78,7 @@ fn prune_there(context: &Context, repository: &Repository, place: Arc<dyn Backen
     let mut copy = Repository::open(place)?.with_budget(context.global.budget()?);
     copy.unlock_like(repository)?;
     let preferred = repository.listed_packs()?.into_keys().collect();
-    let options = PruneOptions { preferred, ..prune::default_options(context, &copy) };
+    let options = PruneOptions { preferred, ..prune::default_options(context, &copy)? };
     prune::run_on(context, &copy, &options)
 }
 

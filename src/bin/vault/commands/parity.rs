@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use vault::error::{Error, Result};
 use vault::id::PackId;
+use vault::pack::pack_file_name;
 use vault::parity::{self, AddOptions};
 use vault::repository::Repository;
 use vault::sidecar;
@@ -71,7 +72,30 @@ fn add(context: &Context, repository: &Repository, args: &AddParityArgs) -> Resu
         counted(done.present, "pack", "packs"),
     );
     context.screen.summary(&text, &value)?;
+    if args.packs.is_empty() && !repository.is_locked() {
+        name_missing(context, repository)?;
+    }
     Ok(outcome(context, done.damaged))
+}
+
+/// Names the packs that the index has and that are gone, or not listed: they have no parity now.
+fn name_missing(context: &Context, repository: &Repository) -> Result<()> {
+    let absent = |repository: &Repository| -> Result<BTreeSet<PackId>> {
+        Ok(repository.reader()?.index().absent_packs().into_iter().collect())
+    };
+    let mut missing = absent(repository)?;
+    if !missing.is_empty() {
+        // Who prunes condemns what it deletes, and takes it out of the index before it takes that back.
+        let condemned = repository.condemned()?;
+        let still = absent(repository)?;
+        missing.retain(|pack| still.contains(pack) && !condemned.contains(pack));
+    }
+    for pack in missing {
+        let file = pack_file_name(&pack);
+        let source = std::io::ErrorKind::NotFound.into();
+        context.screen.problem(b"", &Error::Repository { action: "read", file, source });
+    }
+    Ok(())
 }
 
 fn check(context: &Context, repository: &Repository) -> Result<Outcome> {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::json;
-use vault::error::Result;
+use vault::error::{Error, Result};
 use vault::event::Observer;
 use vault::forget::Age;
 use vault::mirror::remember_pruned;
@@ -35,25 +35,26 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<Outcome> {
         kept_since: if args.grace == Age::default() { NO_GRACE } else { args.grace.before_time(Time::now()) },
         force: args.force,
         compression: args.compression.0,
-        ..default_options(context, &repository)
+        ..default_options(context, &repository)?
     };
     run_on(context, &repository, &options)?;
     Ok(context.outcome())
 }
 
 /// What is done unless the user says otherwise.
-pub fn default_options(context: &Context, repository: &Repository) -> PruneOptions {
-    PruneOptions {
+pub fn default_options(context: &Context, repository: &Repository) -> Result<PruneOptions> {
+    Ok(PruneOptions {
         dry_run: false,
         max_unused: MaxUnused::default().0,
         max_repack: None,
         kept_since: NO_GRACE,
         preferred: HashSet::new(),
         force: false,
+        lacking: context.lacking(repository)?,
         scratch: context.scratch(repository),
         compression: Compression::default(),
         pack_len: DEFAULT_PACK_LEN,
-    }
+    })
 }
 
 /// Prunes a copy, and says what was done.
@@ -62,6 +63,12 @@ pub fn run_on(context: &Context, repository: &Repository, options: &PruneOptions
     let observer: Arc<dyn Observer> = context.screen.clone();
     let pruned = prune(repository, options, &observer, &context.stop);
     context.screen.end_progress();
+    if let Err(Error::SnapshotGone { .. }) = &pruned {
+        context.screen.note(
+            "nothing is deleted while a snapshot is missed: `vault heal --from` brings it back from another copy; \
+             if it is not to come back, `vault check --accept-loss` expects it no longer, and --force prunes all the same",
+        );
+    }
     let done = pruned?;
     if !options.dry_run
         && let Some(folder) = places::states()

@@ -25,7 +25,6 @@ use super::snapshots::{counters_json, state_name};
 use super::{Context, short};
 use crate::args::{SnapshotArgs, parse_time};
 use crate::exit::Outcome;
-use crate::render::chain;
 use crate::render::text::{self, counted};
 use crate::{passphrase, places};
 
@@ -47,10 +46,7 @@ pub fn run(context: &Context, args: &SnapshotArgs) -> Result<Outcome> {
     let result = backup(&repository, options, &observer, &context.stop);
     context.screen.end_progress();
     if rehearsal.is_none() && result.is_ok() {
-        // So that it is missed if it is gone the next time. The snapshot is safe whatever becomes of that.
-        if let Err(error) = context.lacking(&repository) {
-            context.screen.warn(&chain(&error));
-        }
+        context.remember(&repository);
     }
     if stream::is_wanted(args) && matches!(result, Err(Error::Interrupted)) {
         context.screen.note("half a stream is no backup: no snapshot was taken");
