@@ -6,8 +6,11 @@
 mod case;
 mod errors;
 mod kill;
+mod listing;
 mod place;
 mod power;
+mod readers;
+mod rot;
 
 use crate::support::torture::Random;
 

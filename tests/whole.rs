@@ -4,7 +4,7 @@ mod cost;
 mod crowd;
 mod cycle;
 mod full;
-mod garbage;
+pub mod garbage;
 mod instructions;
 mod interrupt;
 mod nested;

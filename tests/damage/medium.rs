@@ -10,10 +10,38 @@ use vault::backend::{Backend, Listed, NewFile, StoredFile};
 /// What is done to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    Flip { at: usize, bit: u8 },
-    Truncate { len: usize },
-    Append { byte: u8 },
+    Flip {
+        at: usize,
+        bit: u8,
+    },
+    Truncate {
+        len: usize,
+    },
+    Append {
+        byte: u8,
+    },
     Remove,
+    /// A block is as if it had never been written.
+    Zero {
+        at: usize,
+        len: usize,
+    },
+    /// Two blocks stand in one another's place.
+    Swap {
+        at: usize,
+        other: usize,
+        len: usize,
+    },
+    /// A block is what another file, by its number, has at the same place.
+    Stale {
+        at: usize,
+        len: usize,
+        from: usize,
+    },
+    /// All bytes are those of another file, by its number.
+    Other {
+        from: usize,
+    },
 }
 
 /// The files of a repository; shared, but for one.
@@ -59,22 +87,41 @@ impl Medium {
 
     /// The same with one file changed.
     pub fn with(&self, file: &str, change: Change) -> Self {
-        let bytes = &self.files[file];
-        let changed = match change {
-            Change::Remove => None,
-            Change::Flip { at, bit } => {
-                let mut bytes = bytes.to_vec();
-                bytes[at] ^= bit;
-                Some(bytes)
+        let mut bytes = self.files[file].to_vec();
+        let end = |at: usize, len: usize| bytes.len().min(at + len);
+        match change {
+            Change::Remove => {
+                return Self { changed: Some((file.to_owned(), None)), ..self.clone() };
             }
-            Change::Truncate { len } => Some(bytes[..len].to_vec()),
-            Change::Append { byte } => {
-                let mut bytes = bytes.to_vec();
-                bytes.push(byte);
-                Some(bytes)
+            Change::Flip { at, bit } => bytes[at] ^= bit,
+            Change::Truncate { len } => bytes.truncate(len),
+            Change::Append { byte } => bytes.push(byte),
+            Change::Zero { at, len } => {
+                let end = end(at, len);
+                bytes[at..end].fill(0);
             }
-        };
-        Self { changed: Some((file.to_owned(), changed.map(Arc::new))), ..self.clone() }
+            Change::Swap { at, other, len } => {
+                let (before, after) = bytes.split_at_mut(other);
+                before[at..at + len].swap_with_slice(&mut after[..len]);
+            }
+            Change::Stale { at, len, from } => {
+                let other = self.number(from);
+                let end = end(at, len).min(other.len()).max(at);
+                bytes[at..end].copy_from_slice(other.get(at..end).unwrap_or_default());
+            }
+            Change::Other { from } => bytes = self.number(from).to_vec(),
+        }
+        Self { changed: Some((file.to_owned(), Some(Arc::new(bytes)))), ..self.clone() }
+    }
+
+    /// The bytes of the file of a number in [`Self::files`].
+    fn number(&self, number: usize) -> &[u8] {
+        self.files.values().nth(number).unwrap()
+    }
+
+    /// Whether the change that was made to this file has left it as it was.
+    pub fn is_unchanged(&self, file: &str) -> bool {
+        self.bytes(file) == self.files.get(file)
     }
 
     /// As a medium for a repository.

@@ -5,7 +5,7 @@ use std::fs;
 
 use super::place::{Place, Told, told_id};
 use crate::support::manifest::Manifest;
-use crate::support::repository::is_encrypted;
+use crate::support::repository::{PASSPHRASE, is_encrypted};
 use crate::support::tracer::{Act, traced};
 use crate::support::vault::Output;
 use crate::whole::world::files_below;
@@ -19,7 +19,8 @@ pub struct Case {
     is_damaged: bool,
 }
 
-fn case(name: &'static str, place: Place, args: &[&str]) -> Case {
+/// A case of a command that is run in a place where nothing is damaged.
+pub fn case(name: &'static str, place: Place, args: &[&str]) -> Case {
     let args = args.iter().map(|word| (*word).to_owned()).collect();
     Case { name, place, args, is_damaged: false }
 }
@@ -28,7 +29,7 @@ fn case(name: &'static str, place: Place, args: &[&str]) -> Case {
 type Make = fn() -> Case;
 
 /// What is tried, by name.
-pub const CASES: [(&str, Make); 14] = [
+pub const CASES: [(&str, Make); 17] = [
     ("init", || case("init", Place::new(), &["init"])),
     ("first snapshot", || {
         let place = Place::with_repository();
@@ -123,6 +124,24 @@ pub const CASES: [(&str, Make); 14] = [
         let place = Place::with_snapshots();
         case("parity add", place, &["parity", "add", "--percent", "10"])
     }),
+    ("rewrite", || case("rewrite", Place::with_snapshots(), &["rewrite", "--all", "-e", "small"])),
+    ("merge", || {
+        let place = Place::with_snapshots();
+        let first = place.told[0].id.clone();
+        case("merge", place, &["merge", &first, "latest"])
+    }),
+    ("copy", || {
+        let place = Place::with_snapshots();
+        let drive = place.text("drive");
+        place.run(&["-r", &drive, "init", "-q"]).ok();
+        let mut args = vec!["copy", "--to", &drive];
+        let passphrase = place.text("passphrase");
+        if is_encrypted() {
+            fs::write(&passphrase, PASSPHRASE).unwrap();
+            args.extend(["--to-passphrase-file", &passphrase]);
+        }
+        case("copy", place, &args)
+    }),
     ("key change", || {
         let place = Place::with_snapshots();
         place.use_other_passphrase();
@@ -198,13 +217,16 @@ impl Case {
                 };
                 unless(listed.status.success() && !listed.text().lines().any(is_it))
             }
-            "prune" => unless(files_below(&place.join("repository/snapshots")).len() == told.len()),
+            "prune" => unless(place.snapshots_in("repository") == told.len()),
             "parity add" => {
                 let packs = files_below(&place.join("repository/packs"));
                 let parity = packs.iter().filter(|path| path.extension().is_some()).count();
                 unless(parity * 2 == packs.len() && place.run(&["parity", "check", "-q"]).status.success())
             }
             "key change" => unless(place.other_opens()),
+            "rewrite" => unless(place.snapshots_in("repository") >= 2 * told.len()),
+            "merge" => unless(place.snapshots_in("repository") > told.len()),
+            "copy" => place.violations_of_copies("drive", told),
             _ => unless(told.len() > place.told.len()),
         }
     }

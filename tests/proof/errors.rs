@@ -9,17 +9,17 @@ use super::case::Case;
 use super::{Counts, picked};
 use crate::support::needs::needs;
 use crate::support::tracer::{Act, Call, traced};
-use crate::support::vault::Output;
+use crate::support::vault::{Output, Vault};
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub enum Fault {
     Fails(Errno),
     Short,
 }
 
 /// How many calls of a command meet with each of them in the gate.
-const FAULTS: [(Fault, usize); 4] = [
+pub const FAULTS: [(Fault, usize); 4] = [
     (Fault::Fails(Errno::EIO), 5),
     (Fault::Fails(Errno::ENOSPC), 3),
     (Fault::Fails(Errno::EINTR), 2),
@@ -62,12 +62,12 @@ impl Fault {
     }
 
     /// Whether nobody is to notice.
-    fn is_invisible(self) -> bool {
+    pub fn is_invisible(self) -> bool {
         matches!(self, Self::Short | Self::Fails(Errno::EINTR))
     }
 
     /// What is wrong with how a run has ended.
-    fn unfit(self, output: &Output) -> Option<String> {
+    pub fn unfit(self, output: &Output) -> Option<String> {
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &output.stderr;
         let is_named = |errno: Errno| {
             let text = std::io::Error::from_raw_os_error(errno as i32).to_string();
@@ -86,9 +86,9 @@ impl Fault {
 }
 
 /// Runs the command while the call of this number of those that it fits meets with a fault; and how many of these calls there were.
-fn run(case: &Case, fault: Fault, at: usize) -> (Output, usize, String) {
+pub fn run(vault: &Vault, words: &[&str], fault: Fault, at: usize) -> (Output, usize, String) {
     let (mut calls, mut met) = (0, String::new());
-    let output = traced(&case.place.vault, &case.words(), |call| {
+    let output = traced(vault, words, |call| {
         if !fault.fits(call) {
             return Act::Go;
         }
@@ -105,11 +105,11 @@ fn run(case: &Case, fault: Fault, at: usize) -> (Output, usize, String) {
 fn met_with(name: &str, case: &Case, fault: Fault, most: usize) -> Counts {
     case.place.reset();
     let before = case.place.restorable("repository", &case.place.told);
-    let (_, total, _) = run(case, fault, usize::MAX - 1);
+    let (_, total, _) = run(&case.place.vault, &case.words(), fault, usize::MAX - 1);
     let mut counts = Counts::default();
     for at in picked(total as u64, total, most) {
         case.place.reset();
-        let (output, _, met) = run(case, fault, at);
+        let (output, _, met) = run(&case.place.vault, &case.words(), fault, at);
         counts.tried += usize::from(!met.is_empty());
         let mut violations: Vec<String> = fault.unfit(&output).into_iter().collect();
         // What was told of with a warning is known to lack something.
@@ -159,6 +159,9 @@ faulty! {
     an_error_anywhere_in_a_repair: "repair";
     an_error_anywhere_in_a_heal: "heal";
     an_error_anywhere_in_a_parity_add: "parity add";
+    an_error_anywhere_in_a_rewrite: "rewrite";
+    an_error_anywhere_in_a_merge: "merge";
+    an_error_anywhere_in_a_copy: "copy";
     an_error_anywhere_in_a_key_change: "key change";
 }
 

@@ -86,6 +86,9 @@ killed! {
     a_repair_may_be_killed_anywhere: "repair", one in 40;
     a_heal_may_be_killed_anywhere: "heal", one in 40;
     a_parity_add_may_be_killed_anywhere: "parity add", one in 6;
+    a_rewrite_may_be_killed_anywhere: "rewrite", one in 8;
+    a_merge_may_be_killed_anywhere: "merge", one in 8;
+    a_copy_may_be_killed_anywhere: "copy", one in 8;
     a_key_change_may_be_killed_anywhere: "key change", one in 2;
 }
 

@@ -163,6 +163,24 @@ impl Place {
         violations
     }
 
+    /// How many snapshots lie in a copy.
+    pub fn snapshots_in(&self, copy: &str) -> usize {
+        files_below(&self.join(copy).join("snapshots")).len()
+    }
+
+    /// What is wrong with another repository that these were copied to, where they have other ids.
+    pub fn violations_of_copies(&self, repository: &str, told: &[Told]) -> Vec<String> {
+        let mut violations = self.violations(repository, &[]);
+        if self.snapshots_in(repository) != told.len() {
+            violations.push(format!("{repository} has {} snapshots", self.snapshots_in(repository)));
+        }
+        let newest = told.iter().map(|told| Told { id: "latest".to_owned(), ..told.clone() });
+        if self.restorable(repository, &newest.rev().take(1).collect::<Vec<_>>()).is_empty() {
+            violations.push(format!("{repository} does not give back the newest"));
+        }
+        violations
+    }
+
     /// Files that a run should have taken away again.
     pub fn left_over(&self) -> Vec<PathBuf> {
         let mut left = Vec::new();

@@ -33,6 +33,8 @@ pub enum Act {
     Fail(Errno),
     /// Half of the bytes are asked for, or one: for reads and writes.
     Half,
+    /// So many bytes are asked for: for listings.
+    AtMost(u64),
     /// The same, and then the program is killed.
     HalfAndKill,
     /// It is not made, and is said to have succeeded: for writes and what returns nothing.
@@ -160,6 +162,11 @@ impl Call {
             libc::SYS_write | libc::SYS_pwrite64 | libc::SYS_writev | libc::SYS_pwritev
         );
         is_write && self.args[0] > 2 && self.file().is_some()
+    }
+
+    /// Whether it asks for names in a folder; 0 bytes are the end of these.
+    pub fn lists(&self) -> bool {
+        self.number == libc::SYS_getdents64
     }
 
     /// Whether it asks for something to be on the medium.
@@ -329,6 +336,11 @@ impl<D: FnMut(&Call) -> Act> Tracer<D> {
                 assert!(call.reads() || call.writes());
                 regs.rdx = (regs.rdx / 2).max(1);
                 if act == Act::Half { After::Nothing } else { After::Kill }
+            }
+            Act::AtMost(bytes) => {
+                assert!(call.lists());
+                regs.rdx = bytes;
+                After::Nothing
             }
             Act::Fail(errno) => {
                 regs.orig_rax = u64::MAX;

@@ -51,8 +51,8 @@ fn foreign_database(folder: &Path, tables: [&str; 2]) -> Vec<u8> {
     bytes
 }
 
-/// Every kind of garbage in the place of a file.
-fn garbage(good: &[u8], folder: &Path, seed: u64) -> Vec<(String, Vec<u8>)> {
+/// Every kind of garbage in the place of a file; so many bits, and pages, are changed.
+pub fn garbage(good: &[u8], folder: &Path, seed: u64, most: usize) -> Vec<(String, Vec<u8>)> {
     let mut random = Random(seed);
     let mut kinds = vec![
         ("empty".into(), Vec::new()),
@@ -66,7 +66,7 @@ fn garbage(good: &[u8], folder: &Path, seed: u64) -> Vec<(String, Vec<u8>)> {
     for (number, part) in [1, 2, 3, 7].into_iter().enumerate() {
         kinds.push((format!("cut {number}"), good[..good.len() * part / 8].to_vec()));
     }
-    for number in 0..50 {
+    for number in 0..most {
         let mut flipped = good.to_vec();
         // Some of them where everything hangs on it.
         let at = if number % 5 == 0 {
@@ -77,7 +77,7 @@ fn garbage(good: &[u8], folder: &Path, seed: u64) -> Vec<(String, Vec<u8>)> {
         flipped[at] ^= 1 << (random.next() % 8);
         kinds.push((format!("bit flip at {at}"), flipped));
     }
-    for number in 0..50 {
+    for number in 0..most {
         let mut changed = good.to_vec();
         let at = used_place(&mut random, good) / 4096 * 4096;
         let end = changed.len().min(at + 4096);
@@ -103,7 +103,7 @@ fn a_cache_full_of_garbage_changes_nothing() {
     assert_eq!(caches.len(), 3);
     let mut doubted = 0;
     for (number, (good, path)) in caches.iter().enumerate() {
-        for (what, bad) in garbage(good, world.vault.path(), number as u64) {
+        for (what, bad) in garbage(good, world.vault.path(), number as u64, 50) {
             for (good, path) in &caches {
                 fs::write(path, good).unwrap();
             }

@@ -1,0 +1,63 @@
+//! Who only reads: with an error anywhere the answer is the same, or there is none.
+
+use super::errors::{FAULTS, run};
+use super::place::Place;
+use super::{Counts, picked};
+use crate::support::manifest::Manifest;
+use crate::support::needs::needs;
+
+/// What is asked of a place.
+pub fn questions(place: &Place) -> Vec<Vec<String>> {
+    let ask = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let (source, target) = (place.text("source"), place.text("target"));
+    let text = format!("latest:{source}/folder/text");
+    vec![
+        ask(&["snapshots", "--json"]),
+        ask(&["ls", "-R", "latest"]),
+        ask(&["find", "text"]),
+        ask(&["cat", &text]),
+        ask(&["diff", &place.told[0].id, "latest"]),
+        ask(&["du"]),
+        ask(&["stats"]),
+        ask(&["check", "-q", "--read-data"]),
+        ask(&["restore", "-q", &format!("latest:{source}"), "--target", &target]),
+    ]
+}
+
+#[test]
+fn an_error_anywhere_in_a_run_that_only_reads_changes_no_answer() {
+    needs!("root", "sh");
+    let place = Place::with_snapshots();
+    place.save();
+    let right_tree = Manifest::of(&place.join("source"));
+    let mut sum = Counts::default();
+    for question in questions(&place) {
+        let words: Vec<&str> = question.iter().map(String::as_str).collect();
+        place.reset();
+        let right = place.run(&words).ok();
+        for (fault, most) in FAULTS {
+            place.reset();
+            let (_, total, _) = run(&place.vault, &words, fault, usize::MAX - 1);
+            for at in picked(total as u64, total, most) {
+                place.reset();
+                let (output, _, met) = run(&place.vault, &words, fault, at);
+                sum.tried += usize::from(!met.is_empty());
+                let mut violations: Vec<String> = fault.unfit(&output).into_iter().collect();
+                let is_done = output.status.success();
+                if is_done && output.stdout != right.stdout {
+                    violations.push(format!("another answer: {}", output.report()));
+                }
+                if is_done && words[0] == "restore" {
+                    violations.extend(right_tree.diff(&Manifest::of(&place.join("target"))));
+                }
+                violations.extend(place.violations("repository", &place.told));
+                let what =
+                    violations.into_iter().map(|what| format!("{words:?}, {fault} at {at}, {met}: {what}"));
+                sum.violations.extend(what);
+            }
+        }
+    }
+    println!("error anywhere, readers: {} calls, {} violations", sum.tried, sum.violations.len());
+    assert!(sum.violations.is_empty(), "{}", sum.violations.join("\n\n"));
+    assert!(sum.tried > 60, "{}", sum.tried);
+}
