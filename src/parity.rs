@@ -335,7 +335,7 @@ impl<'a> Run<'a> {
         match sidecar::make(backend, &self.session, id, pack, percent, &mut progress) {
             Ok(added_bytes) => {
                 // [PAR-6]
-                if !self.is_listed(pack)? {
+                if !self.is_there(pack)? {
                     remove_sidecar(backend, &pack)?;
                     return Ok(AddSummary::default());
                 }
@@ -343,7 +343,7 @@ impl<'a> Run<'a> {
                 Ok(AddSummary { added: 1, added_bytes, ..AddSummary::default() })
             }
             // Pruned meanwhile.
-            Err(error) if is_vanished(&error) && !self.is_listed(pack)? => Ok(AddSummary::default()),
+            Err(error) if is_vanished(&error) && !self.is_there(pack)? => Ok(AddSummary::default()),
             Err(error) if error.is_damage() => {
                 self.problem(&pack_file_name(&pack), &error);
                 Ok(AddSummary { damaged: 1, ..AddSummary::default() })
@@ -370,11 +370,13 @@ impl<'a> Run<'a> {
         Ok(faults == 0)
     }
 
-    fn is_listed(&self, pack: PackId) -> Result<bool> {
+    /// By its name: a folder that is listed short would make a pruned pack of it.
+    fn is_there(&self, pack: PackId) -> Result<bool> {
         let name = pack_file_name(&pack);
-        let (folder, name) = name.rsplit_once('/').unwrap_or(("", &name));
-        let listed = self.repository.backend().list(folder).map_err(Error::repository("list", folder))?;
-        Ok(listed.iter().any(|listed| listed.name == name))
+        match self.repository.backend().open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|_| true).map_err(Error::repository("read", &name)),
+        }
     }
 
     /// Mends one pack. Nothing, if its parity is of no use.

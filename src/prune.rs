@@ -129,6 +129,7 @@ pub fn prune(
         known: HashSet::new(),
         holding: HashSet::new(),
         deleted: HashSet::new(),
+        lost: HashSet::new(),
         done: PruneSummary::default(),
     };
     if !options.dry_run {
@@ -171,6 +172,8 @@ struct Run<'a> {
     holding: HashSet<PackId>,
     /// The packs that are gone, and that segments may name yet.
     deleted: HashSet<PackId>,
+    /// The packs that segments name and that are gone though nobody condemned them.
+    lost: HashSet<PackId>,
     done: PruneSummary,
 }
 
@@ -222,6 +225,9 @@ impl Run<'_> {
         }
         self.holding = plan.kept.iter().copied().chain(plan.repacked.iter().map(|(pack, _)| *pack)).collect();
         self.verify_stand_ins(&reader, &plan)?;
+        // Nothing in them is needed.
+        let lost = std::mem::take(&mut self.lost);
+        self.take_for_deleted(lost)?;
         self.done.dead_packs += self.sweep_dead(&plan.dead, &forgotten)?;
         self.repack(&reader, &plan)
     }
@@ -255,14 +261,25 @@ impl Run<'_> {
     /// A reader. What a run that was killed has deleted and not taken out of the index is deleted by this one now, so to speak.
     fn reader_in_order(&mut self) -> Result<Reader> {
         let reader = self.reader()?;
-        let Some(presence) = &mut self.presence else { return Ok(reader) };
-        let absent = reader.index().absent_packs();
-        if !absent.is_empty() {
-            let list: Vec<PackId> = absent.iter().copied().collect();
-            with_reserve(&**self.repository.backend(), || presence.condemn(&list, &[]))?;
-            self.deleted.extend(absent);
+        if self.presence.is_none() {
+            return Ok(reader);
         }
+        let condemned = &reader.index().present().condemned;
+        // What nobody condemned is lost, or only not listed: the index goes on naming it until it is known that nothing in it is needed.
+        let (deleted, lost) =
+            reader.index().absent_packs().into_iter().partition(|pack| condemned.contains(pack));
+        self.lost = lost;
+        self.take_for_deleted(deleted)?;
         if self.repository.remove_left_over_marks()? { self.reader() } else { Ok(reader) }
+    }
+
+    /// Condemns packs that are gone, so that nobody misses them, and has them taken out of the index in the end.
+    fn take_for_deleted(&mut self, packs: HashSet<PackId>) -> Result<()> {
+        let Some(presence) = self.presence.as_mut().filter(|_| !packs.is_empty()) else { return Ok(()) };
+        let list: Vec<PackId> = packs.iter().copied().collect();
+        with_reserve(&**self.repository.backend(), || presence.condemn(&list, &[]))?;
+        self.deleted.extend(packs);
+        Ok(())
     }
 
     fn go_on(&self) -> Result<()> {

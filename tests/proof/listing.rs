@@ -1,7 +1,7 @@
 //! A folder whose listing fails, is short or has nothing in it, as a failing drive shows it: never does it look like a repository in which there
 //! is less than there is.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fs;
 
 use nix::errno::Errno;
@@ -41,8 +41,6 @@ struct Liar {
     folder: String,
     is_all_packs: bool,
     shown: Shown,
-    /// The threads that were given a name, and are at its end.
-    at_end: HashSet<i32>,
     met: usize,
 }
 
@@ -51,7 +49,7 @@ impl Liar {
         let is_all_packs = folder == "packs/*";
         let at = if is_all_packs { place.join(copy).join("packs") } else { place.join(copy).join(folder) };
         let folder = at.to_str().unwrap().trim_end_matches('/').to_owned();
-        Self { folder, is_all_packs, shown, at_end: HashSet::new(), met: 0 }
+        Self { folder, is_all_packs, shown, met: 0 }
     }
 
     fn act(&mut self, call: &Call) -> Act {
@@ -70,12 +68,8 @@ impl Liar {
         self.met += 1;
         match self.shown {
             Shown::Fails => Act::Fail(Errno::EIO),
-            Shown::Empty => Act::Pretend,
-            Shown::Short if self.at_end.remove(&call.thread()) => Act::Pretend,
-            Shown::Short => {
-                self.at_end.insert(call.thread());
-                Act::AtMost(ONE_NAME)
-            }
+            Shown::Short if call.is_at_start() => Act::AtMost(ONE_NAME),
+            Shown::Empty | Shown::Short => Act::Pretend,
         }
     }
 }

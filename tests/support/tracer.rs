@@ -169,6 +169,12 @@ impl Call {
         self.number == libc::SYS_getdents64
     }
 
+    /// Whether nothing was asked of what it reads by a number yet.
+    pub fn is_at_start(&self) -> bool {
+        let info = fs::read_to_string(format!("/proc/{}/fdinfo/{}", self.process, self.args[0]));
+        info.is_ok_and(|info| info.lines().next() == Some("pos:\t0"))
+    }
+
     /// Whether it asks for something to be on the medium.
     pub fn syncs(&self) -> bool {
         matches!(
