@@ -256,7 +256,8 @@ impl Backend for LocalFolder {
 
     fn free_space(&self) -> io::Result<Option<u64>> {
         let found = rustix::fs::statvfs(&self.root)?;
-        Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
+        // FAT over FUSE says that it has no blocks at all.
+        Ok((found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize)))
     }
 
     fn folder_sync_is_weak(&self) -> bool {

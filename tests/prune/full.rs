@@ -100,3 +100,27 @@ fn a_full_ext4_is_made_room_on_with_all_that_the_computer_keeps_for_itself_on_it
     needs!("ext4");
     forget_and_prune_make_room(FileSystem::Ext4, 48, true);
 }
+
+#[test]
+fn a_medium_that_does_not_say_how_much_is_free_is_not_taken_for_full() {
+    needs!("fat32");
+    let mount = Mount::new(FileSystem::Fat32, 64);
+    assert_eq!(mount.free_bytes(), 0, "or the test is void");
+    let mut vault = Vault::new();
+    vault.env("VAULT_REPOSITORY", mount.join("repo"));
+    let src = vault.join("src");
+    fs::create_dir(&src).unwrap();
+    vault.run(&["init"]).ok();
+    assert_eq!(fs::metadata(mount.join("repo/reserve")).unwrap().len(), 1 << 20);
+    fs::write(src.join("old"), Random(1).bytes(600_000)).unwrap();
+    fs::write(src.join("kept"), Random(2).bytes(600_000)).unwrap();
+    let path = src.to_str().unwrap();
+    vault.run(&["snapshot", path]).ok();
+    fs::remove_file(src.join("old")).unwrap();
+    vault.run(&["snapshot", path]).ok();
+    vault.run(&["forget", "--keep-last", "1"]).ok();
+    let pruned = vault.run(&["prune", "--force", "--max-unused", "0", "--json"]).ok();
+    let pruned: serde_json::Value = serde_json::from_str(pruned.text().lines().last().unwrap()).unwrap();
+    assert!(pruned["repacked_packs"].as_u64().unwrap() > 0, "{pruned}");
+    vault.run(&["check", "--read-data"]).ok();
+}
