@@ -128,8 +128,12 @@ impl Run<'_> {
         let mode_differs = stat.st_mode & 0o7777 != mode && !is_symlink;
         let time_differs = at_first.is_some() || mtime_of(&stat) != wanted.meta.mtime;
         let mode_set = if mode_differs { handle.chmod(mode) } else { Ok(()) };
-        let time_set = if time_differs { handle.set_mtime(wanted.meta.mtime) } else { Ok(()) };
+        let mut time_set = if time_differs { handle.set_mtime(wanted.meta.mtime) } else { Ok(()) };
         if mode_differs || time_differs {
+            stat = handle.stat()?;
+        }
+        if time_set.is_ok() && mtime_of(&stat) != wanted.meta.mtime {
+            time_set = handle.set_mtime_with_access(wanted.meta.mtime, &stat);
             stat = handle.stat()?;
         }
         // An ordinary user's setgid bit may vanish silently, and a FAT has no modes to set.

@@ -51,8 +51,18 @@ impl Handle<'_> {
 
     /// Sets the time of modification, and leaves that of access.
     pub(in crate::restore) fn set_mtime(&self, mtime: Time) -> io::Result<()> {
+        self.set_times(Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT }, mtime)
+    }
+
+    /// The same, and gives it anew the time of access that it has: drivers on libfuse 2 pass on only both times together.
+    pub(in crate::restore) fn set_mtime_with_access(&self, mtime: Time, stat: &Stat) -> io::Result<()> {
+        let nanos = i64::try_from(stat.st_atime_nsec).unwrap_or(0);
+        self.set_times(Timespec { tv_sec: stat.st_atime, tv_nsec: nanos }, mtime)
+    }
+
+    fn set_times(&self, last_access: Timespec, mtime: Time) -> io::Result<()> {
         let times = Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+            last_access,
             last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos.into() },
         };
         match self {
