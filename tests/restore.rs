@@ -1,5 +1,6 @@
 //! Restoring, on real file systems: every kind of entry, and folders that are not empty.
 
+mod folding;
 mod limits;
 mod loss;
 mod names;

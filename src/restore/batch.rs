@@ -42,6 +42,8 @@ pub(super) struct Job {
     pub(super) size: u64,
     pub(super) content: Content,
     pub(super) owner: Option<(u32, u32)>,
+    /// Its name may lead to another file of the directory.
+    pub(super) is_folded: bool,
 }
 
 impl Job {

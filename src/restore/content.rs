@@ -402,7 +402,18 @@ impl Run<'_> {
     pub(super) fn place(&self, writing: &Arc<Writing>) -> Result<()> {
         let job = &writing.job;
         let Some((mut temp, made)) = lock(&writing.temp).take() else { return Ok(()) };
-        if let Err(error) = self.put_in_place(&mut temp, &job.entry.name, &job.path) {
+        let placed = if job.is_folded && writing.change == Change::New {
+            // Nothing had this name, so what has it by now is another file, which it leads to as well.
+            let placed = temp.rename_new(&job.entry.name);
+            let placed = placed.map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => target::alike(),
+                _ => error,
+            });
+            placed.map_err(self.error("write", &job.path))
+        } else {
+            self.put_in_place(&mut temp, &job.entry.name, &job.path)
+        };
+        if let Err(error) = placed {
             return self.problem_or_end(&job.path, error);
         }
         self.note_link(job, Some(target::inode_of(&made)));

@@ -3,7 +3,7 @@
 //!
 //! Never what the snapshot left out on purpose (it has an entry), what the user's selection does not take in, what is
 //! mounted into the target, or what is in a repository. Both listings pass in portions, so a directory of any length does;
-//! where names that differ by case are one, those of the snapshot's directory are held at once.
+//! where names that differ may be one, those of the snapshot's directory are held at once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::event::{Change, Item};
 use crate::id::ChunkId;
 use crate::snapshot::tree::Entries;
 
-use super::target::{Dir, Dirs, is_left_over, type_of};
+use super::target::{Dir, Dirs, fold, is_left_over, type_of};
 use super::{Run, joined, lock};
 
 /// So many names of the target are compared with the snapshot at a time.
@@ -32,8 +32,8 @@ struct Level {
 }
 
 impl Run<'_> {
-    /// Removes what a directory of the target has and that of the snapshot does not. In one that is `folded`, names that differ by case
-    /// are one.
+    /// Removes what a directory of the target has and that of the snapshot does not. In one that is `folded`, names that differ may be
+    /// one.
     pub(super) fn delete_superfluous(&self, dir: &Arc<Dir>, node: ChunkId, folded: bool) -> Result<()> {
         if self.root.as_ref().is_none_or(|root| root.mount() != dir.mount()) {
             if lock(&self.spared_mounts).insert(dir.mount()) {
@@ -276,11 +276,6 @@ impl Removal<'_> {
     fn may_contain(&self, path: &[u8]) -> bool {
         self.is_left_over || self.run.may_contain(&self.run.in_snapshot(path))
     }
-}
-
-/// A name as file systems fold it that do not tell cases apart: rather too much is one name than too little.
-fn fold(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).to_uppercase().to_lowercase()
 }
 
 /// What became of a name that is to be removed.

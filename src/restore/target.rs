@@ -7,6 +7,7 @@
 //! (`hidden`). [`Handle`] is a thing whose metadata is read and set.
 
 mod chain;
+mod folding;
 mod handle;
 mod hidden;
 mod root;
@@ -32,6 +33,7 @@ use crate::session::{self, Session};
 use crate::snapshot::Time;
 
 pub(super) use chain::Dirs;
+pub(super) use folding::{Folding, alike, fold, may_be_short};
 pub(super) use handle::Handle;
 pub(super) use root::{check_no_repository, check_not_nested, make_root};
 
@@ -240,15 +242,6 @@ impl Dir {
         }
     }
 
-    /// Whether names in this directory that differ only by case are one name. Tried out.
-    pub(super) fn folds_case(self: &Arc<Self>) -> bool {
-        if !rustix::fs::fstatfs(&self.fd).is_ok_and(|fs| FOLDING.contains(&(fs.f_type & 0xffff_ffff))) {
-            return false;
-        }
-        let Ok((temp, _)) = Temp::file(self, b"vault", 0) else { return false };
-        matches!(self.stat(&temp.name.to_ascii_uppercase()), Ok(Some(_)))
-    }
-
     /// Whether a repository lies in this directory, be it a damaged one `[REPO-4]`.
     ///
     /// # Errors
@@ -279,10 +272,6 @@ impl Dir {
             || ["packs", "index", "snapshots", "records", "tmp"].iter().all(is_folder))
     }
 }
-
-/// File systems that may fold case: FAT, exFAT, NTFS (two drivers), CIFS, SMB2, HFS, HFS+, and anything over FUSE.
-const FOLDING: [i64; 9] =
-    [0x4d44, 0x2011_bab0, 0x5346_544e, 0x7366_746e, 0xff53_4d42, 0xfe53_4d42, 0x4244, 0x482b, 0x6573_5546];
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
@@ -369,7 +358,12 @@ impl Temp {
     pub(super) fn node(dir: &Arc<Dir>, kind: FileType, major: u32, minor: u32) -> io::Result<Self> {
         let name = temporary_name();
         let device = rustix::fs::makedev(major, minor);
-        rustix::fs::mknodat(&dir.fd, &name, kind, Mode::RUSR | Mode::WUSR, device)?;
+        let made = rustix::fs::mknodat(&dir.fd, &name, kind, Mode::RUSR | Mode::WUSR, device);
+        if made.is_err_and(|error| error != Errno::EXIST) {
+            // exFAT over FUSE makes a regular file, of which the system says then that it is not what was asked for.
+            let _ = dir.unlink(&name);
+        }
+        made?;
         Ok(Self::new(dir, name, Naming::Temporary))
     }
 

@@ -5,10 +5,9 @@
 //! below it is. While it is worked in, a directory is open to nobody but its owner; mode and time come when it is left.
 
 mod directory;
+mod folded;
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::Scope;
 
@@ -20,9 +19,10 @@ use crate::snapshot::{Entry, Kind, Meta};
 
 use super::batch::{Batch, Finish, Flusher, Job};
 use super::metadata::Wanted;
-use super::target::{Dir, Dirs};
+use super::target::{Dir, Dirs, Folding};
 use super::{Overwrite, Run, lock};
 use directory::Made;
+use folded::Folded;
 
 /// So many levels keep their reader.
 const MAX_READERS: usize = 64;
@@ -37,8 +37,8 @@ pub(super) struct Walk<'scope, 'a> {
     path: Vec<u8>,
     batch: Batch,
     flusher: Flusher<'scope, 'a>,
-    /// Per file system: whether names that differ by case are one.
-    folds: HashMap<u64, bool>,
+    /// Per file system: how it folds names, if it does.
+    foldings: HashMap<u64, Option<Folding>>,
 }
 
 /// A directory that the walk is in.
@@ -60,8 +60,8 @@ struct Level<'a> {
     mode_before: Option<u32>,
     /// The last batch that has a file of this directory, or made it or one in it.
     batch: Option<u64>,
-    /// The names so far, folded, where that makes a difference.
-    folded: Option<HashSet<u64>>,
+    /// The names so far, where two may be one.
+    folded: Option<Folded>,
 }
 
 /// What a level is in the target.
@@ -94,7 +94,7 @@ impl<'scope, 'a> Walk<'scope, 'a> {
             path: run.base.clone(),
             batch: Batch::default(),
             flusher: Flusher::new(scope, run),
-            folds: HashMap::new(),
+            foldings: HashMap::new(),
         }
     }
 
@@ -196,11 +196,7 @@ impl<'scope, 'a> Walk<'scope, 'a> {
             Here::Absent => None,
             Here::Passed => return Ok(()),
         };
-        if self.is_folded_twin(&entry.name) {
-            let error = io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "this file system does not tell it from a name that differs by case only",
-            );
+        if let Some(error) = self.cannot_be_called(&entry.name)? {
             return self.run.problem_or_end(&path, self.run.error("write", &path)(error));
         }
         let owner = self.run.owners.of(&self.path, &entry.meta);
@@ -208,8 +204,9 @@ impl<'scope, 'a> Walk<'scope, 'a> {
             let (size, content) = (*size, content.clone());
             let number = self.batch.number;
             let level = self.levels.last_mut();
+            let is_folded = level.as_ref().is_some_and(|level| level.folded.is_some());
             let first = level.is_some_and(|level| level.batch.replace(number) != Some(number));
-            self.batch.push(self.run, Job { dir, path, entry, size, content, owner }, first);
+            self.batch.push(self.run, Job { dir, path, entry, size, content, owner, is_folded }, first);
             return Ok(());
         }
         let mut restored = self.run.restore_other(dir.as_ref(), &entry, &path, owner);
@@ -229,17 +226,15 @@ impl<'scope, 'a> Walk<'scope, 'a> {
     fn enter(&mut self, entry: Entry, node: ChunkId, name_at: usize, selected: bool) -> Result<()> {
         let is_incomplete = entry.is_incomplete();
         let meta = matches!(entry.kind, Kind::Directory(_)).then_some(entry.meta);
-        let twin = self.is_folded_twin(&entry.name);
+        let wrong_name = self.cannot_be_called(&entry.name)?;
         if let Some(above) = self.levels.last_mut() {
             above.last = entry.name.0;
         }
         let mut level = Level::new(name_at, self.path.len(), Some(node), meta);
         level.is_incomplete = is_incomplete;
-        if twin {
+        if let Some(error) = wrong_name {
             level.place = Place::Passed;
             let path = self.target_path();
-            let error =
-                io::Error::new(io::ErrorKind::AlreadyExists, "another name differs from it by case only");
             self.run.problem_or_end(&path, self.run.error("make", &path)(error))?;
         }
         self.levels.push(level);
@@ -359,19 +354,9 @@ impl<'scope, 'a> Walk<'scope, 'a> {
         if level.existed {
             self.run.remove_left_over(dir)?;
         }
-        let folds = *self.folds.entry(dir.inode.0).or_insert_with(|| dir.folds_case());
-        level.folded = folds.then(HashSet::new);
+        let folding = *self.foldings.entry(dir.inode.0).or_insert_with(|| dir.folding());
+        level.folded = folding.map(Folded::new);
         Ok(())
-    }
-
-    /// Whether the file system takes a name for one that this directory has from the snapshot already.
-    fn is_folded_twin(&mut self, name: &[u8]) -> bool {
-        let Some(folded) = self.levels.last_mut().and_then(|level| level.folded.as_mut()) else {
-            return false;
-        };
-        let mut hasher = DefaultHasher::new();
-        String::from_utf8_lossy(name).to_lowercase().hash(&mut hasher);
-        !folded.insert(hasher.finish())
     }
 
     /// Goes up: removes what is too much, and finishes the directory now or with the batch.
