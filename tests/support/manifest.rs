@@ -82,6 +82,13 @@ pub struct Item {
     children: Range<usize>,
 }
 
+impl Item {
+    /// Whether the file has further names in the tree.
+    pub fn is_linked(&self) -> bool {
+        self.first_link.is_some()
+    }
+}
+
 /// All entries of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::scratch::Scratch;
 
@@ -21,8 +21,22 @@ pub enum FileSystem {
     Exfat,
     /// FAT32 over FUSE, as older and small drives have it: like exFAT, and times to two seconds.
     Fat32,
+    /// The same by the kernel, where that has it.
+    Vfat,
     /// In memory.
     Tmpfs,
+    /// A folder over another one, both on an ext4: what is written lies in the upper one.
+    Overlay,
+}
+
+/// The folders of an overlay.
+const LAYERS: [&str; 3] = ["lower", "upper", "work"];
+
+/// Whether the kernel knows FAT, or has it by now.
+pub fn kernel_has_vfat() -> bool {
+    // A module is loaded by the first mount, and not before.
+    let _ = Command::new("modprobe").arg("vfat").output();
+    std::fs::read_to_string("/proc/filesystems").is_ok_and(|known| known.contains("\tvfat\n"))
 }
 
 /// A mounted file system, empty at first.
@@ -30,9 +44,12 @@ pub enum FileSystem {
 pub struct Mount {
     kind: FileSystem,
     size_mb: u64,
-    /// The loop device, unless the file system is in memory.
+    /// The loop device, if it has one.
     device: Option<String>,
     mounted: bool,
+    read_only: bool,
+    /// What the folders of an overlay lie on.
+    layers: Option<Box<Self>>,
     scratch: Scratch,
 }
 
@@ -44,14 +61,21 @@ impl Mount {
     pub fn new(kind: FileSystem, size_mb: u64) -> Self {
         let scratch = Scratch::new();
         scratch.dir("mnt");
-        let mut mount = Self { kind, size_mb, device: None, mounted: false, scratch };
-        if kind != FileSystem::Tmpfs {
-            let image = mount.scratch.join("image");
+        let (mut device, mut layers) = (None, None);
+        if kind == FileSystem::Overlay {
+            let below = Self::new(FileSystem::Ext4, size_mb);
+            for name in LAYERS {
+                std::fs::create_dir(below.join(name)).expect("cannot make a layer");
+            }
+            layers = Some(Box::new(below));
+        } else if kind != FileSystem::Tmpfs {
+            let image = scratch.join("image");
             let file = std::fs::File::create(&image).expect("cannot create an image");
             file.set_len(size_mb << 20).expect("cannot size an image");
             make(kind, &image);
-            mount.device = Some(attach(&image));
+            device = Some(attach(&image));
         }
+        let mut mount = Self { kind, size_mb, device, mounted: false, read_only: false, layers, scratch };
         mount.mount();
         mount
     }
@@ -72,6 +96,31 @@ impl Mount {
         stat.f_bavail * stat.f_frsize
     }
 
+    /// Makes what an overlay has in its upper folder that of the lower one.
+    pub fn lower_all(&mut self) {
+        self.unmount();
+        let below = self.layers.as_ref().expect("no overlay");
+        std::fs::remove_dir_all(below.join("lower")).expect("cannot remove a layer");
+        std::fs::rename(below.join("upper"), below.join("lower")).expect("cannot move a layer");
+        std::fs::create_dir(below.join("upper")).expect("cannot make a layer");
+        self.mount();
+    }
+
+    /// Pulls it out of whatever uses it: from now on every access fails, until [`Mount::remount`]. Whether that can be done.
+    pub fn pull_out(&mut self) -> bool {
+        match self.kind {
+            FileSystem::Ext4 | FileSystem::Xfs => self.shutdown(false),
+            FileSystem::Overlay => self.layers.as_ref().expect("no layers").shutdown(false),
+            // Ends the connection to the driver, also where that does not unmount it.
+            FileSystem::Exfat | FileSystem::Fat32 => {
+                let forced = try_run(Command::new("umount").arg("--force").arg(self.path()));
+                self.mounted = forced.is_err();
+            }
+            FileSystem::Btrfs | FileSystem::Vfat | FileSystem::Tmpfs => return false,
+        }
+        true
+    }
+
     /// Shuts it down (ext4 and XFS): from now on every access fails with EIO, as after a drive is pulled. With
     /// `flush_log`, what the journal holds is written before. [`Mount::remount`] is the reboot after it.
     pub fn shutdown(&self, flush_log: bool) {
@@ -87,6 +136,14 @@ impl Mount {
             unmount(&self.path());
             self.mounted = false;
         }
+        // Over FUSE it is the driver that writes the last bytes, and it may not be done with that.
+        if let (FileSystem::Exfat | FileSystem::Fat32, Some(device)) = (self.kind, &self.device) {
+            let start = Instant::now();
+            while is_used(device) {
+                assert!(start.elapsed() < Duration::from_secs(60), "{device} is still in use");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
     }
 
     /// Unmounts it if it is mounted, and mounts it again: nothing is left in the page cache. Not for tmpfs, which
@@ -94,11 +151,19 @@ impl Mount {
     pub fn remount(&mut self) {
         assert!(self.kind != FileSystem::Tmpfs, "a tmpfs forgets everything");
         self.unmount();
+        if let Some(layers) = &mut self.layers {
+            layers.remount();
+        }
         self.mount();
     }
 
     /// Makes it read-only or writable again.
-    pub fn set_read_only(&self, read_only: bool) {
+    pub fn set_read_only(&mut self, read_only: bool) {
+        self.read_only = read_only;
+        if matches!(self.kind, FileSystem::Exfat | FileSystem::Fat32) {
+            self.unmount();
+            return self.mount();
+        }
         let options = if read_only { "remount,ro" } else { "remount,rw" };
         patiently(Command::new("mount").args(["-o", options]).arg(self.path()))
             .unwrap_or_else(|error| panic!("{error}"));
@@ -107,15 +172,29 @@ impl Mount {
     fn mount(&mut self) {
         let at = self.path();
         let device = self.device.as_deref().unwrap_or("vault-test");
+        let access = if self.read_only { "ro" } else { "rw" };
         match self.kind {
-            FileSystem::Exfat => run(Command::new("mount.exfat-fuse").arg(device).arg(at)),
-            FileSystem::Fat32 => run(Command::new("fusefat").args(["-o", "rw+", device]).arg(at)),
+            FileSystem::Exfat => run(Command::new("mount.exfat-fuse").args(["-o", access, device]).arg(at)),
+            FileSystem::Fat32 => {
+                let access = if self.read_only { "ro" } else { "rw+" };
+                run(Command::new("fusefat").args(["-o", access, device]).arg(at))
+            }
+            FileSystem::Vfat => {
+                let options = format!("{access},utf8=1,tz=UTC");
+                run(Command::new("mount").args(["-t", "vfat", "-o", &options, device]).arg(at))
+            }
+            FileSystem::Overlay => {
+                let below = self.layers.as_ref().expect("no layers");
+                let [lower, upper, work] = LAYERS.map(|name| below.join(name).display().to_string());
+                let options = format!("{access},lowerdir={lower},upperdir={upper},workdir={work}");
+                run(Command::new("mount").args(["-t", "overlay", "-o", &options, device]).arg(at))
+            }
             FileSystem::Tmpfs => {
                 let size = format!("size={}m", self.size_mb);
                 run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, device]).arg(at))
             }
             FileSystem::Ext4 | FileSystem::Xfs | FileSystem::Btrfs => {
-                run(Command::new("mount").arg(device).arg(at))
+                run(Command::new("mount").args(["-o", access, device]).arg(at))
             }
         };
         self.mounted = true;
@@ -151,8 +230,9 @@ pub fn make(kind: FileSystem, image: &Path) {
         FileSystem::Ext4 => ("mkfs.ext4", &["-q", "-F", "-E", "nodiscard"]),
         FileSystem::Xfs => ("mkfs.xfs", &["-q", "-f", "-K"]),
         FileSystem::Btrfs => ("mkfs.btrfs", &["-q", "-f", "-K"]),
-        FileSystem::Exfat | FileSystem::Tmpfs => ("mkfs.exfat", &[]),
-        FileSystem::Fat32 => ("mkfs.vfat", &["-F", "32"]),
+        FileSystem::Exfat => ("mkfs.exfat", &[]),
+        FileSystem::Fat32 | FileSystem::Vfat => ("mkfs.vfat", &["-F", "32"]),
+        FileSystem::Tmpfs | FileSystem::Overlay => panic!("{kind:?} is in no file"),
     };
     run(Command::new(program).args(options).arg(image));
 }
@@ -160,6 +240,16 @@ pub fn make(kind: FileSystem, image: &Path) {
 /// Makes a loop device of a file, and returns its name.
 pub fn attach(image: &Path) -> String {
     run(Command::new("losetup").args(["--find", "--show"]).arg(image)).trim().to_owned()
+}
+
+/// Whether a driver over FUSE was started for a device and has not ended.
+fn is_used(device: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.map(|process| std::fs::read(process.path().join("cmdline")).unwrap_or_default()).any(|words| {
+        let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+        let is_driver = words[0].ends_with(b"fusefat") || words[0].ends_with(b"mount.exfat-fuse");
+        is_driver && words.contains(&device.as_bytes())
+    })
 }
 
 /// Unmounts what is mounted at a path.

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 /// All there is to need: programs of the PATH, paths, and what [`is_there`] knows by name.
-const ALL: [&str; 35] = [
+const ALL: [&str; 36] = [
     "root",
     "/dev/fuse",
     "/dev/loop-control",
@@ -28,6 +28,7 @@ const ALL: [&str; 35] = [
     "mount.exfat-fuse",
     "python3",
     PACKAGES,
+    VFAT,
     "rsync",
     "script",
     "setcap",
@@ -49,12 +50,20 @@ const ALL: [&str; 35] = [
 /// What `spec/reader.py` imports.
 const PACKAGES: &str = "python3 with the packages of spec/reader.py";
 
+/// The kernel's FAT, or that of one in user mode.
+const VFAT: &str = "vfat in the kernel, or linux.uml";
+
 /// What stands for several: a mounted file system of that kind.
-const GROUPS: [(&str, &[&str]); 6] = [
+const GROUPS: [(&str, &[&str]); 8] = [
     ("tmpfs", &["root", "mount", "umount"]),
     ("ext4", &["root", "mount", "umount", "losetup", "/dev/loop-control", "mkfs.ext4"]),
     ("xfs", &["root", "mount", "umount", "losetup", "/dev/loop-control", "mkfs.xfs"]),
     ("btrfs", &["root", "mount", "umount", "losetup", "/dev/loop-control", "mkfs.btrfs"]),
+    ("overlay", &["root", "mount", "umount", "losetup", "/dev/loop-control", "mkfs.ext4"]),
+    (
+        "vfat",
+        &["root", "mount", "umount", "losetup", "/dev/loop-control", "mkfs.vfat", "python3", "sh", VFAT],
+    ),
     ("fat32", &["root", "umount", "losetup", "/dev/loop-control", "/dev/fuse", "mkfs.vfat", "fusefat"]),
     (
         "exfat",
@@ -107,6 +116,7 @@ fn is_there(what: &str) -> bool {
             .args(["-c", "import argon2, blake3, cryptography, zstandard"])
             .output()
             .is_ok_and(|output| output.status.success()),
+        VFAT => super::mount::kernel_has_vfat() || is_there("linux.uml"),
         path if path.starts_with('/') => Path::new(path).exists(),
         program => {
             let path = std::env::var_os("PATH").unwrap_or_default();

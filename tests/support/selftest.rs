@@ -221,13 +221,14 @@ fn a_copy_by_rsync_is_the_same_and_one_by_plain_cp_is_not() {
 
 #[test]
 fn every_file_system_mounts_fills_up_and_goes_away() {
-    needs!("ext4", "xfs", "btrfs", "exfat", "tmpfs");
+    needs!("ext4", "xfs", "btrfs", "exfat", "tmpfs", "overlay");
     for (kind, size_mb) in [
         (FileSystem::Ext4, 64),
         (FileSystem::Xfs, 320),
         (FileSystem::Btrfs, 128),
         (FileSystem::Exfat, 32),
         (FileSystem::Tmpfs, 32),
+        (FileSystem::Overlay, 64),
     ] {
         let outside = std::env::temp_dir().metadata().unwrap().dev();
         let mut mount = Mount::new(kind, size_mb);
