@@ -7,6 +7,7 @@ mod case;
 mod errors;
 mod kill;
 mod listing;
+mod media;
 mod place;
 mod power;
 mod readers;
