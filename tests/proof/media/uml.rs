@@ -33,7 +33,7 @@ pub fn run_again(test: &str) {
     let encrypted = if is_encrypted() { "export VAULT_TEST_ENCRYPTED=1" } else { "" };
     let load = "import ctypes, os, sys\nfor name in sys.argv[1:]:\n    ctypes.CDLL(None).syscall(313, os.open(name, os.O_RDONLY), b'', 0)\n";
     fs::write(vault.join("load.py"), load).unwrap();
-    let text = format!(
+    let lines = format!(
         "#!/bin/sh\n\
          export PATH={path} HOME=/root VAULT_TEST_ALL=1 RUST_BACKTRACE=1\n{nightly}\n{encrypted}\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys\n\
@@ -49,7 +49,7 @@ pub fn run_again(test: &str) {
         this = this.display(),
         result = result.display(),
     );
-    fs::write(&script, text).unwrap();
+    fs::write(&script, lines).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new("linux.uml");
     command.args(["mem=1200M", "rootfstype=hostfs", "rw", "con=null", "con0=null,fd:1", "quiet"]);
