@@ -1,18 +1,17 @@
 //! Looking into snapshots: one path ([`lookup`]), everything below one ([`Walk`]), several trees side by side
 //! ([`Together`]), and the bytes of a file ([`ContentReader`]).
 //!
-//! Paths are raw bytes relative to the root of the snapshot, names joined by single slashes. Nothing here recurses, and each
-//! open directory costs one node in memory, so depth and length of directories do not matter. What cannot be read is
+//! Paths are raw bytes relative to the root of the snapshot, names joined by single slashes. Nothing here recurses, and only the inner
+//! directories of a path hold nodes in memory, so depth and length of directories do not matter. What cannot be read is
 //! an item of its own, and what lies behind it follows.
 
 use std::io::{self, Read};
-use std::iter::Peekable;
 
 use crate::chunk::GetChunk;
 use crate::error::{Corruption, Error, Result};
 use crate::id::{ChunkId, ChunkKind};
 use crate::snapshot::list::Pieces;
-use crate::snapshot::tree::{self, Entries};
+use crate::snapshot::tree::{self, Entries, let_rest};
 use crate::snapshot::{Content, Entry, Kind, Piece, TreeNode};
 
 /// A path as snapshots know it: no leading, trailing or double slashes, no `.`, and `..` taken literally as one up.
@@ -39,7 +38,7 @@ pub fn lookup(get: &dyn GetChunk, root: &Entry, path: &[u8]) -> Result<Option<En
     let mut entry = root.clone();
     for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
         let Some(node) = entry.kind.directory() else { return Ok(None) };
-        match entry_of(get, node, name)? {
+        match lookup_in(get, node, name)? {
             Some(found) => entry = found,
             None => return Ok(None),
         }
@@ -48,7 +47,10 @@ pub fn lookup(get: &dyn GetChunk, root: &Entry, path: &[u8]) -> Result<Option<En
 }
 
 /// The entry of that name in the directory with this root node. Reads one node of each level.
-fn entry_of(get: &dyn GetChunk, root: ChunkId, name: &[u8]) -> Result<Option<Entry>> {
+///
+/// # Errors
+/// As [`lookup`].
+pub fn lookup_in(get: &dyn GetChunk, root: ChunkId, name: &[u8]) -> Result<Option<Entry>> {
     let mut node = root;
     let mut above = u8::MAX;
     loop {
@@ -119,6 +121,7 @@ impl<'a> Walk<'a> {
     pub fn descend(&mut self, entry: &Entry) {
         if let Some(node) = entry.kind.directory() {
             self.levels.push((Entries::new(self.get, node), self.stack.path.len()));
+            let_rest(self.levels.iter_mut().rev().map(|(entries, _)| Some(entries)));
         }
     }
 }
@@ -158,7 +161,7 @@ pub struct Version {
 
 /// Several trees side by side, path by path. A directory that many trees share is read once.
 ///
-/// Memory: one node for each level and each different directory of this path.
+/// Memory: one node for each of the inner levels and each different directory of this path.
 pub struct Together<'a> {
     get: &'a dyn GetChunk,
     levels: Vec<(Vec<Lane<'a>>, usize)>,
@@ -168,7 +171,7 @@ pub struct Together<'a> {
 /// One directory, and the trees that have it.
 struct Lane<'a> {
     trees: Vec<u32>,
-    entries: Peekable<Entries<'a>>,
+    entries: Entries<'a>,
 }
 
 impl<'a> Together<'a> {
@@ -206,10 +209,13 @@ impl<'a> Together<'a> {
             .filter_map(|group| {
                 let (_, node) = group.first()?;
                 let trees = group.iter().map(|(tree, _)| *tree).collect();
-                Some(Lane { trees, entries: Entries::new(self.get, *node).peekable() })
+                Some(Lane { trees, entries: Entries::new(self.get, *node) })
             })
             .collect();
         self.levels.push((lanes, self.stack.path.len()));
+        let_rest(
+            self.levels.iter_mut().rev().map(|(lanes, _)| lanes.iter_mut().map(|lane| &mut lane.entries)),
+        );
     }
 
     /// What the lanes of the innermost level have under the next name; an error of the first lane that has one.

@@ -1,9 +1,10 @@
 //! Each rule of `spec/format.md` that speaks of whole files, broken alone: the bytes are made so that every hash and checksum is
 //! right, and the rule itself is what refuses them. Structures are in `spec/vectors/v1/invalid.txt`.
 
-mod crafted;
+pub mod crafted;
 mod cuts;
 mod files;
+mod nodes;
 mod packs;
 mod records;
 mod segments;

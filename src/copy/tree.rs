@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::id::ChunkId;
 use crate::repository::{Reader, Writer};
-use crate::snapshot::tree::{Entries, TreeWriter};
+use crate::snapshot::tree::{Entries, TreeWriter, let_rest};
 use crate::snapshot::{Entry, Kind, Snapshot};
 
 /// So many directories are remembered, in a budget of the default size: 16 MiB.
@@ -112,6 +112,7 @@ impl<'a> Copier<'a> {
                     path.extend_from_slice(&entry.name);
                     if let Some(below) = self.add(level, &entry, &path)? {
                         levels.push(below);
+                        let_rest(levels.iter_mut().rev().map(|level| Some(&mut level.entries)));
                     }
                 }
                 None => {

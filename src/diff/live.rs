@@ -26,7 +26,7 @@ use crate::event::Item;
 use crate::id::{ChunkId, ChunkKind, IdKeys};
 use crate::rate::RateLimit;
 use crate::snapshot::list::Pieces;
-use crate::snapshot::tree::Entries;
+use crate::snapshot::tree::{Entries, let_rest};
 use crate::snapshot::{Content, Entry, Kind, Piece, Time, Why};
 
 /// How a tree is compared with a folder.
@@ -43,7 +43,7 @@ pub struct LiveOptions<'a> {
 
 /// One directory that both sides may have.
 struct Level<'a> {
-    saved: Option<Peekable<Entries<'a>>>,
+    saved: Option<Entries<'a>>,
     names: Peekable<std::vec::IntoIter<Vec<u8>>>,
     /// The directory on the disk: device and inode. None if only the snapshot has it.
     place: Option<(u64, u64)>,
@@ -304,22 +304,22 @@ impl Live<'_, '_, '_> {
 
     /// The same for the directory that is open already.
     fn enter_open(&mut self, saved: Option<ChunkId>, names: Vec<Vec<u8>>, stat: &Stat) {
-        self.levels.push(Level {
-            saved: saved.map(|node| Entries::new(self.get, node).peekable()),
-            names: names.into_iter().peekable(),
-            place: Some((stat.st_dev, stat.st_ino)),
-            path_len: self.path.len(),
-        });
+        self.push(saved, names, Some((stat.st_dev, stat.st_ino)));
     }
 
     /// Goes into a directory that only the snapshot has.
     fn enter_saved(&mut self, node: ChunkId) {
+        self.push(Some(node), Vec::new(), None);
+    }
+
+    fn push(&mut self, saved: Option<ChunkId>, names: Vec<Vec<u8>>, place: Option<(u64, u64)>) {
         self.levels.push(Level {
-            saved: Some(Entries::new(self.get, node).peekable()),
-            names: Vec::new().into_iter().peekable(),
-            place: None,
+            saved: saved.map(|node| Entries::new(self.get, node)),
+            names: names.into_iter().peekable(),
+            place,
             path_len: self.path.len(),
         });
+        let_rest(self.levels.iter_mut().rev().map(|level| level.saved.as_mut()));
     }
 
     fn leave(&mut self) -> Result<()> {

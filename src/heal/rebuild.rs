@@ -12,7 +12,7 @@ use crate::codec::Bytes;
 use crate::error::{Error, Result};
 use crate::heal::rescue::LostChunks;
 use crate::snapshot::list::Pieces;
-use crate::snapshot::tree::{Entries, TreeWriter};
+use crate::snapshot::tree::{Entries, TreeWriter, let_rest};
 use crate::snapshot::{Content, ENTRY_INCOMPLETE, Entry, Field, Kind, Meta, Piece, Why};
 
 /// What is lost at a path.
@@ -83,6 +83,7 @@ impl<'r> Rebuilder<'r> {
                         entry.kind.directory().is_none_or(|node| self.whole.contains(&node.half()));
                     if !is_whole && let Some(below) = self.folder(entry.clone(), path.len()) {
                         open.push(below);
+                        let_rest(open.iter_mut().rev().map(|folder| Some(&mut folder.entries)));
                         continue;
                     }
                     if self.is_content_lost(&entry)? {

@@ -5,7 +5,6 @@
 //! that of the winner are renamed, so that no two files become one when they are restored.
 
 use std::ffi::OsStr;
-use std::iter::Peekable;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -14,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::id::{LinkGroup, checksum_128};
 use crate::repository::Keeper;
-use crate::snapshot::tree::{Entries, TreeWriter};
+use crate::snapshot::tree::{Entries, TreeWriter, let_rest};
 use crate::snapshot::{ENTRY_INCOMPLETE, Entry, Field, Kind, Snapshot};
 
 /// What the united tree has less than all of them together.
@@ -45,7 +44,7 @@ impl Lane {
 }
 
 /// A directory that several have.
-type Listing<'a> = (Peekable<Entries<'a>>, Option<[u8; 16]>);
+type Listing<'a> = (Entries<'a>, Option<[u8; 16]>);
 
 struct Level<'a> {
     entry: Entry,
@@ -102,6 +101,12 @@ impl<'a> Merger<'a> {
             let chosen = self.choose(versions, &path)?;
             if let Some(below) = self.add(level, &chosen, &path)? {
                 levels.push(below);
+                let_rest(
+                    levels
+                        .iter_mut()
+                        .rev()
+                        .map(|level| level.listings.iter_mut().map(|(entries, _)| entries)),
+                );
             }
         }
     }
@@ -137,7 +142,7 @@ impl<'a> Merger<'a> {
         let reader = self.keeper.reader();
         let listings = lanes.iter().filter_map(|lane| {
             let node = lane.entry.kind.directory()?;
-            Some((Entries::new(reader, node).peekable(), lane.other_host))
+            Some((Entries::new(reader, node), lane.other_host))
         });
         let tree = TreeWriter::new(self.keeper.writer());
         Level { entry, listings: listings.collect(), tree, path_len: path.len() }

@@ -14,7 +14,7 @@ use std::thread::Scope;
 use crate::error::{Error, Result};
 use crate::event::{Change, Item};
 use crate::id::ChunkId;
-use crate::snapshot::tree::Entries;
+use crate::snapshot::tree::{Entries, let_rest};
 use crate::snapshot::{Entry, Kind, Meta};
 
 use super::batch::{Batch, Finish, Flusher, Job};
@@ -23,9 +23,6 @@ use super::target::{Dir, Dirs, Folding};
 use super::{Overwrite, Run, lock};
 use directory::Made;
 use folded::Folded;
-
-/// So many levels keep their reader.
-const MAX_READERS: usize = 64;
 
 /// The walk.
 pub(super) struct Walk<'scope, 'a> {
@@ -48,8 +45,6 @@ struct Level<'a> {
     path_len: usize,
     node: Option<ChunkId>,
     entries: Option<Entries<'a>>,
-    /// The last name that was entered, from which a new reader goes on.
-    last: Vec<u8>,
     meta: Option<Meta>,
     place: Place,
     existed: bool,
@@ -145,18 +140,7 @@ impl<'scope, 'a> Walk<'scope, 'a> {
     fn next_entry(&mut self) -> Option<Result<Entry>> {
         let level = self.levels.last_mut()?;
         let node = level.node?;
-        if let Some(entries) = &mut level.entries {
-            return entries.next();
-        }
-        let entries = level.entries.insert(Entries::new(self.run.reader, node));
-        loop {
-            match entries.next() {
-                Some(Ok(entry)) if !level.last.is_empty() && *entry.name <= *level.last => {}
-                // It was reported when the walk first came past it.
-                Some(Err(_)) if level.damaged => {}
-                other => return other,
-            }
-        }
+        level.entries.get_or_insert_with(|| Entries::new(self.run.reader, node)).next()
     }
 
     /// The path of the current level below the target.
@@ -227,9 +211,6 @@ impl<'scope, 'a> Walk<'scope, 'a> {
         let is_incomplete = entry.is_incomplete();
         let meta = matches!(entry.kind, Kind::Directory(_)).then_some(entry.meta);
         let wrong_name = self.cannot_be_called(&entry.name)?;
-        if let Some(above) = self.levels.last_mut() {
-            above.last = entry.name.0;
-        }
         let mut level = Level::new(name_at, self.path.len(), Some(node), meta);
         level.is_incomplete = is_incomplete;
         if let Some(error) = wrong_name {
@@ -238,9 +219,7 @@ impl<'scope, 'a> Walk<'scope, 'a> {
             self.run.problem_or_end(&path, self.run.error("make", &path)(error))?;
         }
         self.levels.push(level);
-        if let Some(far) = self.levels.len().checked_sub(MAX_READERS + 1) {
-            self.levels[far].entries = None;
-        }
+        let_rest(self.levels.iter_mut().rev().map(|level| level.entries.as_mut()));
         if selected {
             self.here()?;
         }
@@ -413,7 +392,6 @@ impl Level<'_> {
             path_len,
             node,
             entries: None,
-            last: Vec::new(),
             meta,
             place: Place::Later,
             existed: false,

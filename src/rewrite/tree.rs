@@ -13,7 +13,7 @@ use crate::pattern::Patterns;
 use crate::repository::Keeper;
 use crate::rewrite::Removed;
 use crate::rewrite::paths::Paths;
-use crate::snapshot::tree::{Entries, TreeWriter};
+use crate::snapshot::tree::{Entries, TreeWriter, let_rest};
 use crate::snapshot::{ENTRY_INCOMPLETE, Entry, Kind, Meta, Snapshot, Why};
 
 /// So many directories are remembered with what became of them, in a budget of the default size: 24 MiB.
@@ -99,6 +99,7 @@ impl<'a> Rewriter<'a> {
             path.extend_from_slice(&entry.name);
             if let Some(below) = self.entry(level, entry, &path, paths)? {
                 levels.push(below);
+                let_rest(levels.iter_mut().rev().map(|level| Some(&mut level.entries)));
             }
         }
     }

@@ -194,6 +194,14 @@ impl Iterator for Pieces<'_> {
     }
 }
 
+/// Checks the number of items of a node `[LIST-3]`, of which one for each level is in memory.
+fn is_short(items: usize) -> Result<(), Corruption> {
+    if items <= NODE_MAX_ITEMS {
+        return Ok(());
+    }
+    Err(Corruption::rule("LIST-3", "a list node has more items than there may be"))
+}
+
 /// Decodes a node and checks all that can be seen in it alone.
 ///
 /// # Errors
@@ -203,9 +211,11 @@ pub fn decode_node(bytes: &[u8]) -> Result<ListNode, Corruption> {
     let sound = match &node {
         ListNode::Leaf(pieces) => {
             sum_pieces(pieces)?;
+            is_short(pieces.len())?;
             !pieces.is_empty()
         }
         ListNode::Branch(level, children) => {
+            is_short(children.len())?;
             *level > 0
                 && *level <= MAX_LEVEL
                 && !children.is_empty()

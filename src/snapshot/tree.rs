@@ -1,9 +1,14 @@
 //! Directories as nodes: [`TreeWriter`] cuts a stream of entries into nodes at content-defined points, [`Entries`] reads it back.
 //!
 //! Both keep one node per level in memory, so a directory of any length passes through. `[TREE-1]` and `[TREE-2]` are
-//! checked while reading, across nodes.
+//! checked while reading, across nodes. That a node is short `[TREE-5]` bounds what it takes in memory, which is many times what it
+//! has in bytes.
 
-use crate::chunk::{GetChunk, PutChunk};
+mod entries;
+
+pub use entries::{Entries, let_rest};
+
+use crate::chunk::PutChunk;
 use crate::codec::{self, Bytes, MAX_STRUCT_LEN};
 use crate::error::{Corruption, Error, Result};
 use crate::id::{self, ChunkId, ChunkKind};
@@ -221,77 +226,6 @@ fn too_long(what: String, len: usize, most: usize) -> Error {
     Error::TooLong { what, len: len as u64, most: most as u64 }
 }
 
-/// Reads one directory: its entries in order. After an error about a node the entries behind that node follow.
-pub struct Entries<'a> {
-    get: &'a dyn GetChunk,
-    /// Nodes still to be read, the next one last.
-    pending: Vec<Pending>,
-    leaf: std::vec::IntoIter<Entry>,
-    last_name: Option<Bytes>,
-}
-
-/// A node to be read and what its parent says of it.
-struct Pending {
-    node: ChunkId,
-    expected: Option<(u8, TreeChild)>,
-}
-
-impl<'a> Entries<'a> {
-    /// The directory with this root node.
-    #[must_use]
-    pub fn new(get: &'a dyn GetChunk, root: ChunkId) -> Self {
-        Self {
-            get,
-            pending: vec![Pending { node: root, expected: None }],
-            leaf: Vec::new().into_iter(),
-            last_name: None,
-        }
-    }
-
-    fn read(&mut self, pending: Pending) -> Result<()> {
-        let Pending { node, expected } = pending;
-        let bytes = self.get.get(ChunkKind::Tree, &node)?;
-        let file = format!("tree node {node}");
-        let decoded = check_node(&bytes, expected.as_ref()).map_err(Error::damaged(&file))?;
-        match decoded {
-            TreeNode::Leaf(entries) => {
-                for entry in &entries {
-                    if self.last_name.as_ref().is_some_and(|last| *last >= entry.name) {
-                        return Err(Error::damaged(&file)(Corruption::rule("TREE-1", "names do not ascend")));
-                    }
-                    self.last_name = Some(entry.name.clone());
-                }
-                self.leaf = entries.into_iter();
-            }
-            TreeNode::Branch(level, children) => {
-                self.pending.extend(
-                    children
-                        .into_iter()
-                        .rev()
-                        .map(|child| Pending { node: child.node, expected: Some((level - 1, child)) }),
-                );
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Iterator for Entries<'_> {
-    type Item = Result<Entry>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(entry) = self.leaf.next() {
-                return Some(Ok(entry));
-            }
-            let pending = self.pending.pop()?;
-            if let Err(error) = self.read(pending) {
-                return Some(Err(error));
-            }
-        }
-    }
-}
-
 /// Decodes a node and checks all that can be seen in it and against its parent.
 fn check_node(bytes: &[u8], expected: Option<&(u8, TreeChild)>) -> Result<TreeNode, Corruption> {
     let node = decode_node(bytes)?;
@@ -314,12 +248,29 @@ fn check_node(bytes: &[u8], expected: Option<&(u8, TreeChild)>) -> Result<TreeNo
     Ok(node)
 }
 
+fn encoded_len<T: serde::Serialize>(item: &T) -> usize {
+    codec::encode(item).len()
+}
+
 /// Decodes a node and checks all that can be seen in it alone.
 ///
 /// # Errors
 /// Names the rule it breaks.
 pub fn decode_node(bytes: &[u8]) -> Result<TreeNode, Corruption> {
     let node: TreeNode = codec::decode(bytes)?;
+    // What the node has besides: its head, and the last item, with which it may have become as long as it likes.
+    let rest = match &node {
+        TreeNode::Leaf(entries) => {
+            codec::encode(&(0u32, entries.len() as u64)).len() + entries.last().map_or(0, encoded_len)
+        }
+        TreeNode::Branch(level, children) => {
+            codec::encode(&(1u32, level, children.len() as u64)).len()
+                + children.last().map_or(0, encoded_len)
+        }
+    };
+    if bytes.len().saturating_sub(rest) >= NODE_MAX_LEN {
+        return Err(Corruption::rule("TREE-5", "a node goes on though it is long enough"));
+    }
     match &node {
         TreeNode::Leaf(entries) => {
             entries.iter().try_for_each(Entry::validate)?;

@@ -1,21 +1,18 @@
-//! `[HEAD-n]`, `[OBJ-n]`, `[CONF-n]`, `[REPO-n]`, and what a reader checks between chunks.
+//! `[HEAD-n]`, `[OBJ-n]`, `[CONF-n]` and `[REPO-n]`.
 
-use std::collections::HashMap;
 use std::fs;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use vault::check::CheckOptions;
-use vault::chunk::{ChunkerParams, GetChunk, PutChunk as _};
+use vault::chunk::{ChunkerParams, GetChunk as _, PutChunk as _};
 use vault::codec;
-use vault::error::{Error, Result};
+use vault::error::Error;
 use vault::event::Silent;
 use vault::header::{Header, Magic, Seal, decode_object, encode_object, seal_object};
-use vault::id::{ChunkId, ChunkKind, CopyId, IdKeys, PackId, RepositoryId, SnapshotId};
+use vault::id::{ChunkId, ChunkKind, CopyId, PackId, RepositoryId, SnapshotId};
 use vault::repository::{Config, Scope, WriteOptions, record_kind};
 use vault::seal::Keys;
-use vault::snapshot::list::Pieces;
-use vault::snapshot::tree::{Entries, TreeWriter};
-use vault::snapshot::{Content, Entry, Kind, Meta, Piece, Snapshot, State, Time};
+use vault::snapshot::Time;
 
 use super::crafted::{Place, finish_header, finish_object};
 use super::records::record;
@@ -360,109 +357,4 @@ fn repo_6_rec_2_a_pack_recorded_as_damaged_in_this_copy_is_read_but_not_relied_o
     assert_eq!(presence(&place, &id), (false, true), "undone in another copy");
     record(&place, record_kind::UNDONE, false, Scope::AllCopies, vec![statement]);
     assert_eq!(presence(&place, &id), (true, true), "undone");
-}
-
-/// Chunks in memory, under whatever id.
-#[derive(Default)]
-struct Chunks(Mutex<HashMap<ChunkId, Vec<u8>>>);
-
-impl Chunks {
-    fn put(&self, kind: ChunkKind, bytes: Vec<u8>) -> ChunkId {
-        let id = IdKeys::plain().chunk_id(kind, &bytes);
-        self.0.lock().unwrap().insert(id, bytes);
-        id
-    }
-}
-
-impl GetChunk for Chunks {
-    fn get(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
-        self.0.lock().unwrap().get(id).cloned().ok_or(Error::ChunkMissing { kind, id: *id })
-    }
-}
-
-#[test]
-fn list_1_the_pieces_below_a_child_add_up_to_its_length() {
-    use vault::snapshot::{ListChild, ListNode};
-    let chunks = Chunks::default();
-    let leaf = ListNode::Leaf(vec![Piece::Hole(100), Piece::Data(ChunkId::from_bytes([1; 32]), 28)]);
-    let node = chunks.put(ChunkKind::List, codec::encode(&leaf));
-    let branch = |len: u64, level: u8| {
-        let children = vec![ListChild { len, node }];
-        chunks.put(ChunkKind::List, codec::encode(&ListNode::Branch(level, children)))
-    };
-    let read = |root: ChunkId, size: u64| -> Result<Vec<Piece>> {
-        Pieces::new(&chunks, &Content::List(root), size).collect()
-    };
-    assert_eq!(read(branch(128, 1), 128).unwrap().len(), 2);
-    for (root, size) in [(branch(127, 1), 127), (branch(128, 1), 129), (branch(128, 2), 128)] {
-        assert_eq!(broken(&read(root, size).unwrap_err(), "list node"), "LIST-1");
-    }
-}
-
-#[test]
-fn list_2_a_chunk_of_another_length_than_its_piece_is_refused() {
-    for wrong in [999, 1001, 1000] {
-        let place = Place::new();
-        let repository = place.open();
-        let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
-        let id = writer.put(ChunkKind::Data, &[5; 1000]).unwrap();
-        let kind = Kind::File(wrong.into(), Content::Pieces(vec![Piece::Data(id, wrong)]));
-        let entry = |name: &[u8], kind: Kind| Entry {
-            name: name.into(),
-            kind,
-            meta: Meta::default(),
-            fields: Vec::new(),
-        };
-        let mut tree = TreeWriter::new(&writer);
-        tree.push(&entry(b"file", kind)).unwrap();
-        let root = tree.finish().unwrap();
-        writer.finish().unwrap();
-        let snapshot = Snapshot { root: entry(b"", Kind::Directory(root)), ..empty_snapshot() };
-        writer.publish_snapshot(&snapshot).unwrap();
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        let report = vault::check::check(&repository, &CheckOptions::default(), &Silent, &stop).unwrap();
-        let rules: Vec<_> = report.damages.iter().map(|damage| broken(&damage.error, "")).collect();
-        assert_eq!(rules, if wrong == 1000 { vec![] } else { vec!["LIST-2"] }, "{wrong}");
-        if wrong != 1000 {
-            assert_eq!(report.damages[0].costs[0].path, b"file");
-        }
-    }
-}
-
-fn empty_snapshot() -> Snapshot {
-    let time = Time { secs: 0, nanos: 0 };
-    Snapshot {
-        state: State::Complete,
-        root: Entry {
-            name: b"".as_slice().into(),
-            kind: Kind::Fifo,
-            meta: Meta::default(),
-            fields: Vec::new(),
-        },
-        notes: None,
-        sources: Vec::new(),
-        label: String::new(),
-        tags: Vec::new(),
-        description: String::new(),
-        host: String::new(),
-        host_id: [0; 16],
-        user: String::new(),
-        program: String::new(),
-        start: time,
-        end: time,
-        utc_offset_secs: 0,
-        predecessor: None,
-        made_from: Vec::new(),
-        counters: Vec::new(),
-        fields: Vec::new(),
-    }
-}
-
-#[test]
-fn tree_4_a_node_of_more_than_16_mib_is_refused() {
-    let chunks = Chunks::default();
-    let root = chunks.put(ChunkKind::Tree, vec![0; (16 << 20) + 1]);
-    let error = Entries::new(&chunks, root).next().unwrap().unwrap_err();
-    // One variant for whatever is encoded as a structure.
-    assert_eq!(broken(&error, ""), "OBJ-3");
 }
