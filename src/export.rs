@@ -5,7 +5,7 @@
 //!
 //! What is damaged is named and left out, and all else follows; but only a whole archive gets the mark at its end (`blocks`). A file
 //! of up to `AHEAD_LEN` is read before its header is written. In a longer one damage is met too late to take the header back: the
-//! archive ends there. Memory: such a file, and the paths of files with more than one name.
+//! archive ends there. Memory: such a file, as many attributes of an entry, and the paths of files with more than one name.
 
 mod blocks;
 
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::browse::{self, ContentReader, Walk};
 use crate::chunk::GetChunk;
 use crate::codec;
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::id::{self, ChunkKind, LinkGroup};
 use crate::snapshot::list::Pieces;
 use crate::snapshot::{Content, Entry, Kind, Piece, Snapshot, Source, Time};
@@ -26,7 +26,7 @@ use blocks::Blocks;
 
 /// Where the stream goes, for messages.
 const OUTPUT: &str = "the output";
-/// Files up to this length are read before anything of them is written.
+/// Files up to this length, and attributes of an entry as long together, are read before anything of them is written.
 const AHEAD_LEN: u64 = 32 << 20;
 
 /// Writes the bytes of a file.
@@ -263,7 +263,7 @@ impl Archive<'_, '_, '_> {
         if matches!(entry.kind, Kind::Implied(_)) {
             return Ok(());
         }
-        let mut records = Vec::new();
+        let (mut records, mut room) = (Vec::new(), AHEAD_LEN);
         let mtime = entry.meta.mtime;
         if mtime.nanos != 0 || mtime.secs < 0 {
             records.push(("mtime".to_owned(), decimal(mtime).into_bytes()));
@@ -275,7 +275,16 @@ impl Archive<'_, '_, '_> {
                 continue;
             }
             match self.value(&xattr.value) {
-                Ok(value) => records.push((format!("SCHILY.xattr.{name}"), value)),
+                Ok(value) => match room.checked_sub(value.len() as u64) {
+                    Some(rest) => {
+                        room = rest;
+                        records.push((format!("SCHILY.xattr.{name}"), value));
+                    }
+                    None => {
+                        let text = format!("has more attributes than an archive takes, {name} among them");
+                        (self.sinks.notice)(path, &text);
+                    }
+                },
                 Err(error) => self.lose(path, error)?,
             }
         }
@@ -289,8 +298,13 @@ impl Archive<'_, '_, '_> {
         }
         let mut value = Vec::new();
         for piece in Pieces::new(self.get, content, 0) {
-            if let Piece::Data(id, _) = piece? {
-                value.extend(self.get.get(ChunkKind::Data, &id)?);
+            if let Piece::Data(id, len) = piece? {
+                let chunk = self.get.get(ChunkKind::Data, &id)?;
+                if chunk.len() as u64 != u64::from(len) {
+                    let rule = Corruption::rule("LIST-2", "a data chunk has not the length its piece gives");
+                    return Err(Error::damaged(&format!("data chunk {id}"))(rule));
+                }
+                value.extend(chunk);
             }
         }
         Ok(value)
