@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::browse::{ContentReader, into_error};
+use crate::browse::{ContentReader, Together, into_error, lookup_in};
 use crate::chunk::{GetChunk, PutChunk};
 use crate::error::{Error, Result};
 use crate::id::{self, ChunkId, ChunkKind};
@@ -14,7 +14,7 @@ use crate::repository::{Reader, Writer};
 use crate::snapshot::Entry;
 use crate::snapshot::made::{ERRORS_NOTE, RULES_NOTE, note};
 use crate::snapshot::references::{Reference, of_contents, of_node};
-use crate::snapshot::tree::{Entries, TreeWriter};
+use crate::snapshot::tree::TreeWriter;
 
 /// No more of a note is taken over.
 const MAX_NOTE: u64 = 16 << 20;
@@ -107,31 +107,39 @@ impl<'a> Keeper<'a> {
     /// As [`Self::directory`].
     pub fn notes(&mut self, notes: &[ChunkId], rules: &[String]) -> Result<Option<ChunkId>> {
         let mut texts: BTreeMap<&[u8], Lines> = BTreeMap::new();
-        let mut others: Vec<Entry> = Vec::new();
-        for node in notes {
-            for entry in Entries::new(self.reader, *node) {
-                let entry = entry?;
-                match [ERRORS_NOTE, RULES_NOTE].into_iter().find(|name| **name == *entry.name) {
-                    Some(name) => texts.entry(name).or_default().add(&self.text(&entry)?),
-                    None if others.iter().any(|other| other.name == entry.name) => {}
-                    None => others.push(entry),
-                }
+        for (node, name) in notes.iter().flat_map(|node| [(node, ERRORS_NOTE), (node, RULES_NOTE)]) {
+            if let Some(entry) = lookup_in(self.reader, *node, name)? {
+                texts.entry(name).or_default().add(&self.text(&entry)?);
             }
         }
         for rule in rules {
             texts.entry(RULES_NOTE).or_default().add(rule.as_bytes());
         }
-        for entry in &others {
-            self.contents(entry)?;
-            entry.kind.directory().map_or(Ok(()), |node| self.directory(node))?;
-        }
-        for (name, lines) in &texts {
-            others.push(note(self.writer, name, &lines.text)?);
-        }
-        others.sort_by(|one, other| one.name.cmp(&other.name));
+        let mut texts = texts.into_iter().peekable();
         let mut tree = TreeWriter::new(self.writer);
-        others.iter().try_for_each(|entry| tree.push(entry))?;
-        if others.is_empty() { Ok(None) } else { tree.finish().map(Some) }
+        let mut is_empty = true;
+        // All others as they come, however many: of a name that several have, the first one.
+        let roots: Vec<(u32, ChunkId)> = (0..).zip(notes.iter().copied()).collect();
+        let mut together = Together::new(self.reader, &roots, b"");
+        loop {
+            self.check()?;
+            let versions = together.next().transpose()?;
+            let other = versions.as_ref().and_then(|versions| versions.first()).map(|version| &version.entry);
+            while let Some((name, lines)) =
+                texts.next_if(|(name, _)| other.is_none_or(|other| **name <= *other.name))
+            {
+                tree.push(&note(self.writer, name, &lines.text)?)?;
+                is_empty = false;
+            }
+            let Some(entry) = other else { break };
+            if ![ERRORS_NOTE, RULES_NOTE].contains(&&*entry.name) {
+                self.contents(entry)?;
+                entry.kind.directory().map_or(Ok(()), |node| self.directory(node))?;
+                tree.push(entry)?;
+                is_empty = false;
+            }
+        }
+        if is_empty { Ok(None) } else { tree.finish().map(Some) }
     }
 
     fn text(&self, note: &Entry) -> Result<Vec<u8>> {
