@@ -181,9 +181,11 @@ impl Check<'_> {
             }
             Content::List(root) => vec![*root],
         };
+        // A file may have a node in very many places.
+        let mut seen = HashSet::new();
         while let Some(node) = nodes.pop() {
             self.go_on()?;
-            if whole.contains(&node) {
+            if whole.contains(&node) || !seen.insert(node) {
                 continue;
             }
             if self.lost.contains_key(&node) {
