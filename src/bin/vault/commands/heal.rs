@@ -220,6 +220,9 @@ fn print_summary(
     } else if summary.replaced.len() + summary.fetched.len() > 0 && report.is_some() {
         words.push("nothing is damaged any more".to_owned());
     }
+    if report.is_none() && summary.chunks_lost > 0 {
+        words.push(format!("{} lost", counted(summary.chunks_lost, "chunk is", "chunks are")));
+    }
     if report.is_none() && !args.dry_run {
         words.push("what is in the files, and what of it is needed, shows with a passphrase".to_owned());
     }
