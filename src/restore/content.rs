@@ -199,7 +199,7 @@ impl Run<'_> {
                 if cloned {
                     old = Some(file.try_clone()?);
                 }
-                file.set_len(job.size)
+                target::set_len(file, job.size)
             })?;
         }
         let (mut at, mut buffer) = (0, Vec::new());

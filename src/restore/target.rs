@@ -449,6 +449,11 @@ pub(super) fn clone_blocks(new: &File, old: &File) -> bool {
     rustix::fs::ioctl_ficlone(new, old).is_ok()
 }
 
+/// Gives a file its length; no file system has one that is longer than a signed number says.
+pub(super) fn set_len(file: &File, len: u64) -> io::Result<()> {
+    i64::try_from(len).map_or(Err(Errno::FBIG.into()), |_| file.set_len(len))
+}
+
 /// Makes a range of a file a hole.
 pub(super) fn punch(file: &File, at: u64, len: u64) -> io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;

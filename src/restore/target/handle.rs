@@ -31,6 +31,10 @@ impl Handle<'_> {
 
     /// Sets owner and group, each if given.
     pub(in crate::restore) fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+        // The system would take this number for "as it is", and say that it is done.
+        if [uid, gid].contains(&Some(u32::MAX)) {
+            return Err(Errno::INVAL.into());
+        }
         let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
         match self {
             Self::Open(fd) => rustix::fs::fchown(fd, uid, gid)?,
