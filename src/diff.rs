@@ -95,7 +95,7 @@ impl Totals {
             Item::Directory => self.directories += 1,
             Item::Other | Item::RepositoryFile => self.others += 1,
         }
-        self.bytes += side.size;
+        self.bytes = self.bytes.saturating_add(side.size);
     }
 }
 

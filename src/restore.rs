@@ -383,7 +383,7 @@ impl Run<'_> {
             let mut summary = self.summary();
             match change {
                 Change::New | Change::Changed => {
-                    summary.bytes += bytes;
+                    summary.bytes = summary.bytes.saturating_add(bytes);
                     match item {
                         Item::File => summary.files += 1,
                         Item::Directory => summary.directories += 1,

@@ -54,7 +54,7 @@ impl Removed {
         self.files += other.files;
         self.directories += other.directories;
         self.others += other.others;
-        self.bytes += other.bytes;
+        self.bytes = self.bytes.saturating_add(other.bytes);
     }
 }
 

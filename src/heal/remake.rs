@@ -222,7 +222,7 @@ impl Counted {
         match &entry.kind {
             Kind::File(size, _) => {
                 self.files += 1;
-                self.bytes += size;
+                self.bytes = self.bytes.saturating_add(*size);
             }
             Kind::Directory(_) => self.directories += 1,
             Kind::Implied(_) => {}

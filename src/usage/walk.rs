@@ -11,7 +11,7 @@ use crate::chunk::GetChunk;
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, ChunkKind, SnapshotId};
 use crate::snapshot::references::{Reference, of_contents, of_entry, of_node};
-use crate::snapshot::tree::Entries;
+use crate::snapshot::tree::{Entries, let_rest};
 use crate::snapshot::{Entry, Snapshot};
 use crate::sorted::Gathered;
 use crate::usage::owners::Owners;
@@ -178,6 +178,7 @@ impl<'a> Walker<'a> {
                     self.contents(&entry, row)?;
                     let entries = Entries::new(&noting, node);
                     levels.push(Level { entries, row, path_len: path.len() });
+                    let_rest(levels.iter_mut().rev().map(|level| Some(&mut level.entries)));
                 }
             }
         }
@@ -186,7 +187,8 @@ impl<'a> Walker<'a> {
 
     /// Takes the content and the attributes of an entry.
     fn contents(&mut self, entry: &Entry, row: u32) -> Result<()> {
-        *self.sizes.entry(row).or_default() += entry.size();
+        let size = self.sizes.entry(row).or_default();
+        *size = size.saturating_add(entry.size());
         let mut pending = Vec::new();
         of_contents(entry, &mut pending);
         self.exactly(row, &mut pending)

@@ -145,7 +145,7 @@ fn add(total: &mut RestoreSummary, one: RestoreSummary) {
     total.files += one.files;
     total.directories += one.directories;
     total.others += one.others;
-    total.bytes += one.bytes;
+    total.bytes = total.bytes.saturating_add(one.bytes);
     total.unchanged += one.unchanged;
     total.removed += one.removed;
     total.skipped += one.skipped;
