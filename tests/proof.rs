@@ -5,6 +5,7 @@
 
 mod case;
 mod errors;
+mod hostile;
 mod kill;
 mod listing;
 mod media;

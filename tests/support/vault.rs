@@ -190,6 +190,20 @@ impl Running {
         }
     }
 
+    /// Whether it ends within that time.
+    pub fn ends_within(&mut self, time: Duration) -> bool {
+        let start = Instant::now();
+        loop {
+            if self.child.try_wait().unwrap().is_some() {
+                return true;
+            }
+            if start.elapsed() >= time {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits for its end.
     pub fn wait(mut self) -> Output {
         let start = Instant::now();

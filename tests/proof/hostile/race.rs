@@ -1,0 +1,268 @@
+//! A restore as root into a folder in which somebody else exchanges folders and files for links to a victim all the time.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags};
+
+use super::commands::touched;
+use crate::proof::is_nightly;
+use crate::support::manifest::Manifest;
+use crate::support::needs::needs;
+use crate::support::scratch;
+use crate::support::torture::Random;
+use crate::support::vault::Vault;
+
+/// Folders in one another, each with the same files.
+const FOLDERS: [&str; 4] = ["", "a", "a/b", "a/b/c"];
+const FILES: [&str; 4] = ["file", "hard", "new", "long"];
+
+fn rounds() -> usize {
+    if is_nightly() { 1000 } else { 25 }
+}
+
+/// A victim and a target of the same layout, and what is exchanged for things of the target.
+struct Place {
+    vault: Vault,
+    victim: PathBuf,
+    target: PathBuf,
+    /// What lies here has the place of what is taken out of the target.
+    hand: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let vault = Vault::new();
+        let [victim, target, hand] = ["victim", "target", "hand"].map(|name| vault.join(name));
+        let place = Self { vault, victim, target, hand };
+        place.lay_out();
+        place
+    }
+
+    /// Makes the victim, the target and the hand anew.
+    fn lay_out(&self) {
+        for folder in [&self.victim, &self.target, &self.hand] {
+            if folder.exists() {
+                scratch::remove_tree(folder).unwrap();
+            }
+            fs::create_dir(folder).unwrap();
+        }
+        for folder in FOLDERS {
+            for root in [&self.victim, &self.target] {
+                fs::create_dir_all(root.join(folder)).unwrap();
+            }
+            for name in FILES {
+                let path = self.victim.join(folder).join(name);
+                fs::write(&path, format!("precious {name} of {folder}")).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+                // Of two names, so that it does not show if a third one comes or goes.
+                fs::hard_link(&path, self.victim.join(folder).join(format!("{name}-2"))).unwrap();
+                fs::write(self.target.join(folder).join(name), "old").unwrap();
+            }
+        }
+    }
+
+    /// Whether all folders of the target are there: some may have been taken out of it for good.
+    fn is_whole(&self) -> bool {
+        FOLDERS.iter().all(|folder| self.target.join(folder).symlink_metadata().is_ok_and(|it| it.is_dir()))
+    }
+
+    /// What there is to be exchanged: in which folder, under which name, and for a link to what.
+    fn swaps(&self) -> Vec<Swap> {
+        let mut swaps = Vec::new();
+        // Folders as often as all files together.
+        for (folder, name) in [("", "a"), ("a", "b"), ("a/b", "c")].into_iter().cycle().take(12) {
+            swaps.push(self.swap(folder, name, Bait::Symlink));
+        }
+        for folder in FOLDERS {
+            for (name, bait) in [("file", Bait::Symlink), ("hard", Bait::HardLink), ("long", Bait::Symlink)] {
+                swaps.push(self.swap(folder, name, bait));
+            }
+        }
+        swaps
+    }
+
+    fn swap(&self, folder: &'static str, name: &'static str, bait: Bait) -> Swap {
+        let open = |path: &Path| rustix::fs::open(path, directory(), Mode::empty()).unwrap();
+        let held = format!("{}-{name}", folder.replace('/', "-"));
+        let to = self.victim.join(folder).join(name);
+        Swap { target: open(&self.target), hand: open(&self.hand), folder, name, held, to, bait }
+    }
+}
+
+fn directory() -> OFlags {
+    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bait {
+    Symlink,
+    HardLink,
+}
+
+/// Something of the target, and what takes its place.
+struct Swap {
+    target: OwnedFd,
+    hand: OwnedFd,
+    folder: &'static str,
+    name: &'static str,
+    held: String,
+    to: PathBuf,
+    bait: Bait,
+}
+
+impl Swap {
+    /// Has the bait at hand, whatever was taken out of the target and found another thing in its place.
+    fn lay_bait(&self) {
+        if self.is_out() {
+            let aside =
+                format!("aside-{}", vault::session::random::<8>().map(|byte| format!("{byte:02x}")).concat());
+            rustix::fs::renameat(&self.hand, &self.held, &self.hand, aside).unwrap();
+        }
+        // It may be there already.
+        let _ = match self.bait {
+            Bait::Symlink => rustix::fs::symlinkat(&self.to, &self.hand, &self.held),
+            Bait::HardLink => rustix::fs::linkat(CWD, &self.to, &self.hand, &self.held, AtFlags::empty()),
+        };
+    }
+
+    /// Exchanges what the target has for what is at hand; whether that could be. A folder that was exchanged itself is not gone through: this
+    /// must not touch the victim.
+    fn exchange(&self) -> bool {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let folder = if self.folder.is_empty() { "." } else { self.folder };
+        let dir = rustix::fs::openat2(&self.target, folder, directory(), Mode::empty(), resolve);
+        let flags = RenameFlags::EXCHANGE;
+        dir.is_ok_and(|dir| {
+            rustix::fs::renameat_with(dir, self.name, self.hand.as_fd(), &self.held, flags).is_ok()
+        })
+    }
+
+    /// Whether what is at hand is no bait.
+    fn is_out(&self) -> bool {
+        let stat = rustix::fs::statat(&self.hand, &self.held, AtFlags::SYMLINK_NOFOLLOW);
+        let is_bait = |stat: rustix::fs::Stat| match self.bait {
+            Bait::Symlink => rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink(),
+            Bait::HardLink => fs::metadata(&self.to).is_ok_and(|to| to.ino() == stat.st_ino),
+        };
+        stat.is_ok_and(|stat| !is_bait(stat))
+    }
+}
+
+/// Runs `work` while things are exchanged; how often they were.
+fn while_swapped(place: &Place, seed: u64, work: impl FnOnce()) -> u64 {
+    let swaps = place.swaps();
+    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = Random(seed);
+            while !stop.load(Ordering::Relaxed) {
+                let swap = &swaps[random.below(swaps.len())];
+                // To and fro, so that it is one thing when it is looked at and another one when it is opened.
+                swap.lay_bait();
+                for _ in 0..2 * random.below(50) {
+                    count.fetch_add(u64::from(swap.exchange()), Ordering::Relaxed);
+                }
+            }
+        });
+        work();
+        stop.store(true, Ordering::Relaxed);
+    });
+    count.into_inner()
+}
+
+#[test]
+fn a_restore_into_a_folder_that_somebody_changes_all_the_time_leaves_the_victim_alone() {
+    needs!("root", "sh");
+    let place = Place::new();
+    let vault = &place.vault;
+    let text = |name: &str| vault.join(name).to_str().unwrap().to_owned();
+    let (repository, source) = (text("repository"), vault.join("source"));
+    vault.run(&["-r", &repository, "init", "-q"]).ok();
+    // Two versions that differ in everything, in turn: there is always something to be done.
+    for version in 0..2u8 {
+        for folder in FOLDERS {
+            fs::create_dir_all(source.join(folder)).unwrap();
+            let mode = 0o700 + u32::from(version) * 0o55;
+            fs::set_permissions(source.join(folder), fs::Permissions::from_mode(mode)).unwrap();
+            for name in FILES {
+                let path = source.join(folder).join(name);
+                let len = if name == "long" { 300_000 } else { 100 };
+                fs::write(&path, Random(u64::from(version) + 1).bytes(len)).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+                let stamp = std::time::UNIX_EPOCH + Duration::from_secs(1000 + u64::from(version));
+                fs::File::open(&path).unwrap().set_modified(stamp).unwrap();
+                std::os::unix::fs::chown(&path, Some(1000 + u32::from(version)), Some(1000)).unwrap();
+            }
+            let _ = fs::remove_file(source.join(folder).join("link"));
+            symlink(format!("version-{version}"), source.join(folder).join("link")).unwrap();
+        }
+        vault.run(&["-r", &repository, "snapshot", "-q", "--as-path", "s", source.to_str().unwrap()]).ok();
+    }
+    let mut before = Manifest::of(&place.victim);
+    let (mut swapped, mut troubled, mut violations) = (0, 0, Vec::new());
+    for round in 0..rounds() {
+        if round % 10 == 9 || !place.is_whole() {
+            place.lay_out();
+            before = Manifest::of(&place.victim);
+        }
+        let selector = if round % 2 == 0 { "latest:s" } else { "latest~1:s" };
+        let target = place.target.to_str().unwrap();
+        let mut args = vec!["-r", &repository, "restore", selector, "--target", target, "-q"];
+        args.extend([&[][..], &["--delete"], &["--overwrite", "always"], &["--verify"]][round % 4].iter());
+        swapped += while_swapped(&place, round as u64 + 1, || {
+            let output = vault.run(&args);
+            troubled += usize::from(!output.status.success());
+            if output.status.code().is_none_or(|code| code == 101) || output.stderr.contains("panicked") {
+                violations.push(format!("round {round}: {}", output.report()));
+            }
+        });
+        violations.extend(touched(&before, &place.victim).map(|what| format!("round {round}: {what}")));
+    }
+    println!(
+        "hostile, races: {} restores among {swapped} exchanges, {troubled} said that something was in their way, {} violations",
+        rounds(),
+        violations.len()
+    );
+    assert!(swapped > 10 * rounds() as u64, "{swapped} exchanges: too few to mean anything");
+    assert!(violations.is_empty(), "{}", violations.join("\n\n"));
+}
+
+/// Restores as one does who trusts names.
+fn restore_by_name(target: &Path) {
+    for folder in FOLDERS {
+        let folder = target.join(folder);
+        if fs::symlink_metadata(&folder).is_ok_and(|metadata| !metadata.is_dir()) {
+            let _ = fs::remove_file(&folder);
+        }
+        let _ = fs::create_dir_all(&folder);
+        for name in FILES {
+            let path = folder.join(name);
+            if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink()) {
+                let _ = fs::remove_file(&path);
+            }
+            // What is in the way is somebody else's trouble.
+            let _ = fs::write(&path, "restored");
+            let _ = fs::set_permissions(&path, fs::Permissions::from_mode(0o777));
+        }
+    }
+}
+
+#[test]
+fn the_control_of_the_races_touches_the_victim() {
+    needs!("root");
+    let place = Place::new();
+    let mut found = 0;
+    for round in 0..rounds() {
+        place.lay_out();
+        let before = Manifest::of(&place.victim);
+        while_swapped(&place, round as u64 + 1, || (0..10).for_each(|_| restore_by_name(&place.target)));
+        found += usize::from(touched(&before, &place.victim).is_some());
+    }
+    println!("hostile, races, a restore that trusts names: {found} of {} touch the victim", rounds());
+    assert!(found > rounds() / 4, "{found} of {}", rounds());
+}
