@@ -275,16 +275,14 @@ impl Archive<'_, '_, '_> {
                 continue;
             }
             match self.value(&xattr.value) {
-                Ok(value) => match room.checked_sub(value.len() as u64) {
-                    Some(rest) => {
-                        room = rest;
-                        records.push((format!("SCHILY.xattr.{name}"), value));
-                    }
-                    None => {
-                        let text = format!("has more attributes than an archive takes, {name} among them");
-                        (self.sinks.notice)(path, &text);
-                    }
-                },
+                Ok(value) if value.len() as u64 <= room => {
+                    room -= value.len() as u64;
+                    records.push((format!("SCHILY.xattr.{name}"), value));
+                }
+                Ok(_) => {
+                    let text = format!("has more attributes than an archive takes, {name} among them");
+                    (self.sinks.notice)(path, &text);
+                }
                 Err(error) => self.lose(path, error)?,
             }
         }

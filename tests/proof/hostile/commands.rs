@@ -270,7 +270,7 @@ pub fn unfit(case: &Case, command: &str, ran: &Ran) -> Option<String> {
         return Some("it panicked".to_owned());
     }
     // What an archive holds is nobody's business but that of who unpacks it.
-    let has_escapes = |text: &str| text.contains(|c: char| c == '\u{1b}' || c == '\u{7}');
+    let has_escapes = |text: &str| text.contains(['\u{1b}', '\u{7}']);
     if has_escapes(stderr) || command != "cat" && has_escapes(&said) {
         return Some("it sends a name to the terminal as it is".to_owned());
     }

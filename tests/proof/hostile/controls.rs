@@ -75,13 +75,16 @@ fn the_control_of_hostile_repositories_finds_what_should_have_been_refused() {
     }
 }
 
+/// Does something to a victim.
+type Touch = fn(&Path);
+
 #[test]
 fn the_control_of_the_victim_finds_each_way_to_touch_it() {
     needs!("cp");
     let arena = Arena::new();
     arena.make(&CASE);
     let victim = arena.vault.join("arena/victim");
-    let ways: [(&str, fn(&Path)); 6] = [
+    let ways: [(&str, Touch); 6] = [
         ("other bytes", |victim| std::fs::write(victim.join("passwd"), "precious Passwd").unwrap()),
         ("another mode", |victim| {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);

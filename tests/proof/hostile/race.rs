@@ -15,7 +15,8 @@ use crate::support::manifest::Manifest;
 use crate::support::needs::needs;
 use crate::support::scratch;
 use crate::support::torture::Random;
-use crate::support::vault::Vault;
+use crate::support::tracer::{Act, traced};
+use crate::support::vault::{Output, Vault};
 
 /// Folders in one another, each with the same files.
 const FOLDERS: [&str; 4] = ["", "a", "a/b", "a/b/c"];
@@ -116,40 +117,34 @@ struct Swap {
 }
 
 impl Swap {
-    /// Has the bait at hand, whatever was taken out of the target and found another thing in its place.
-    fn lay_bait(&self) {
-        if self.is_out() {
-            let aside =
-                format!("aside-{}", vault::session::random::<8>().map(|byte| format!("{byte:02x}")).concat());
-            rustix::fs::renameat(&self.hand, &self.held, &self.hand, aside).unwrap();
-        }
-        // It may be there already.
-        let _ = match self.bait {
-            Bait::Symlink => rustix::fs::symlinkat(&self.to, &self.hand, &self.held),
-            Bait::HardLink => rustix::fs::linkat(CWD, &self.to, &self.hand, &self.held, AtFlags::empty()),
-        };
-    }
-
-    /// Exchanges what the target has for what is at hand; whether that could be. A folder that was exchanged itself is not gone through: this
-    /// must not touch the victim.
-    fn exchange(&self) -> bool {
+    /// The folder, if no link leads to it: this must not touch the victim.
+    fn dir(&self) -> Option<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let folder = if self.folder.is_empty() { "." } else { self.folder };
-        let dir = rustix::fs::openat2(&self.target, folder, directory(), Mode::empty(), resolve);
-        let flags = RenameFlags::EXCHANGE;
-        dir.is_ok_and(|dir| {
-            rustix::fs::renameat_with(dir, self.name, self.hand.as_fd(), &self.held, flags).is_ok()
+        rustix::fs::openat2(&self.target, folder, directory(), Mode::empty(), resolve).ok()
+    }
+
+    fn is_bait(&self, dir: &OwnedFd, name: &str) -> bool {
+        rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| match self.bait {
+            Bait::Symlink => rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink(),
+            Bait::HardLink => fs::metadata(&self.to).is_ok_and(|to| to.ino() == stat.st_ino),
         })
     }
 
-    /// Whether what is at hand is no bait.
-    fn is_out(&self) -> bool {
-        let stat = rustix::fs::statat(&self.hand, &self.held, AtFlags::SYMLINK_NOFOLLOW);
-        let is_bait = |stat: rustix::fs::Stat| match self.bait {
-            Bait::Symlink => rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink(),
-            Bait::HardLink => fs::metadata(&self.to).is_ok_and(|to| to.ino() == stat.st_ino),
-        };
-        stat.is_ok_and(|stat| !is_bait(stat))
+    /// Exchanges what the target has for the bait, or back; whether that could be.
+    fn exchange(&self) -> bool {
+        let Some(dir) = self.dir() else { return false };
+        // What was taken out of the target and found another thing in its place goes aside.
+        if !self.is_bait(&dir, self.name) && !self.is_bait(&self.hand, &self.held) {
+            let number = u64::from_le_bytes(vault::session::random());
+            let _ = rustix::fs::renameat(&self.hand, &self.held, &self.hand, format!("aside-{number}"));
+            let _ = match self.bait {
+                Bait::Symlink => rustix::fs::symlinkat(&self.to, &self.hand, &self.held),
+                Bait::HardLink => rustix::fs::linkat(CWD, &self.to, &self.hand, &self.held, AtFlags::empty()),
+            };
+        }
+        let flags = RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(dir, self.name, self.hand.as_fd(), &self.held, flags).is_ok()
     }
 }
 
@@ -163,7 +158,6 @@ fn while_swapped(place: &Place, seed: u64, work: impl FnOnce()) -> u64 {
             while !stop.load(Ordering::Relaxed) {
                 let swap = &swaps[random.below(swaps.len())];
                 // To and fro, so that it is one thing when it is looked at and another one when it is opened.
-                swap.lay_bait();
                 for _ in 0..2 * random.below(50) {
                     count.fetch_add(u64::from(swap.exchange()), Ordering::Relaxed);
                 }
@@ -175,15 +169,12 @@ fn while_swapped(place: &Place, seed: u64, work: impl FnOnce()) -> u64 {
     count.into_inner()
 }
 
-#[test]
-fn a_restore_into_a_folder_that_somebody_changes_all_the_time_leaves_the_victim_alone() {
-    needs!("root", "sh");
-    let place = Place::new();
-    let vault = &place.vault;
-    let text = |name: &str| vault.join(name).to_str().unwrap().to_owned();
-    let (repository, source) = (text("repository"), vault.join("source"));
-    vault.run(&["-r", &repository, "init", "-q"]).ok();
-    // Two versions that differ in everything, in turn: there is always something to be done.
+/// Two snapshots that differ in everything: restored in turn, there is always something to be done.
+fn with_snapshots() -> Place {
+    let mut place = Place::new();
+    place.vault.env("VAULT_REPOSITORY", place.vault.join("repository"));
+    let (vault, source) = (&place.vault, place.vault.join("source"));
+    vault.run(&["init", "-q"]).ok();
     for version in 0..2u8 {
         for folder in FOLDERS {
             fs::create_dir_all(source.join(folder)).unwrap();
@@ -201,35 +192,92 @@ fn a_restore_into_a_folder_that_somebody_changes_all_the_time_leaves_the_victim_
             let _ = fs::remove_file(source.join(folder).join("link"));
             symlink(format!("version-{version}"), source.join(folder).join("link")).unwrap();
         }
-        vault.run(&["-r", &repository, "snapshot", "-q", "--as-path", "s", source.to_str().unwrap()]).ok();
+        vault.run(&["snapshot", "-q", "--as-path", "s", source.to_str().unwrap()]).ok();
     }
+    place
+}
+
+/// What came of restores into a folder that somebody changes.
+#[derive(Default)]
+struct Outcome {
+    exchanges: u64,
+    troubled: usize,
+    violations: Vec<String>,
+}
+
+/// Restores once a round, in some way, while something is exchanged.
+fn restores(rounds: usize, restore: impl Fn(&Place, usize, &[&str]) -> (u64, Output)) -> Outcome {
+    let place = with_snapshots();
     let mut before = Manifest::of(&place.victim);
-    let (mut swapped, mut troubled, mut violations) = (0, 0, Vec::new());
-    for round in 0..rounds() {
+    let mut outcome = Outcome::default();
+    for round in 0..rounds {
         if round % 10 == 9 || !place.is_whole() {
             place.lay_out();
             before = Manifest::of(&place.victim);
         }
         let selector = if round % 2 == 0 { "latest:s" } else { "latest~1:s" };
-        let target = place.target.to_str().unwrap();
-        let mut args = vec!["-r", &repository, "restore", selector, "--target", target, "-q"];
-        args.extend([&[][..], &["--delete"], &["--overwrite", "always"], &["--verify"]][round % 4].iter());
-        swapped += while_swapped(&place, round as u64 + 1, || {
-            let output = vault.run(&args);
-            troubled += usize::from(!output.status.success());
-            if output.status.code().is_none_or(|code| code == 101) || output.stderr.contains("panicked") {
-                violations.push(format!("round {round}: {}", output.report()));
-            }
-        });
-        violations.extend(touched(&before, &place.victim).map(|what| format!("round {round}: {what}")));
+        let mut args = vec!["restore", selector, "--target", place.target.to_str().unwrap(), "-q"];
+        args.extend(
+            [&[][..], &["--delete"], &["--overwrite", "always"], &["--verify"]][round / 2 % 4].iter(),
+        );
+        let (exchanges, output) = restore(&place, round, &args);
+        outcome.exchanges += exchanges;
+        outcome.troubled += usize::from(!output.status.success());
+        if !matches!(output.status.code(), Some(0 | 1)) || output.stderr.contains("panicked") {
+            outcome.violations.push(format!("round {round}: {}", output.report()));
+        }
+        let touched = touched(&before, &place.victim);
+        outcome.violations.extend(touched.map(|what| format!("round {round}: {what}\n{}", output.report())));
     }
-    println!(
-        "hostile, races: {} restores among {swapped} exchanges, {troubled} said that something was in their way, {} violations",
-        rounds(),
-        violations.len()
-    );
-    assert!(swapped > 10 * rounds() as u64, "{swapped} exchanges: too few to mean anything");
-    assert!(violations.is_empty(), "{}", violations.join("\n\n"));
+    outcome
+}
+
+impl Outcome {
+    fn is_sound(&self, what: &str, rounds: usize) {
+        println!(
+            "hostile, {what}: {rounds} restores among {} exchanges, {} said what was in their way, {} violations",
+            self.exchanges,
+            self.troubled,
+            self.violations.len()
+        );
+        let few = self.exchanges < 10 * rounds as u64;
+        assert!(!few, "{} exchanges: too few to mean anything", self.exchanges);
+        assert!(self.violations.is_empty(), "{}", self.violations.join("\n\n"));
+    }
+}
+
+#[test]
+fn a_restore_into_a_folder_that_somebody_changes_all_the_time_leaves_the_victim_alone() {
+    needs!("root", "sh");
+    let outcome = restores(rounds(), |place, round, args| {
+        let mut output = None;
+        let exchanges = while_swapped(place, round as u64 + 1, || output = Some(place.vault.run(args)));
+        (exchanges, output.unwrap())
+    });
+    outcome.is_sound("races", rounds());
+}
+
+/// Whatever the two cores do: something is another thing when it is opened than when it was looked at.
+#[test]
+fn a_restore_between_whose_calls_things_are_exchanged_leaves_the_victim_alone() {
+    needs!("root", "sh");
+    let rounds = if is_nightly() { 500 } else { 20 };
+    let outcome = restores(rounds, |place, round, args| {
+        let (swaps, mut random, mut exchanges) = (place.swaps(), Random(round as u64 + 1), 0);
+        let one = random.below(swaps.len());
+        let output = traced(&place.vault, args, |_| {
+            let swap = match random.below(8) {
+                0..4 => &swaps[one],
+                4 => &swaps[random.below(swaps.len())],
+                _ => return Act::Go,
+            };
+            exchanges += u64::from(swap.exchange());
+            Act::Go
+        });
+        (exchanges, output)
+    });
+    assert!(outcome.troubled > rounds / 4, "{} of {rounds} met with something", outcome.troubled);
+    outcome.is_sound("races between calls", rounds);
 }
 
 /// Restores as one does who trusts names.
