@@ -28,6 +28,13 @@ impl Time {
         }
     }
 
+    /// Nanoseconds since another time.
+    #[must_use]
+    pub fn nanos_since(self, other: Self) -> i128 {
+        let nanos = |time: Self| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+        nanos(self) - nanos(other)
+    }
+
     /// Checks `[TIME-1]`.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item};
 use crate::id::{ChunkId, ChunkKind, LinkGroup};
 use crate::snapshot::tree::EncodedEntry;
-use crate::snapshot::{Content, ENTRY_CHANGED_WHILE_READ, Entry, Field, Kind, Meta, Piece, Why, Xattr};
+use crate::snapshot::{Content, ENTRY_CHANGED_WHILE_READ, Entry, Field, Kind, Meta, Piece, Time, Why, Xattr};
 use crate::source::{FileKind, FileSystem, Found, SourceFile, Stat, Xattrs};
 
 /// Values of extended attributes up to this length are kept in the entry `[ENTRY-4]`.
@@ -28,6 +29,10 @@ const INLINE_XATTR_LEN: usize = 4096;
 const INLINE_XATTRS_LEN: usize = 64 << 10;
 /// Longer ones become chunks of this length.
 const XATTR_CHUNK_LEN: usize = 1 << 20;
+/// A file up to this length is written in no time; of a longer one, half of a call may be done.
+const QUICK_LEN: u64 = 64 << 10;
+/// So long each thread waits in all for files to be at rest: 20 ms for each that was written to a moment ago.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// So often a file is opened whose name another one has taken meanwhile.
 const MAX_OPENINGS: usize = 10;
 
@@ -60,7 +65,8 @@ pub(super) enum Made {
 
 /// A reading thread. Ends when no more groups come, or with the first error of the repository.
 pub(super) fn run<'a>(shared: &'a Shared<'a>, state: &'a LocalState, groups: &Receiver<Group>) {
-    let mut reader = Reader { shared, lookup: state.lookup(), contents: ContentWriter::new(shared) };
+    let contents = ContentWriter::new(shared);
+    let mut reader = Reader { shared, lookup: state.lookup(), contents, patience: PATIENCE };
     for group in groups {
         let made = group.nodes.into_iter().map(|node| reader.make(node)).collect::<Result<Vec<_>>>();
         let failed = made.is_err();
@@ -79,6 +85,8 @@ struct Reader<'a> {
     shared: &'a Shared<'a>,
     lookup: Lookup<'a>,
     contents: ContentWriter<'a>,
+    /// For how long to wait yet, in all, for files to be at rest.
+    patience: Duration,
 }
 
 /// A file read once: its length, content and attributes, and whether it changed meanwhile.
@@ -142,7 +150,7 @@ impl Reader<'_> {
             }
         }
         let before = self.contents.added();
-        let read = match self.read_file(found) {
+        let read = match self.read_file(found, file_system) {
             Ok(read) => read,
             Err(Failure::Repository(error)) => return Err(error),
             Err(Failure::Stopped) => return Ok(Made::Entry(left_out_entry(name, Why::Interrupted, 0))),
@@ -179,7 +187,7 @@ impl Reader<'_> {
             && !read.raced
             && read.len == read.stat.size
             && file_system.is_synced
-            && stamp.is_settled(self.shared.start);
+            && stamp.is_settled(since(self.shared));
         let stamp = if settled { stamp } else { Stamp::void() };
         made_file(entry, Remembered::new(found, &stamp))
     }
@@ -207,26 +215,36 @@ impl Reader<'_> {
     }
 
     /// Reads a file, and once more if it changed meanwhile.
-    fn read_file(&mut self, found: &Found) -> Result<ReadOnce, Failure> {
-        if let Some(once) = self.read_as_found(found)? {
+    fn read_file(&mut self, found: &Found, file_system: &FileSystem) -> Result<ReadOnce, Failure> {
+        if let Some(once) = self.read_as_found(found, file_system)? {
             return Ok(once);
         }
         let mut again = None;
-        for _ in 0..2 {
-            let file = open(found).map_err(Failure::Source)?;
+        for is_first in [true, false] {
+            let mut file = open(found).map_err(Failure::Source)?;
+            // What changed once while it was waited for and read does so all the time.
+            let mut none = Duration::ZERO;
+            let patience = if is_first { &mut self.patience } else { &mut none };
+            let is_steady = steady(&mut file, file_system, since(self.shared), patience);
+            let is_steady = is_steady.map_err(Failure::Source)?;
             let once = self.read_once(&file)?;
-            if !once.raced {
+            if is_steady && !once.raced {
                 return Ok(once);
             }
-            again = Some(once);
+            again = Some(ReadOnce { raced: true, ..once });
         }
         again.ok_or_else(|| Failure::Source(io::ErrorKind::Other.into()))
     }
 
     /// Reads a file that says it is so small that its entry holds it, and asks only afterwards whether it is what the walk found: a system
     /// call less for each of a million. None if it is not, or cannot be read.
-    fn read_as_found(&mut self, found: &Found) -> Result<Option<ReadOnce>, Failure> {
-        if found.stat.size > INLINE_LEN {
+    fn read_as_found(
+        &mut self,
+        found: &Found,
+        file_system: &FileSystem,
+    ) -> Result<Option<ReadOnce>, Failure> {
+        let is_settled = Stamp::of(&found.stat, file_system).is_settled(since(self.shared));
+        if found.stat.size > INLINE_LEN || !is_settled {
             return Ok(None);
         }
         let Ok(file) = found.open_unasked() else { return Ok(None) };
@@ -397,6 +415,27 @@ fn made_file(entry: Entry, remembered: Remembered) -> Result<Made> {
 fn is_same(old: &Entry, new: &Entry) -> bool {
     let seen = |meta: &Meta| (meta.mode, meta.uid, meta.gid, meta.mtime);
     old.kind == new.kind && seen(&old.meta) == seen(&new.meta) && old.meta.xattrs == new.meta.xattrs
+}
+
+/// The start of the run, by a clock that may have been set back since.
+fn since(shared: &Shared<'_>) -> Time {
+    shared.start.min(Time::now())
+}
+
+/// Whether the times of a file will tell if it changes while it is read; with what it takes for that.
+fn steady(
+    file: &mut SourceFile,
+    file_system: &FileSystem,
+    since: Time,
+    patience: &mut Duration,
+) -> io::Result<bool> {
+    if file_system.ctime_is_meaningful && !Stamp::of(file.opened(), file_system).is_settled(since) {
+        return file.steady(since, patience);
+    }
+    if file.opened().size > QUICK_LEN {
+        file.wait_for_writes();
+    }
+    Ok(true)
 }
 
 /// Opens a file, or the one that took its name since the walk saw it, as when an editor saves. Where others take it again and again, the

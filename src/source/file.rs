@@ -9,13 +9,17 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::directory::{self, Directory};
 use super::stat::{self, FileKind, Stat};
-use crate::snapshot::MAX_TARGET_LEN;
+use crate::snapshot::{MAX_TARGET_LEN, Time};
+
+/// The clocks of file systems go on in steps of at most 10 ms, and lag behind by as much.
+const CLOCK_STEP: i128 = 20_000_000;
 
 /// Names and values of extended attributes, by ascending name.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -166,6 +170,39 @@ impl SourceFile {
         xattrs_of_descriptor(&self.fd)
     }
 
+    /// Waits until a call that writes to it has ended, if one is under way: it moved the times as it began.
+    pub fn wait_for_writes(&self) {
+        // To look for a hole takes the lock of the file, which to read takes on few file systems. What is found does not matter.
+        let _ = retry_on_intr(|| rustix::fs::seek(&self.fd, SeekFrom::Hole(0)));
+    }
+
+    /// Sees to it that each change from now on moves its times, and asks for these anew: waits for writes that are under way; has written out what
+    /// was written since `synced` through memory maps, so that the next such write is noticed; and has the clock, which goes on in steps,
+    /// go on past the last change, as far as there is `patience` for that. False if that cannot be had: it changes all the time.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub fn steady(&mut self, synced: Time, patience: &mut Duration) -> io::Result<bool> {
+        for is_last in [false, true] {
+            let before = Time::now();
+            if synced.nanos_since(self.opened.ctime) <= CLOCK_STEP {
+                // Where that is not possible, as in memory, there is nothing else either.
+                let _ = rustix::fs::fdatasync(&self.fd);
+            }
+            self.wait_for_writes();
+            self.opened = self.stat()?;
+            match pause_until_past(self.opened.ctime, before, Time::now()) {
+                None => return Ok(true),
+                Some(pause) if !is_last && pause <= *patience => {
+                    *patience -= pause;
+                    std::thread::sleep(pause);
+                }
+                Some(_) => break,
+            }
+        }
+        Ok(false)
+    }
+
     /// Where its data are among its first `size` bytes; what is between is a hole.
     #[must_use]
     pub fn extents(&self, size: u64) -> Extents<'_> {
@@ -198,6 +235,16 @@ impl SourceFile {
         }
         Ok(filled)
     }
+}
+
+/// For how long a later change may not move a ctime that was `ctime` at some moment between two.
+fn pause_until_past(ctime: Time, before: Time, after: Time) -> Option<Duration> {
+    // Some file systems know whole seconds only.
+    let step = CLOCK_STEP + if ctime.nanos == 0 { 1_000_000_000 } else { 0 };
+    // One from the future, which a clock was set back from, is not come upon by chance.
+    let is_near = before.nanos_since(ctime) <= step && ctime.nanos_since(after) <= CLOCK_STEP;
+    let rest = u64::try_from(step - after.nanos_since(ctime)).unwrap_or(0);
+    is_near.then(|| Duration::from_nanos(rest) + Duration::from_millis(1))
 }
 
 /// The ranges of a file that hold data, ascending, not touching, none empty. Asked for one by one.
