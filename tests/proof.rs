@@ -8,6 +8,7 @@ mod errors;
 mod hostile;
 mod kill;
 mod listing;
+mod live;
 mod media;
 mod place;
 mod power;

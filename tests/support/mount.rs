@@ -13,6 +13,8 @@ use super::scratch::Scratch;
 pub enum FileSystem {
     /// ext4 with a journal.
     Ext4,
+    /// ext3 with small inodes, whose times are whole seconds.
+    Ext3,
     /// XFS; 300 MB at least.
     Xfs,
     /// btrfs; 110 MB at least.
@@ -88,6 +90,11 @@ impl Mount {
     /// A path on it.
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path().join(name)
+    }
+
+    /// The device it is on, unless it is in memory.
+    pub fn device(&self) -> Option<&str> {
+        self.device.as_deref()
     }
 
     /// How many bytes are free.
@@ -193,7 +200,7 @@ impl Mount {
                 let size = format!("size={}m", self.size_mb);
                 run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, device]).arg(at))
             }
-            FileSystem::Ext4 | FileSystem::Xfs | FileSystem::Btrfs => {
+            FileSystem::Ext4 | FileSystem::Ext3 | FileSystem::Xfs | FileSystem::Btrfs => {
                 run(Command::new("mount").args(["-o", access, device]).arg(at))
             }
         };
@@ -228,6 +235,7 @@ impl Drop for Mount {
 pub fn make(kind: FileSystem, image: &Path) {
     let (program, options): (&str, &[&str]) = match kind {
         FileSystem::Ext4 => ("mkfs.ext4", &["-q", "-F", "-E", "nodiscard"]),
+        FileSystem::Ext3 => ("mkfs.ext4", &["-q", "-F", "-t", "ext3", "-I", "128", "-E", "nodiscard"]),
         FileSystem::Xfs => ("mkfs.xfs", &["-q", "-f", "-K"]),
         FileSystem::Btrfs => ("mkfs.btrfs", &["-q", "-f", "-K"]),
         FileSystem::Exfat => ("mkfs.exfat", &[]),
