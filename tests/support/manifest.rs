@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::CStr;
 use std::fmt;
 use std::fs::File;
+use std::hash::Hash;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -87,6 +88,27 @@ impl Item {
     pub fn is_linked(&self) -> bool {
         self.first_link.is_some()
     }
+
+    /// An entry of this kind, of which nothing else is said yet.
+    pub fn new(kind: FileType) -> Self {
+        Self {
+            name: Vec::new(),
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: (0, 0),
+            target: Vec::new(),
+            device: (0, 0),
+            xattrs: BTreeMap::new(),
+            data: Vec::new(),
+            content: None,
+            first_link: None,
+            parent: 0,
+            children: 0..0,
+        }
+    }
 }
 
 /// All entries of a tree.
@@ -124,6 +146,34 @@ impl Manifest {
         Self { items: walk.items }
     }
 
+    /// The manifest of a tree that is described and not read: `look` says of a node what it is, and what it has by ascending name. What
+    /// is no directory and has several names are links to one another.
+    pub fn described<N: Copy + Eq + Hash>(root: N, look: impl Fn(N) -> (Item, Vec<(Vec<u8>, N)>)) -> Self {
+        let (item, entries) = look(root);
+        let (mut items, mut links) = (vec![item], HashMap::<N, Vec<usize>>::new());
+        let mut folders = vec![(0, entries)];
+        while let Some((index, entries)) = folders.pop() {
+            let (start, mut below) = (items.len(), Vec::new());
+            for (name, node) in entries {
+                let (item, inner) = look(node);
+                if item.kind == FileType::Directory {
+                    below.push((items.len(), inner));
+                } else {
+                    links.entry(node).or_default().push(items.len());
+                }
+                items.push(Item { name, parent: index, ..item });
+            }
+            items[index].children = start..items.len();
+            folders.extend(below.into_iter().rev());
+        }
+        for names in links.values().filter(|names| names.len() > 1) {
+            for index in names {
+                items[*index].first_link = Some(names[0]);
+            }
+        }
+        Self { items }
+    }
+
     /// How many entries there are, the folder itself not counted.
     pub fn len(&self) -> usize {
         self.items.len() - 1
@@ -144,6 +194,11 @@ impl Manifest {
     /// All entries with their paths, parents before children. Meant for trees that are not deep.
     pub fn entries(&self) -> impl Iterator<Item = (Vec<u8>, &Item)> {
         (1..self.items.len()).map(|i| (self.path(i), &self.items[i]))
+    }
+
+    /// The path of the first name of the same file, if it has several.
+    pub fn first_link(&self, item: &Item) -> Option<Vec<u8>> {
+        item.first_link.map(|first| self.path(first))
     }
 
     /// How `other` differs from this, a line per difference; empty if it does not.
@@ -225,8 +280,7 @@ impl Manifest {
                 differ(&format!("xattr {}", Shown(name)), &value(a), &value(b));
             }
         }
-        let link = |manifest: &Self, item: &Item| item.first_link.map(|first| manifest.path(first));
-        let (was, is) = (link(self, a), link(other, b));
+        let (was, is) = (self.first_link(a), other.first_link(b));
         if was != is && checked(Aspect::Links) {
             differ("first hard link", &was.as_deref().map(Shown), &is.as_deref().map(Shown));
         }
@@ -291,20 +345,15 @@ impl Walk {
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
         let mut item = Item {
             name: name.to_bytes().to_vec(),
-            kind,
             mode: stat.stx_mode & 0o7777,
             uid: stat.stx_uid,
             gid: stat.stx_gid,
             size: if kind == FileType::Directory { 0 } else { stat.stx_size },
             mtime: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
-            target: Vec::new(),
             device: (stat.stx_rdev_major, stat.stx_rdev_minor),
             xattrs: xattrs(dir, name).unwrap_or_else(|e| context("read the xattrs of")(e)),
-            data: Vec::new(),
-            content: None,
-            first_link: None,
             parent,
-            children: 0..0,
+            ..Item::new(kind)
         };
         if kind == FileType::Symlink {
             let target = rustix::fs::readlinkat(dir, name, Vec::new()).unwrap_or_else(|e| context("read")(e));
@@ -378,6 +427,24 @@ fn data_extents(file: &File, size: u64) -> Vec<(u64, u64)> {
     extents
 }
 
+/// The hash of a content that is at hand.
+pub fn hash_of(bytes: &[u8]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    let blocks = bytes.chunks(usize::try_from(BLOCK).unwrap());
+    for (block, at) in blocks.zip((0..).step_by(usize::try_from(BLOCK).unwrap())) {
+        add_block(&mut hasher, at, block);
+    }
+    hasher.finalize()
+}
+
+/// Zeros count as much as a hole: nothing.
+fn add_block(hasher: &mut blake3::Hasher, at: u64, block: &[u8]) {
+    if block.iter().any(|b| *b != 0) {
+        hasher.update(&at.to_le_bytes());
+        hasher.update(block);
+    }
+}
+
 fn hash(file: &File, data: &[(u64, u64)], size: u64) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; usize::try_from(BLOCK).unwrap()];
@@ -387,10 +454,7 @@ fn hash(file: &File, data: &[(u64, u64)], size: u64) -> blake3::Hash {
         while next < *end {
             let block = &mut buffer[..usize::try_from(BLOCK.min(size - next)).unwrap()];
             file.read_exact_at(block, next).expect("cannot read a file");
-            if block.iter().any(|b| *b != 0) {
-                hasher.update(&next.to_le_bytes());
-                hasher.update(block);
-            }
+            add_block(&mut hasher, next, block);
             next += BLOCK;
         }
     }
