@@ -14,6 +14,7 @@ mod place;
 mod power;
 mod readers;
 mod rot;
+mod trips;
 
 use crate::support::torture::Random;
 
