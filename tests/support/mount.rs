@@ -116,7 +116,7 @@ impl Mount {
     /// Pulls it out of whatever uses it: from now on every access fails, until [`Mount::remount`]. Whether that can be done.
     pub fn pull_out(&mut self) -> bool {
         match self.kind {
-            FileSystem::Ext4 | FileSystem::Xfs => self.shutdown(false),
+            FileSystem::Ext4 | FileSystem::Ext3 | FileSystem::Xfs => self.shutdown(false),
             FileSystem::Overlay => self.layers.as_ref().expect("no layers").shutdown(false),
             // Ends the connection to the driver, also where that does not unmount it.
             FileSystem::Exfat | FileSystem::Fat32 => {
