@@ -244,7 +244,7 @@ fn list(parent: &Arc<Directory>, place: Place, name: &[u8]) -> Option<Listing> {
         return None;
     }
     let fd = directory.descriptor().ok()?;
-    let (names, failure) = Names::list(&fd, MAX_NAMES)?;
+    let (names, failure) = Names::list(&fd, &opened, MAX_NAMES)?;
     let stats = names.iter().take(MAX_ENTRIES_OF_ONE).map(|name| stat_in(&fd, name).ok()).collect();
     Some(Listing { seen, found, directory, opened, names, failure, stats })
 }

@@ -15,11 +15,8 @@ use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::directory::{self, Directory};
-use super::stat::{self, FileKind, Stat};
+use super::stat::{self, CLOCK_STEP, FileKind, Stat};
 use crate::snapshot::{MAX_TARGET_LEN, Time};
-
-/// The clocks of file systems go on in steps of at most 10 ms, and lag behind by as much.
-const CLOCK_STEP: i128 = 20_000_000;
 
 /// Names and values of extended attributes, by ascending name.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;

@@ -2,10 +2,18 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 
-use rustix::fs::{FileType, RawDir};
+use rustix::fs::{FileType, RawDir, SeekFrom};
 use rustix::io::Errno;
+
+use super::directory::stat_in;
+use super::stat::{self, Stat, is_of_now};
+
+/// So often a directory is listed that changes meanwhile.
+const MAX_LISTINGS: usize = 4;
+/// One of more names is listed once, for two listings are in memory meanwhile.
+const MAX_NAMES_AGAIN: usize = 1_000_000;
 
 /// The names in a directory, sorted, in one piece of memory.
 #[derive(Default)]
@@ -24,8 +32,46 @@ struct Span {
 }
 
 impl Names {
-    /// Lists a directory that was just opened; with what stopped the listing. Nothing if it has more names than `most`.
-    pub(super) fn list(fd: impl AsFd, most: usize) -> Option<(Self, Option<io::Error>)> {
+    /// Lists a directory that was just opened, and was `opened` then; with what stopped the listing. Nothing if it has more names than `most`.
+    ///
+    /// A file that takes the name of another one may come under neither while a listing is under way, on btrfs for one. So a directory that
+    /// changes meanwhile is listed again, a few times, and what any of the listings has counts, unless it is gone.
+    pub(super) fn list(fd: &OwnedFd, opened: &Stat, most: usize) -> Option<(Self, Option<io::Error>)> {
+        let (mut names, mut failure) = Self::list_once(fd, most)?;
+        let mut before = *opened;
+        for _ in 1..MAX_LISTINGS {
+            let Ok(after) = stat::of_descriptor(fd) else { break };
+            let is_still = after.has_stamps_of(&before) && !is_of_now(after.ctime);
+            let is_too_long = names.len() > MAX_NAMES_AGAIN;
+            if is_still
+                || is_too_long
+                || failure.is_some()
+                || rustix::fs::seek(fd, SeekFrom::Start(0)).is_err()
+            {
+                break;
+            }
+            before = after;
+            let earlier = names;
+            (names, failure) = Self::list_once(fd, most)?;
+            names.add_missing(&earlier, |name| stat_in(fd, name).is_ok());
+        }
+        Some((names, failure))
+    }
+
+    /// Adds the names of an earlier listing that are still there.
+    fn add_missing(&mut self, earlier: &Self, is_there: impl Fn(&[u8]) -> bool) {
+        let missing = earlier.spans.iter().map(|span| (name_at(&earlier.bytes, *span), span.is_dir));
+        let missing: Vec<_> = missing.filter(|(name, _)| !self.contains(name) && is_there(name)).collect();
+        let is_any = !missing.is_empty();
+        for (name, is_dir) in missing {
+            self.add(name, is_dir);
+        }
+        if is_any {
+            self.sort();
+        }
+    }
+
+    fn list_once(fd: &OwnedFd, most: usize) -> Option<(Self, Option<io::Error>)> {
         let mut names = Self::default();
         let mut buffer = vec![MaybeUninit::uninit(); 64 << 10];
         let mut listing = RawDir::new(fd, &mut buffer);
@@ -46,12 +92,16 @@ impl Names {
                 Some(Err(error)) => break Some(error.into()),
             }
         };
-        let Self { bytes, spans, .. } = &mut names;
+        names.sort();
+        Some((names, failure))
+    }
+
+    fn sort(&mut self) {
+        let Self { bytes, spans, .. } = self;
         let name = |span: &Span| name_at(bytes, *span);
         spans.sort_unstable_by(|one, other| name(one).cmp(name(other)));
         // A directory that changes while it is listed may give a name twice.
         spans.dedup_by(|one, other| name(one) == name(other));
-        Some((names, failure))
     }
 
     /// Adds a name, if there is room for it.

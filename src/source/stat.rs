@@ -88,6 +88,14 @@ impl Stat {
     }
 }
 
+/// The clocks of file systems go on in steps of at most 10 ms, and lag behind by as much.
+pub(super) const CLOCK_STEP: i128 = 20_000_000;
+
+/// Whether a ctime is so late that a change now may not move it.
+pub(super) fn is_of_now(ctime: Time) -> bool {
+    Time::now().nanos_since(ctime) <= CLOCK_STEP
+}
+
 /// The metadata of what is open.
 pub(super) fn of_descriptor(fd: &OwnedFd) -> io::Result<Stat> {
     of_name(fd, b"", AtFlags::EMPTY_PATH)

@@ -312,7 +312,7 @@ impl Walk {
         let (names, failure, seen) = if let Some(listed) = listed {
             listed
         } else {
-            let (names, failure) = Names::list(&*itself.descriptor()?, usize::MAX).unwrap_or_default();
+            let (names, failure) = Names::list(&*itself.descriptor()?, &stat, usize::MAX).unwrap_or_default();
             (names, failure, None)
         };
         let failure = match failure {
