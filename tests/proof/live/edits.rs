@@ -122,6 +122,32 @@ fn an_edit_in_the_very_second_of_a_snapshot_is_in_the_next_one() {
     assert_eq!(differences(&world), [""; 0]);
 }
 
+#[test]
+fn a_file_that_is_replaced_while_its_folder_is_listed_is_not_missing() {
+    needs!("btrfs", "sh");
+    let (world, _mount) = world_on(FileSystem::Btrfs, 200);
+    for number in 0..20 {
+        world.write(&format!("{number:02}"), b"as it was");
+    }
+    let folder = world.source.to_str().unwrap().to_owned();
+    let mut replaced = 0;
+    let mut replace_once = |call: &Call| {
+        let is_listing = call.name() == Some("getdents64") && call.file().as_ref() == Some(&folder);
+        if is_listing && replaced == 0 {
+            // The folder is open: what takes a name now comes behind all that will be listed.
+            let new = world.write("new", b"as it is now");
+            fs::rename(new, world.source.join("10")).unwrap();
+            replaced += 1;
+        }
+        Act::Go
+    };
+    Summary::of(traced(&world.vault, &world.snapshot_args(&[]), &mut replace_once), 0);
+    assert_eq!(replaced, 1);
+    assert_eq!(world.cat("10"), b"as it is now");
+    world.snapshot(&[]);
+    assert_eq!(differences(&world), [""; 0]);
+}
+
 /// Seconds and nanoseconds.
 type Stamp = (i64, i64);
 

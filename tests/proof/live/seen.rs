@@ -94,7 +94,8 @@ impl Seen {
         for written in &scene.written {
             let path = &written.path;
             let Some(Item::File(bytes, marked)) = self.items.get(path) else {
-                violations.push(format!("{path} was there at any time, and is missing"));
+                let (found, said) = (self.items.get(path), self.said.get(path));
+                violations.push(format!("{path} was there at any time, and is missing: {found:?}, {said:?}"));
                 continue;
             };
             let is_right = match state(written.file, bytes) {
