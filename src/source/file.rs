@@ -356,3 +356,28 @@ fn fill(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Err
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Time {
+        let nanos = u32::try_from(millis.rem_euclid(1000) * 1_000_000).unwrap_or(0);
+        Time { secs: millis.div_euclid(1000), nanos }
+    }
+
+    #[test]
+    fn a_change_time_is_trusted_once_the_clock_has_gone_on_past_it() {
+        let now = 5_000_400;
+        let pause = |ctime: i64, before: i64| pause_until_past(at(ctime), at(before), at(now));
+        assert_eq!(pause(now - 21, now), None);
+        assert_eq!(pause(now - 5, now), Some(Duration::from_millis(16)));
+        // It changed after it was first asked about, and long before it could be looked at.
+        assert!(pause(now - 300, now - 305).is_some());
+        // Whole seconds.
+        assert_eq!(pause(5_000_000, now), Some(Duration::from_millis(621)));
+        assert_eq!(pause(4_999_000, now), None);
+        // From the future, which a clock was set back from.
+        assert_eq!(pause(now + 3_600_000, now), None);
+    }
+}
