@@ -100,6 +100,25 @@ impl Source {
         }
     }
 
+    /// A file that was remembered gets other bytes of the same length, and is not made anew for that.
+    fn noticed(&mut self) -> &'static str {
+        let path = self.world.source.join("edited");
+        overwrite(&path, &Random(8).bytes(5000));
+        settle();
+        self.world.snapshot(&[]);
+        let bytes = Random(9).bytes(5000);
+        overwrite(&path, &bytes);
+        self.world.snapshot(&[]);
+        if self.world.cat("edited") == bytes {
+            return "yes";
+        }
+        self.world.snapshot(&["--force"]);
+        if self.world.cat("edited") != bytes {
+            self.violations.push("an edit was not noticed, nor with --force".into());
+        }
+        "only with `--force`"
+    }
+
     /// A file gets other bytes of the same length so soon after it was saved that its time may be the same.
     fn edited(&mut self, wait: Duration) {
         let path = self.world.source.join("edited");
@@ -132,13 +151,20 @@ fn overwrite(path: &Path, bytes: &[u8]) {
 /// What a medium is like as source, and what was wrong with what it gave.
 pub fn column(kind: FileSystem, size_mb: u64) -> (Column, Vec<String>) {
     let mut source = Source::new(kind, size_mb);
-    let unchanged = source.unchanged();
-    let waits: &[u64] = if is_nightly() { &[0, 400, 1000, 1900, 2100, 3200] } else { &[0, 2100] };
+    let (unchanged, noticed) = (source.unchanged(), source.noticed());
+    let waits: &[u64] = match noticed {
+        "yes" if is_nightly() => &[0, 400, 1000, 1900, 2100, 3200],
+        "yes" => &[0, 2100],
+        _ => &[],
+    };
     for wait in waits {
         source.edited(Duration::from_millis(*wait));
     }
     source.comes_back("at last");
-    let column = vec![("an unchanged file, once it was unmounted, is".to_owned(), unchanged)];
+    let column = vec![
+        ("an unchanged file, once it was unmounted, is".to_owned(), unchanged),
+        ("an edit that keeps the length is noticed".to_owned(), noticed.to_owned()),
+    ];
     (column, source.violations)
 }
 
