@@ -4,10 +4,10 @@
 
 mod ahead;
 mod filter;
+mod holes;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -237,33 +237,6 @@ fn other_file_systems_are_told_apart_and_left_out_when_asked() {
     assert!(root.path().starts_with(&outer.mount) && outer.id != inner.id);
     sync_source(&mount.join("sub/file")).expect("synced");
     drop(mounted);
-}
-
-#[test]
-fn holes_are_found_and_dense_files_are_one_extent() {
-    let root = folder();
-    let path = root.path().join("sparse");
-    let mut file = fs::File::create(&path).expect("made");
-    let size = 100 << 30;
-    file.set_len(size).expect("grown");
-    for offset in [1 << 20, 50 << 30] {
-        file.seek(SeekFrom::Start(offset)).expect("sought");
-        file.write_all(&vec![7; 65536]).expect("written");
-    }
-    put(&root.path().join("dense"), &vec![1; 100_000]);
-    put(&root.path().join("empty"), b"");
-    let extents = |name: &[u8], size| -> Vec<_> {
-        let file = find(root.path(), name).open().expect("opened");
-        file.extents(size).map(|extent| extent.expect("an extent")).collect()
-    };
-    assert_eq!(extents(b"sparse", size), [(1 << 20)..(1 << 20) + 65536, (50 << 30)..(50 << 30) + 65536]);
-    assert_eq!(extents(b"sparse", (1 << 20) + 5).first(), Some(&((1 << 20)..(1 << 20) + 5)));
-    assert_eq!(extents(b"dense", 100_000), vec![0..100_000]);
-    assert!(extents(b"empty", 0).is_empty());
-    let dense = find(root.path(), b"dense").open().expect("opened");
-    let mut buffer = [0; 64];
-    assert_eq!(dense.read_at(&mut buffer, 99_990).expect("read"), 10);
-    assert_eq!((buffer[9], buffer[10]), (1, 0));
 }
 
 #[test]

@@ -68,7 +68,11 @@ impl<'a> ContentWriter<'a> {
 
     /// Stores the content of a file. Returns how many bytes it turned out to have. Files that the kernel or a program makes up
     /// as they are read have more than they say; one that grows has not.
-    pub(super) fn store_file(&mut self, file: &SourceFile) -> Result<(u64, Content), Failure> {
+    pub(super) fn store_file(
+        &mut self,
+        file: &SourceFile,
+        has_xattrs: bool,
+    ) -> Result<(u64, Content), Failure> {
         let size = file.opened().size;
         if size <= INLINE_LEN {
             return self.store_small(file);
@@ -76,7 +80,7 @@ impl<'a> ContentWriter<'a> {
         let mut list = ListWriter::new(self.shared.writer);
         let (mut end, mut goes_on) = (0, None);
         // [CUT-5]
-        for extent in file.extents(size) {
+        for extent in file.extents(size, has_xattrs) {
             let extent = extent.map_err(Failure::Source)?;
             list.push(Piece::Hole(extent.start.saturating_sub(end)))?;
             let mut at = extent.start;
