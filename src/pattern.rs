@@ -204,8 +204,8 @@ impl Parsed {
         } else if !anchored && names.first().is_none_or(|name| name != "**") {
             glob.insert_str(0, "**/");
         }
-        // A brace may hold slashes: then the names cannot be told apart.
-        let splits = anchored && !rest.contains('{');
+        // A brace may hold slashes: then the names cannot be told apart. Without any name it matches everything.
+        let splits = anchored && !names.is_empty() && !rest.contains('{');
         Ok(Self { takes_back, directories_only, glob, names: splits.then_some(names) })
     }
 }
@@ -381,6 +381,14 @@ mod tests {
             patterns(&["x"]).may_contain(b"/any/where") && patterns(&["/a/{b/c,d}"]).may_contain(b"/a/b")
         );
         assert!(!Patterns::default().may_contain(b"/a"));
+    }
+
+    #[test]
+    fn what_matches_everything_may_match_below_any_directory() {
+        for pattern in ["/", "/.", "//", "**"] {
+            assert!(hits(pattern, "/a/b/c"), "{pattern}");
+            assert!(patterns(&[pattern]).may_contain(b"/a/b"), "{pattern}");
+        }
     }
 
     #[test]
