@@ -5,6 +5,7 @@
 
 mod case;
 mod errors;
+mod fuzz;
 mod hostile;
 mod kill;
 mod listing;

@@ -1,0 +1,4 @@
+//! The target `record`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| vault_fuzz::run("record", input));

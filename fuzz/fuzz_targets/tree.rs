@@ -1,0 +1,4 @@
+//! The target `tree`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| vault_fuzz::run("tree", input));
