@@ -95,14 +95,14 @@ pub fn key(input: &[u8], defect: Defect) {
     let (outer, body) = part(rest);
     let decoded = codec::decode::<KeyOuter>(outer);
     let is_cheap = |outer: &KeyOuter| outer.kdf.memory_kib <= 64 && outer.kdf.passes <= 2;
-    let made = match &decoded {
+    let key_file = match &decoded {
         Ok(outer) if mode % 4 > 1 && outer.kdf.validate().is_ok() && is_cheap(outer) => {
             fixed::key_file(outer.clone(), body)
         }
         _ => None,
     };
-    let is_made = made.is_some();
-    let file = made.unwrap_or_else(|| match mode % 4 {
+    let is_made = key_file.is_some();
+    let file = key_file.unwrap_or_else(|| match mode % 4 {
         1 => fixed::finish_object(rest),
         _ => encode_object(Magic::Key, ID, Seal::Passphrase, outer, body),
     });

@@ -143,10 +143,11 @@ fn policy(input: &[u8]) {
         }
     }
     let made = |bytes: &[u8; 10]| {
-        let [a, b, c, d, e, f, g, h, i, j] = *bytes;
+        let [a, b, c, d, rest @ ..] = *bytes;
+        let [e, f, g, h, nanos, state] = rest;
         let offset = i32::try_from(spread([e, f, g, h]) % (1 << 31)).unwrap_or(0);
-        let start = Time { secs: spread([a, b, c, d]), nanos: u32::from(i) };
-        let state = if j % 4 == 3 { State::Partial } else { State::Complete };
+        let start = Time { secs: spread([a, b, c, d]), nanos: u32::from(nanos) };
+        let state = if state % 4 == 3 { State::Partial } else { State::Complete };
         Snapshot { start, state, utc_offset_secs: offset, ..fixed::snapshot(ChunkId::from_bytes([0; 32]), 0) }
     };
     let snapshots: Vec<Snapshot> = snapshots.as_chunks().0.iter().take(40).map(made).collect();

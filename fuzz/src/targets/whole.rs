@@ -22,7 +22,7 @@ use vault::mirror::{MirrorOptions, mirror};
 use vault::pack::Compression;
 use vault::parity;
 use vault::prune::{Limit, NO_GRACE, PruneOptions, prune};
-use vault::repository::{Repository, Scope, WriteOptions};
+use vault::repository::{Lacking, Repository, Scope, WriteOptions};
 use vault::restore::{RestoreOptions, restore};
 use vault::snapshot::Kind;
 
@@ -267,6 +267,7 @@ impl World {
                 kept_since: NO_GRACE,
                 preferred: HashSet::new(),
                 force: !world.is_damaged,
+                lacking: Lacking::default(),
                 scratch: std::env::temp_dir(),
                 compression: if how & 4 == 0 { Compression::Off } else { Compression::Level(1) },
                 pack_len: world.pack_len,
