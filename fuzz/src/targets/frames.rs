@@ -95,7 +95,7 @@ fn accepted(whole: WholeFrame, rest: &[u8], is_plain: bool, keys: &Keys, defect:
     let named = whole.named(keys.ids(), &ids).unwrap_or_else(|error| panic!("{error}"));
     if is_of_one_pack {
         comes_back(&named.into_ready(), &chunks, pack, keys);
-        let compression = if ids.len() % 2 == 0 { Compression::Off } else { Compression::Level(1) };
+        let compression = if ids.len().is_multiple_of(2) { Compression::Off } else { Compression::Level(1) };
         comes_back(&made_anew(&chunks, &ids, keys, compression), &chunks, pack, keys);
     }
 }

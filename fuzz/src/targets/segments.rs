@@ -24,7 +24,7 @@ pub fn segment(input: &[u8], defect: Defect) {
     let Some((mode, rest)) = input.split_first() else { return };
     let (is_sealed, is_padded) = (mode & 4 != 0, mode & 8 != 0);
     let keys = fixed::keys(is_sealed);
-    if mode & 3 == 0 {
+    if mode % 4 == 0 {
         let file = finish_file(rest);
         if let Ok(facts) = read(&file, keys) {
             assert!(!is_sealed, "a file that nobody sealed was read");

@@ -120,7 +120,7 @@ fn words(input: &[u8], defect: Defect) {
 /// A number of a few bytes, spread over all sizes.
 fn spread(bytes: [u8; 4]) -> i64 {
     let number = i64::from(i32::from_le_bytes(bytes));
-    if bytes[0] % 2 == 0 { number } else { number << (bytes[0] % 32) }
+    if bytes[0].is_multiple_of(2) { number } else { number << (bytes[0] % 32) }
 }
 
 /// A rule more never keeps less; what is kept does not hang on the order.
@@ -143,11 +143,10 @@ fn policy(input: &[u8]) {
         }
     }
     let made = |bytes: &[u8; 10]| {
-        let [a, b, c, d, rest @ ..] = *bytes;
-        let [e, f, g, h, nanos, state] = rest;
-        let offset = i32::try_from(spread([e, f, g, h]) % (1 << 31)).unwrap_or(0);
-        let start = Time { secs: spread([a, b, c, d]), nanos: u32::from(nanos) };
-        let state = if state % 4 == 3 { State::Partial } else { State::Complete };
+        let four = |from: usize| spread([bytes[from], bytes[from + 1], bytes[from + 2], bytes[from + 3]]);
+        let offset = i32::try_from(four(4) % (1 << 31)).unwrap_or(0);
+        let start = Time { secs: four(0), nanos: u32::from(bytes[8]) };
+        let state = if bytes[9] % 4 == 3 { State::Partial } else { State::Complete };
         Snapshot { start, state, utc_offset_secs: offset, ..fixed::snapshot(ChunkId::from_bytes([0; 32]), 0) }
     };
     let snapshots: Vec<Snapshot> = snapshots.as_chunks().0.iter().take(40).map(made).collect();

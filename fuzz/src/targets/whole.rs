@@ -410,7 +410,7 @@ impl World {
         for (path, wanted) in &self.acknowledged[&id].0 {
             match std::fs::read(target.path().join(String::from_utf8_lossy(path).as_ref())) {
                 Ok(found) => {
-                    assert!(found == *wanted, "{id}: {} was restored as another", path.escape_ascii())
+                    assert!(found == *wanted, "{id}: {} was restored as another", path.escape_ascii());
                 }
                 Err(_) => assert!(!is_whole, "{id}: {} is missing", path.escape_ascii()),
             }

@@ -49,7 +49,7 @@ fn write_file(chunker: &Chunker, put: &dyn PutChunk, content: &[u8]) -> Result<C
     }
     let mut list = ListWriter::new(put);
     // Zeros are a hole every other time.
-    if content.len() % 2 == 0 && content.iter().all(|byte| *byte == 0) {
+    if content.len().is_multiple_of(2) && content.iter().all(|byte| *byte == 0) {
         list.push(Piece::Hole(content.len() as u64))?;
         return list.finish();
     }
