@@ -171,13 +171,14 @@ const COPIER: &str = "import mmap, os, select, sys\n\
     maps = [(mmap.mmap(os.open(name, os.O_RDWR), 0), read(staged)) for name, staged in zip(names[::2], names[1::2])]\n\
     done = 0\n\
     while os.read(0, 1):\n    \
+        before = done\n    \
         while not select.select([0], [], [], 0.0003)[0]:\n        \
             version = done // len(maps) % count\n        \
             target, versions = maps[done % len(maps)]\n        \
             target[:] = versions[version * len(target):(version + 1) * len(target)]\n        \
             done += 1\n    \
         os.read(0, 1)\n    \
-        print(done, flush=True)\n";
+        print(done - before, flush=True)\n";
 
 impl Maps {
     /// Maps the files of the scene that are written to so. What they are to hold is staged in another folder.
@@ -200,7 +201,7 @@ impl Maps {
         self.input.write_all(b"g").unwrap();
     }
 
-    /// Ends it after a whole copy, and returns how many it made so far.
+    /// Ends it after a whole copy, and returns how many it made since it was told to begin.
     pub fn stop(&mut self) -> u64 {
         self.input.write_all(b"s").unwrap();
         let mut line = String::new();
