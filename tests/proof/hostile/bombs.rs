@@ -71,19 +71,18 @@ pub const SHARED: [Case; 6] = [
 ];
 
 pub const DEEP: [Case; 2] = [
-    case("levels without end", Expects::Endless, |craft| deep(craft, &[7; 100])),
+    case("levels without end", Expects::Endless, |craft| deep(craft, &[7; 100], deepest())),
     case("levels without end, and nothing to compare with", Expects::Endless, |craft| {
-        deep(craft, b"");
+        deep(craft, b"", deepest());
         craft.snapshot.label = "deep".into();
     }),
 ];
 
-/// A pack of nothing but folders in one another.
-fn deep(craft: &mut Craft, bytes: &[u8]) {
+/// A pack of nothing but so many folders in one another.
+pub fn deep(craft: &mut Craft, bytes: &[u8], mut left: usize) {
     let bottom = entry("bottom", 0o644, Kind::File(bytes.len() as u64, inline(bytes)));
     let mut node = codec::encode(&TreeNode::Leaf(vec![bottom]));
     let mut pack = Pack { kind: 2, frames: Vec::new(), ..Pack::new(&craft.keys) };
-    let mut left = deepest();
     let mut root = ChunkId::from_bytes([0; 32]);
     while left > 0 {
         let mut chunks = Vec::new();

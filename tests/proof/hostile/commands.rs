@@ -19,14 +19,19 @@ use crate::support::vault::{Output, Vault};
 
 /// The most address space that a run may have, in KiB, as `ulimit -v` takes it.
 pub const MEMORY_KIB: u32 = 512 << 10;
-/// How long a run may take that is no endless one.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How soon a run ends after it was interrupted.
-const STOPS_WITHIN: Duration = Duration::from_secs(20);
+/// How long a run may take that is no endless one. All of them are over in seconds, but for those over a million levels.
+fn patience() -> Duration {
+    Duration::from_secs(if is_nightly() { 1800 } else { 120 })
+}
+
+/// How soon a run ends after it was interrupted: a segment of a million facts is taken over in one go.
+fn stops_within() -> Duration {
+    Duration::from_secs(if is_nightly() { 120 } else { 20 })
+}
 
 /// How long an endless run goes on before it is interrupted.
 fn endless() -> Duration {
-    Duration::from_millis(if is_nightly() { 5000 } else { 1500 })
+    Duration::from_millis(if is_nightly() { 3000 } else { 1500 })
 }
 
 /// A command: what it is called here, and its words. Those in capitals stand for places.
@@ -189,7 +194,7 @@ impl Arena {
         );
         let args: Vec<String> = words.iter().map(|word| self.place(word)).collect();
         let command = self.vault.command_under(&["sh", "-c", &script, "sh"], &args);
-        self.bounded(command, if is_endless { endless() } else { PATIENCE })
+        self.bounded(command, if is_endless { endless() } else { patience() })
     }
 
     /// Waits for the end of a command; asks it to end after a time, and makes it end if it does not.
@@ -199,7 +204,7 @@ impl Arena {
         if was_stopped {
             running.signal(Signal::INT);
         }
-        let has_hung = was_stopped && !running.ends_within(STOPS_WITHIN);
+        let has_hung = was_stopped && !running.ends_within(stops_within());
         if has_hung {
             running.signal(Signal::KILL);
         }
