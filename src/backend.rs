@@ -227,7 +227,14 @@ impl Backend for LocalFolder {
         // Of the repository's own folder and those above it, nobody but this syncs the names.
         let above: Vec<PathBuf> = if folder.is_empty() { unnamed_yet(&path) } else { Vec::new() };
         let is_new = !path.exists();
-        fs::DirBuilder::new().mode(0o700).recursive(true).create(&path)?;
+        match fs::DirBuilder::new().mode(0o700).recursive(true).create(&path) {
+            // Whether it is a folder could not be asked: that is the error, and not that it is there.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !fs::metadata(&path)?.is_dir() => {
+                return Err(error);
+            }
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
         if is_new {
             let _ = fs::set_permissions(&path, fs::Permissions::from_mode(0o700));
         }

@@ -258,7 +258,7 @@ impl Reader<'_> {
     fn read_once(&mut self, file: &SourceFile) -> Result<ReadOnce, Failure> {
         let xattrs = file.xattrs();
         // Who cannot read them does not know.
-        let has_xattrs = xattrs.as_ref().map_or(true, |xattrs| !xattrs.is_empty());
+        let has_xattrs = !xattrs.as_ref().is_ok_and(Vec::is_empty);
         let (len, content) = self.contents.store_file(file, has_xattrs)?;
         let stat = file.stat().map_err(Failure::Source)?;
         let raced = len < file.opened().size || !stat.has_stamps_of(file.opened());

@@ -64,6 +64,16 @@ impl Tally {
     }
 }
 
+/// What was counted.
+struct Tallied {
+    tallies: Vec<Tally>,
+    /// That are needed.
+    chunks: u64,
+    /// Whether each chunk that is needed lies in one place only.
+    is_plain: bool,
+    unindexed: Option<PackId>,
+}
+
 /// What makes a plan.
 pub(super) struct Planner<'a> {
     pub index: &'a Index,
@@ -83,23 +93,7 @@ impl Planner<'_> {
         let mut numbered: Vec<PackId> = present.packs.keys().copied().collect();
         numbered.sort_unstable();
         let number_of = |pack: &PackId| numbered.binary_search(pack).ok();
-        let mut tallies = vec![Tally::default(); numbered.len()];
-        let (mut chunks, mut is_plain, mut unindexed) = (0, true, None);
-        let is_uncovered = |pack: &PackId| self.index.uncovered_packs().binary_search(pack).is_ok();
-        self.for_each(|_, places, is_needed| {
-            if is_needed && places.iter().all(|place| is_uncovered(&place.pack)) {
-                unindexed = unindexed.or(places.first().map(|place| place.pack));
-            }
-            for place in places {
-                let tally = number_of(&place.pack).and_then(|number| tallies.get_mut(number));
-                let Some(tally) = tally else { continue };
-                tally.chunks += 1;
-                tally.wanted += u32::from(is_needed);
-            }
-            chunks += u64::from(is_needed);
-            is_plain &= !is_needed || places.len() == 1;
-            Ok(())
-        })?;
+        let Tallied { mut tallies, chunks, is_plain, unindexed } = self.tally(numbered.len(), number_of)?;
         if is_plain {
             for tally in &mut tallies {
                 tally.needed = tally.wanted;
@@ -152,6 +146,28 @@ impl Planner<'_> {
             plan.stand_ins = self.stand_ins(&plan, &tallies, number_of)?;
         }
         Ok(plan)
+    }
+
+    /// Counts the chunks of each pack.
+    fn tally(&self, packs: usize, number_of: impl Fn(&PackId) -> Option<usize>) -> Result<Tallied> {
+        let mut found =
+            Tallied { tallies: vec![Tally::default(); packs], chunks: 0, is_plain: true, unindexed: None };
+        let is_uncovered = |pack: &PackId| self.index.uncovered_packs().binary_search(pack).is_ok();
+        self.for_each(|_, places, is_needed| {
+            if is_needed && places.iter().all(|place| is_uncovered(&place.pack)) {
+                found.unindexed = found.unindexed.or(places.first().map(|place| place.pack));
+            }
+            for place in places {
+                let tally = number_of(&place.pack).and_then(|number| found.tallies.get_mut(number));
+                let Some(tally) = tally else { continue };
+                tally.chunks += 1;
+                tally.wanted += u32::from(is_needed);
+            }
+            found.chunks += u64::from(is_needed);
+            found.is_plain &= !is_needed || places.len() == 1;
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     fn stand_ins(

@@ -186,7 +186,12 @@ impl Presence {
         let name = format!("{folder}/{}-{}", self.session.name(), self.number);
         self.number += 1;
         let bytes = encode_object(magic, self.repository, Seal::Plain, &[], &codec::encode(&body));
-        object::publish(&*self.backend, &self.session, &name, &bytes)?;
+        let published = object::publish(&*self.backend, &self.session, &name, &bytes);
+        if published.is_err() {
+            // It may have got its name, and only that could not be made durable: a second try must not take it for another run's.
+            let _ = remove(&*self.backend, &name);
+        }
+        published?;
         self.published.push(name);
         Ok(())
     }

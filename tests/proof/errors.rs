@@ -282,3 +282,33 @@ fn the_control_of_error_anywhere_finds_errors_that_were_swallowed() {
     println!("{tried} writes failed and said that they had not, {found} found");
     assert!(tried > 5 && found > tried / 2, "{found} of {tried}");
 }
+
+#[test]
+fn a_notice_that_got_its_name_and_could_not_be_synced_is_not_taken_for_that_of_another_run() {
+    needs!("root", "sh");
+    let case = Case::of("prune").unwrap();
+    let mut has_met = false;
+    let output = traced(&case.place.vault, &case.words(), |call| {
+        let is_it = call.syncs() && call.file().is_some_and(|file| file.ends_with("/repository/sessions"));
+        if is_it && !has_met {
+            has_met = true;
+            return Act::Fail(Errno::ENOSPC);
+        }
+        Act::Go
+    });
+    assert!(has_met);
+    output.ok();
+}
+
+#[test]
+fn a_folder_of_which_it_cannot_be_asked_whether_it_is_one_is_not_in_the_way() {
+    needs!("root", "sh");
+    let case = Case::of("repair").unwrap();
+    let mut has_made = false;
+    let output = traced(&case.place.vault, &case.words(), |call| {
+        let asks = call.name() == Some("statx") && has_made;
+        has_made = call.name() == Some("mkdir");
+        if asks { Act::Fail(Errno::EIO) } else { Act::Go }
+    });
+    output.ok();
+}

@@ -1,7 +1,5 @@
 //! What hostile repositories have found, each on its own.
 
-use std::time::Duration;
-
 use vault::id::ChunkId;
 use vault::snapshot::{Content, Entry, Kind, Meta, Piece};
 
