@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use crate::support::repository::is_encrypted;
@@ -54,6 +55,8 @@ pub fn run_again(test: &str) {
     let mut command = Command::new("linux.uml");
     command.args(["mem=1200M", "rootfstype=hostfs", "rw", "con=null", "con0=null,fd:1", "quiet"]);
     command.arg(format!("init={}", script.display())).stdin(Stdio::null());
+    // If its kernel panics, it ends all of its group.
+    command.process_group(0);
     let ended = vault.start(command).wait();
     let said = fs::read_to_string(&result).unwrap_or_default();
     println!("{said}");
