@@ -58,10 +58,10 @@ impl Listed {
         if let Some(snapshot) = expected.find(is_missed) {
             return Err(Error::SnapshotGone { snapshot });
         }
-        match lacking.records.first() {
+        match lacking.records_gone.first() {
             Some(record) => Err(Error::Usage(format!(
-                "the record {record} was seen in a copy of this repository and is not here: it may hold or bring back what seems to be forgotten. \
-                 Refresh this copy, or --force prunes all the same"
+                "the record {record} was here and is gone: it may have held or brought back what seems to be forgotten. `vault heal --from` takes it \
+                 from another copy; if it is not to come back, `vault check --accept-loss` expects it no longer"
             ))),
             None => Ok(()),
         }

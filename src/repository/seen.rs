@@ -1,5 +1,5 @@
 //! What this host remembers of a repository, in `<state folder>/<repository id>.seen`: its mode, the keys, records and snapshots it saw,
-//! and keys and snapshots in which copy. Whoever sets a repository back, or takes a snapshot out of it, cannot change this file as well.
+//! each in which copy. Whoever sets a repository back, or takes a snapshot out of it, cannot change this file as well.
 //!
 //! Lines of words, each with a checksum at its end, only ever appended; a line that is not as it was written is left out, and whoever deletes
 //! the file begins anew. It holds ids and no names.
@@ -26,11 +26,12 @@ pub struct Seen {
     path: PathBuf,
     was_encrypted: bool,
     keys: BTreeSet<(KeyId, CopyId)>,
-    records: BTreeSet<RecordId>,
+    records: BTreeSet<(RecordId, CopyId)>,
     /// When it was first seen, in seconds, by snapshot and copy.
     snapshots: BTreeMap<(SnapshotId, CopyId), i64>,
     accepted: BTreeSet<SnapshotId>,
     accepted_keys: BTreeSet<KeyId>,
+    accepted_records: BTreeSet<RecordId>,
 }
 
 /// A snapshot that was here.
@@ -53,8 +54,10 @@ pub struct Lacking {
     pub keys: Vec<KeyId>,
     /// Keys seen in other copies only.
     pub keys_elsewhere: Vec<KeyId>,
-    /// Records: what they say is forgotten with them.
+    /// Records, in whatever copy they were seen: what they say is forgotten with them.
     pub records: Vec<RecordId>,
+    /// Those of them that were seen in this very copy. One that speaks of another copy only is never here.
+    pub records_gone: Vec<RecordId>,
     /// Whether nothing was ever seen of this copy.
     pub copy_is_new: bool,
     /// Snapshots that are expected no longer.
@@ -77,6 +80,7 @@ impl Seen {
             snapshots: BTreeMap::new(),
             accepted: BTreeSet::new(),
             accepted_keys: BTreeSet::new(),
+            accepted_records: BTreeSet::new(),
         };
         for line in &lines {
             seen.line(line);
@@ -112,7 +116,10 @@ impl Seen {
         match words[..] {
             ["encrypted"] => self.was_encrypted = true,
             ["key", key, copy] => self.keys.extend(KeyId::from_hex(key).zip(CopyId::from_hex(copy))),
-            ["record", record] => self.records.extend(RecordId::from_hex(record)),
+            ["record", record, copy] => {
+                self.records.extend(RecordId::from_hex(record).zip(CopyId::from_hex(copy)));
+            }
+            ["gone-record", record] => self.accepted_records.extend(RecordId::from_hex(record)),
             ["gone-key", key] => self.accepted_keys.extend(KeyId::from_hex(key)),
             ["gone", snapshot] => self.accepted.extend(SnapshotId::from_hex(snapshot)),
             ["snapshot", snapshot, copy, secs] => {
@@ -162,7 +169,15 @@ impl Seen {
         (lacking.keys, lacking.keys_elsewhere) =
             gone.into_iter().partition(|key| self.keys.contains(&(*key, copy)));
         let records: BTreeSet<RecordId> = repository.record_ids()?.into_iter().collect();
-        lacking.records = self.records.difference(&records).copied().collect();
+        let missed: BTreeSet<(RecordId, CopyId)> = self
+            .records
+            .iter()
+            .filter(|(id, _)| !records.contains(id) && !self.accepted_records.contains(id))
+            .copied()
+            .collect();
+        lacking.records_gone = missed.iter().filter(|(_, of)| *of == copy).map(|(id, _)| *id).collect();
+        lacking.records = missed.into_iter().map(|(id, _)| id).collect();
+        lacking.records.dedup();
         self.remember(repository, &listed, &keys, &records)?;
         Ok(lacking)
     }
@@ -184,8 +199,8 @@ impl Seen {
         for key in keys.iter().filter(|key| !self.keys.contains(&(**key, copy))) {
             let _ = writeln!(lines, "key {key} {copy}");
         }
-        for record in records.difference(&self.records) {
-            let _ = writeln!(lines, "record {record}");
+        for record in records.iter().filter(|record| !self.records.contains(&(**record, copy))) {
+            let _ = writeln!(lines, "record {record} {copy}");
         }
         for id in listed.iter().filter(|id| !self.snapshots.contains_key(&(**id, copy))) {
             let _ = writeln!(lines, "snapshot {id} {copy} {now}");
@@ -193,7 +208,7 @@ impl Seen {
         self.append(&lines)
     }
 
-    /// Expects no longer the snapshots and keys that are gone from this copy, nor those that others follow.
+    /// Expects no longer the snapshots, keys and records that are gone from this copy, nor those that others follow.
     ///
     /// # Errors
     /// Any error of writing the file.
@@ -206,6 +221,9 @@ impl Seen {
         }
         for key in &lacking.keys {
             let _ = writeln!(lines, "gone-key {key}");
+        }
+        for record in &lacking.records_gone {
+            let _ = writeln!(lines, "gone-record {record}");
         }
         self.append(&lines)
     }

@@ -80,10 +80,29 @@ fn prune_9_a_missing_record_may_have_brought_back_what_seems_to_be_forgotten() {
     let [undo] = &undo[..] else { panic!("{undo:?}") };
     let bytes = fs::read(undo).unwrap();
     fs::remove_file(undo).unwrap();
-    world.vault.run(&["prune", "--max-unused", "0"]).code(2).says("is not here: it may hold or bring back");
+    world.vault.run(&["prune", "--max-unused", "0"]).code(2).says("it may have held or brought back");
     assert_eq!(packs(&world), before);
-    fs::write(undo, bytes).unwrap();
+    fs::write(undo, &bytes).unwrap();
     world.vault.run(&["prune", "--max-unused", "0"]).ok();
     assert_eq!(packs(&world), before);
     assert_eq!(files_below(&world.repository.join("snapshots")).len(), 3);
+    fs::remove_file(undo).unwrap();
+    world.vault.run(&["check", "--accept-loss"]).ok().says("is gone, and is expected no longer");
+    world.vault.run(&["prune", "--max-unused", "0"]).ok();
+    assert!(packs(&world).len() < before.len());
+}
+
+/// As the README has it: a mirror keeps less, by a record that speaks of the mirror alone and never comes here.
+#[test]
+fn prune_9_a_record_of_another_copy_is_not_missed() {
+    let (world, _) = three();
+    let drive = world.vault.join("drive").to_str().unwrap().to_owned();
+    world.vault.run(&["mirror", "-q", "--new", &drive]).ok();
+    world.vault.run(&["-r", &drive, "forget", "-q", "--keep-last", "2", "--this-copy"]).ok();
+    world.vault.run(&["-r", &drive, "prune", "--force"]).ok();
+    let before = packs(&world);
+    for args in [&["prune", "--max-unused", "0"][..], &["mirror", "-q", "--prune", &drive], &["prune"]] {
+        world.vault.run(args).ok();
+    }
+    assert_eq!(packs(&world), before);
 }

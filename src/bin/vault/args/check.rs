@@ -33,7 +33,7 @@ pub struct CheckArgs {
     /// Without a passphrase: verify the hash of every file, and nothing that is sealed
     #[arg(long, conflicts_with_all = ["selector", "read_data", "read_data_subset", "max_age", "budget", "mark_damaged", "accept_loss", "repair_copy"])]
     pub without_key: bool,
-    /// Expect no longer the snapshots and keys that were here and are gone
+    /// Expect no longer the snapshots, keys and records that were here and are gone
     #[arg(long)]
     pub accept_loss: bool,
     /// If the file `copy` is missing or damaged, make a new one first: this copy of the repository gets a new id

@@ -269,6 +269,9 @@ fn accept_loss<'a>(
     for key in &lacking.keys {
         context.screen.note(&format!("the key {key} is gone, and is expected no longer"));
     }
+    for record in &lacking.records_gone {
+        context.screen.note(&format!("the record {record} is gone, and is expected no longer"));
+    }
     for seen in &lacking.gone {
         context.screen.note(&format!("snapshot {} is gone, and is expected no longer", seen.id));
     }
