@@ -106,3 +106,39 @@ fn prune_9_a_record_of_another_copy_is_not_missed() {
     }
     assert_eq!(packs(&world), before);
 }
+
+#[test]
+fn prune_9_who_has_never_seen_it_may_say_that_it_is_gone_for_good() {
+    let (world, ids) = three();
+    fs::remove_file(world.repository.join("snapshots").join(&ids[1])).unwrap();
+    fs::remove_dir_all(world.vault.join("state")).unwrap();
+    world.vault.run(&["prune"]).code(13).says(&ids[1]);
+    let said = format!("snapshot {}, which another one followed, is expected no longer", ids[1]);
+    world.vault.run(&["check", "--accept-loss"]).ok().says(&said);
+    world.vault.run(&["prune"]).ok();
+    world.is_sound();
+    world.comes_back();
+}
+
+#[test]
+fn prune_9_nothing_is_deleted_while_what_is_needed_is_in_no_segment() {
+    let (world, ids) = three();
+    world.vault.run(&["forget", "-q", &ids[0]]).ok();
+    let before = packs(&world);
+    for segment in world.files("index") {
+        fs::remove_file(segment).unwrap();
+    }
+    world
+        .vault
+        .run(&["prune", "--max-unused", "0"])
+        .code(2)
+        .says("some of the index is lost")
+        .says("`vault repair`");
+    world.vault.run(&["prune", "-n"]).ok().says("a part of the index lost: only with --force");
+    assert_eq!(packs(&world), before);
+    world.vault.run(&["repair"]).ok();
+    world.vault.run(&["prune", "--max-unused", "0"]).ok();
+    assert!(packs(&world).len() < before.len());
+    world.is_sound();
+    world.comes_back();
+}

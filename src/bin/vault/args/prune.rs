@@ -23,7 +23,7 @@ pub struct PruneArgs {
     /// Keep what was forgotten less than so long ago, as `7d`, so that `undo` can still bring it back; 0 for none of it
     #[arg(long, value_name = "AGE", default_value = "0", value_parser = parse_grace)]
     pub grace: Age,
-    /// Go on though no snapshot is left, or more than half of all bytes goes
+    /// Go on though a snapshot is missed or part of the index, no snapshot is left, or more than half of all bytes goes
     #[arg(long)]
     pub force: bool,
     /// First remove what this session left, whose machine is gone for good

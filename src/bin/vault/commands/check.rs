@@ -275,6 +275,9 @@ fn accept_loss<'a>(
     for seen in &lacking.gone {
         context.screen.note(&format!("snapshot {} is gone, and is expected no longer", seen.id));
     }
+    for id in followed.iter().filter(|id| !lacking.gone.iter().any(|seen| seen.id == **id)) {
+        context.screen.note(&format!("snapshot {id}, which another one followed, is expected no longer"));
+    }
     Ok(&[])
 }
 

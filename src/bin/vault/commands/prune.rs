@@ -77,7 +77,9 @@ pub fn run_on(context: &Context, repository: &Repository, options: &PruneOptions
         context.screen.warn(&chain(&error));
     }
     if done.needs_force {
-        context.screen.note("more than half of all bytes, or all snapshots: only with --force");
+        context.screen.note(
+            "more than half of all bytes, all snapshots, or with a part of the index lost: only with --force",
+        );
     }
     if done.without_room > 0 {
         context.screen.note(&format!(
