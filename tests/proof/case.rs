@@ -231,6 +231,23 @@ impl Case {
         }
     }
 
+    /// What is wrong after a run that met with something: with what it has told of, with what it did if it succeeded, and with the same command
+    /// once more.
+    pub fn wrong_after(&self, output: &Output, before: &BTreeSet<String>) -> Vec<String> {
+        let is_done = output.status.success();
+        let told = self.place.told.clone();
+        // What was told of with a warning is known to lack something.
+        let told = if is_done { self.told_after(told, output) } else { told };
+        let mut violations = self.holds(&told, before);
+        if is_done {
+            violations.extend(self.undone(&told));
+        }
+        if violations.is_empty() {
+            violations.extend(self.again(told));
+        }
+        violations
+    }
+
     /// The same command once more, and what has to hold then.
     pub fn again(&self, mut told: Vec<Told>) -> Vec<String> {
         let mut violations = Vec::new();

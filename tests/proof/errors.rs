@@ -112,17 +112,7 @@ fn met_with(name: &str, case: &Case, fault: Fault, most: usize) -> Counts {
         let (output, _, met) = run(&case.place.vault, &case.words(), fault, at);
         counts.tried += usize::from(!met.is_empty());
         let mut violations: Vec<String> = fault.unfit(&output).into_iter().collect();
-        // What was told of with a warning is known to lack something.
-        let is_done = output.status.success();
-        let told = case.place.told.clone();
-        let told = if is_done { case.told_after(told, &output) } else { told };
-        violations.extend(case.holds(&told, &before));
-        if is_done {
-            violations.extend(case.undone(&told));
-        }
-        if violations.is_empty() {
-            violations.extend(case.again(told));
-        }
+        violations.extend(case.wrong_after(&output, &before));
         let what = violations.into_iter().map(|what| format!("{name}, {fault} at {at}, {met}: {what}"));
         counts.violations.extend(what);
     }

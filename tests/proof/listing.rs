@@ -130,16 +130,7 @@ fn shown_to(name: &str, case: &Case, one_in: usize) -> Counts {
         }
         counts.tried += 1;
         let mut violations: Vec<String> = unfit(lie.2, &output).into_iter().collect();
-        let is_done = output.status.success();
-        let told = case.place.told.clone();
-        let told = if is_done { case.told_after(told, &output) } else { told };
-        violations.extend(case.holds(&told, &before));
-        if is_done {
-            violations.extend(case.undone(&told));
-        }
-        if violations.is_empty() {
-            violations.extend(case.again(told));
-        }
+        violations.extend(case.wrong_after(&output, &before));
         let what = violations.into_iter().map(|what| format!("{name}, {lie:?}: {what}\n{}", output.report()));
         counts.violations.extend(what);
     }
