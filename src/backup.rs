@@ -9,6 +9,8 @@ mod assemble;
 mod conduct;
 mod content;
 mod count;
+mod entry;
+mod links;
 mod place;
 mod read;
 mod series;
@@ -33,11 +35,12 @@ use crate::id::{SnapshotId, host_id};
 use crate::pack::Compression;
 use crate::repository::{PRUNE_TRIES, Repository, WriteOptions, Writer, Written};
 use crate::session::machine_id;
-use crate::snapshot::{Entry, Snapshot, Source, State, Time, Why, counter, made};
+use crate::snapshot::{Snapshot, Source, State, Time, counter, made};
 use crate::source::{Filter, SourceRoot, WalkOptions};
 
 use assemble::Assembled;
 use conduct::{Conductor, Node};
+use links::LinkedFiles;
 use series::{find_predecessor, say_damaged};
 use state::LocalState;
 use tally::Tally;
@@ -190,6 +193,7 @@ struct Shared<'a> {
     observer: &'a dyn Observer,
     stop: &'a AtomicBool,
     tally: Tally,
+    linked: LinkedFiles,
     start: Time,
     force: bool,
     has_predecessor: bool,
@@ -277,6 +281,7 @@ fn save(
         observer: &**observer,
         stop,
         tally: Tally::default(),
+        linked: LinkedFiles::default(),
         start,
         force: options.force,
         has_predecessor: predecessor.is_some(),
@@ -383,7 +388,7 @@ fn refuse_too_many(options: &BackupOptions, start: Time, sources: &[place::Place
 fn described(options: &BackupOptions, start: Time) -> Snapshot {
     Snapshot {
         state: State::Suspect,
-        root: read::implied(Vec::new()),
+        root: entry::implied(Vec::new()),
         notes: None,
         sources: Vec::new(),
         label: options.label.clone(),
@@ -486,15 +491,5 @@ fn source_record(placed: &place::Placed, origin: &str, numbers: &assemble::Numbe
         carried: Vec::new(),
         users: names(&numbers.users, crate::source::user_name),
         groups: names(&numbers.groups, crate::source::group_name),
-    }
-}
-
-/// An entry for something of which only the name is known.
-fn left_out_entry(name: Vec<u8>, why: Why, errno: u32) -> Entry {
-    Entry {
-        name: Bytes(name),
-        kind: crate::snapshot::Kind::LeftOut(why, errno),
-        meta: crate::snapshot::Meta::default(),
-        fields: Vec::new(),
     }
 }

@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Receiver;
 
+use crate::backup::entry::{implied, left_out};
 use crate::backup::place::{Placed, walker};
-use crate::backup::read::{Answer, Made, implied};
+use crate::backup::read::{Answer, Made};
 use crate::backup::state::{FolderKey, LocalState, OpenFolder, Recorder, Summary};
-use crate::backup::{Shared, Tally, left_out_entry, source_record};
+use crate::backup::{Shared, Tally, source_record};
 use crate::chunk::PutChunk;
 use crate::codec::Bytes;
 use crate::error::{Error, Result};
@@ -263,7 +264,7 @@ fn encoded_or_left_out(entry: &Entry, lost: impl FnOnce(&Error)) -> Result<Encod
     match EncodedEntry::new(entry) {
         Err(error @ Error::TooLong { .. }) => {
             lost(&error);
-            EncodedEntry::new(&left_out_entry(entry.name.0.clone(), Why::Unsupported, 0))
+            EncodedEntry::new(&left_out(entry.name.0.clone(), Why::Unsupported, 0))
         }
         other => other,
     }

@@ -12,8 +12,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::backup::content::{ContentWriter, Failure, INLINE_LEN};
+use crate::backup::entry::{directory, implied, left_out};
+use crate::backup::links::Known as KnownByName;
 use crate::backup::state::{FolderKey, Known, LocalState, Lookup, Remembered, Stamp, Summary};
-use crate::backup::{Node, Shared, StreamSource, Tally, left_out_entry};
+use crate::backup::{Node, Shared, StreamSource, Tally};
 use crate::chunk::PutChunk;
 use crate::codec::{self, Bytes};
 use crate::error::{Error, Result};
@@ -106,8 +108,7 @@ impl Reader<'_> {
                 Tally::add(&self.shared.tally.directories, 1);
                 let (meta, _) = self.meta_of(&found.path(), &found.stat, found.xattrs())?;
                 let before = self.lookup.folder(&found, self.shared);
-                let entry = Entry { name: Bytes(name), ..directory(meta) };
-                Made::Enter(entry, Some(found.folder_hash()), before)
+                Made::Enter(directory(name, meta), Some(found.folder_hash()), before)
             }
             Node::Entry(found, name, file_system) => {
                 let made = if found.stat.kind == FileKind::Regular {
@@ -123,7 +124,7 @@ impl Reader<'_> {
             Node::Stream(name, stream) => Made::Entry(self.stream(name, stream)?),
             Node::LeftOut(name, why, errno) => {
                 Tally::add(&self.shared.tally.left_out, 1);
-                Made::Entry(left_out_entry(name, why, errno))
+                Made::Entry(left_out(name, why, errno))
             }
             Node::Incomplete => Made::Incomplete,
             Node::Leave => Made::Leave,
@@ -150,13 +151,12 @@ impl Reader<'_> {
             }
         }
         let before = self.contents.added();
-        let read = match self.read_file(found, file_system) {
+        let read = match self.read(found, &stamp, file_system) {
             Ok(read) => read,
             Err(Failure::Repository(error)) => return Err(error),
-            Err(Failure::Stopped) => return Ok(Made::Entry(left_out_entry(name, Why::Interrupted, 0))),
+            Err(Failure::Stopped) => return Ok(Made::Entry(left_out(name, Why::Interrupted, 0))),
             Err(Failure::Source(error)) => return Ok(Made::Entry(self.unreadable(name, &path, error))),
         };
-        Tally::add(&self.shared.tally.files_read, 1);
         let (mut meta, is_whole) = self.meta_of(&path, &read.stat, read.xattrs)?;
         if read.stat.nlink > 1 {
             meta.link_group = Some(self.link_group(&read.stat, file_system));
@@ -212,6 +212,25 @@ impl Reader<'_> {
         let entry: Entry = codec::decode(known.bytes()).map_err(Error::damaged("the local state"))?;
         let stamp = if is_whole { stamp } else { &Stamp::void() };
         made_file(Entry { meta, ..entry }, Remembered::new(found, stamp))
+    }
+
+    /// Reads a file, unless it was read by another of its names and may read differently by this one.
+    fn read(&mut self, found: &Found, stamp: &Stamp, file_system: &FileSystem) -> Result<ReadOnce, Failure> {
+        let linked = self.shared.linked.get(&found.stat, file_system);
+        let mut known = linked.as_ref().map(|file| file.lock());
+        if let Some(known) = known.as_deref().and_then(Option::as_ref).filter(|known| known.stamp == *stamp) {
+            self.shared.observer.event(&Event::Advanced { bytes: known.len });
+            let (content, xattrs) = (known.content.clone(), Ok(known.xattrs.clone()));
+            return Ok(ReadOnce { len: known.len, content, xattrs, stat: known.stat, raced: false });
+        }
+        let read = self.read_file(found, file_system)?;
+        Tally::add(&self.shared.tally.files_read, 1);
+        if let (Some(known), Ok(xattrs), false) = (known.as_deref_mut(), &read.xattrs, read.raced) {
+            let (content, xattrs) = (read.content.clone(), xattrs.clone());
+            let stamp = Stamp::of(&read.stat, file_system);
+            *known = Some(KnownByName { stamp, len: read.len, content, xattrs, stat: read.stat });
+        }
+        Ok(read)
     }
 
     /// Reads a file, and once more if it changed meanwhile.
@@ -305,7 +324,7 @@ impl Reader<'_> {
             FileKind::BlockDevice => Kind::BlockDevice(major, minor),
             FileKind::CharDevice => Kind::CharDevice(major, minor),
             FileKind::Regular | FileKind::Directory | FileKind::Unknown => {
-                return Ok(left_out_entry(name, Why::Unsupported, 0));
+                return Ok(left_out(name, Why::Unsupported, 0));
             }
         };
         let (mut meta, _) = self.meta_of(&path, &found.stat, found.xattrs())?;
@@ -358,7 +377,7 @@ impl Reader<'_> {
         let errno = u32::try_from(source.raw_os_error().unwrap_or(0)).unwrap_or(0);
         let why = if source.kind() == io::ErrorKind::NotFound { Why::Vanished } else { Why::Unreadable };
         self.shared.problem(path, &Error::Path { action: "read", path: path.to_owned(), source });
-        left_out_entry(name, why, errno)
+        left_out(name, why, errno)
     }
 
     /// The metadata of an entry, and whether it is whole. Attributes that cannot be read are a problem of their own; the
@@ -453,23 +472,4 @@ fn open(found: &Found) -> io::Result<SourceFile> {
         }
     }
     opened
-}
-
-/// The node of a directory that is not assembled yet: never stored.
-fn unknown_node() -> ChunkId {
-    ChunkId::from_bytes([0; 32])
-}
-
-fn directory(meta: Meta) -> Entry {
-    Entry { name: Bytes::default(), kind: Kind::Directory(unknown_node()), meta, fields: Vec::new() }
-}
-
-/// A directory above a source: only its name is known.
-pub(super) fn implied(name: Vec<u8>) -> Entry {
-    Entry {
-        name: Bytes(name),
-        kind: Kind::Implied(unknown_node()),
-        meta: Meta::default(),
-        fields: Vec::new(),
-    }
 }

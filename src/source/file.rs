@@ -18,9 +18,6 @@ use super::directory::{self, Directory};
 use super::stat::{self, CLOCK_STEP, FileKind, Stat};
 use crate::snapshot::{MAX_TARGET_LEN, Time};
 
-/// The largest block that file systems usually have.
-const BLOCK_LEN: u64 = 4096;
-
 /// Names and values of extended attributes, by ascending name.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -209,8 +206,7 @@ impl SourceFile {
     pub fn extents(&self, size: u64, has_xattrs: bool) -> Extents<'_> {
         // Most files have just the blocks that they need, thus no holes, and need not be asked. Blocks that are reserved behind the end
         // or hold something else would make up for holes.
-        let needed = size..size.saturating_add(BLOCK_LEN);
-        let dense = !has_xattrs && needed.contains(&self.opened.allocated_bytes);
+        let dense = !has_xattrs && self.opened.has_just_its_blocks();
         Extents { file: self, position: 0, size, dense }
     }
 

@@ -7,6 +7,9 @@ use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
 
 use crate::snapshot::Time;
 
+/// The largest block that file systems usually have.
+const BLOCK_LEN: u64 = 4096;
+
 /// A device by its numbers. That of a file system may differ from mount to mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Device {
@@ -79,6 +82,13 @@ impl Stat {
     #[must_use]
     pub fn has_stamps_of(&self, other: &Self) -> bool {
         (self.size, self.mtime, self.ctime) == (other.size, other.mtime, other.ctime)
+    }
+
+    /// Whether just the blocks are allocated for it that its bytes need: thus it has no holes, but where blocks for attributes make up for
+    /// them.
+    #[must_use]
+    pub fn has_just_its_blocks(&self) -> bool {
+        (self.size..self.size.saturating_add(BLOCK_LEN)).contains(&self.allocated_bytes)
     }
 
     /// Whether it is a directory.

@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 #[path = "../../fuzz/src/targets/mod.rs"]
 mod targets;
 
+use targets::fixed::World;
 use targets::{Defect, TARGETS, Target};
 
 use super::is_nightly;
@@ -97,6 +99,17 @@ fn what_the_fuzzer_began_with_and_what_it_once_found_breaks_nothing() {
         for (number, input) in inputs(target).iter().enumerate() {
             assert_eq!(found(target, input, Defect::None), None, "{} {number}", target.name);
         }
+    }
+}
+
+#[test]
+fn targets_that_run_at_once_do_not_meet() {
+    for is_sealed in [false, true] {
+        let world = World::get(is_sealed);
+        world.medium.put("records/here", Vec::new());
+        let elsewhere = thread::spawn(move || World::get(is_sealed).medium.names()).join().unwrap();
+        assert!(!elsewhere.contains(&"records/here".to_owned()) && elsewhere.contains(&"config".to_owned()));
+        assert!(world.medium.names().contains(&"records/here".to_owned()));
     }
 }
 

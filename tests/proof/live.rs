@@ -94,7 +94,8 @@ impl Live {
 fn differences(world: &World) -> Vec<String> {
     let restored = world.restore("latest", &[]);
     let (source, restored) = (Manifest::of(&world.source), Manifest::of(&restored.target()));
-    // Space that was set aside for a file looks like data once it was read ahead: holes, and names of one file that were read in turn, may differ.
+    // Space that was set aside for a file looks like data once it was read ahead: holes may differ, and so may names of one file if it was
+    // written to while it was read by one of them.
     source.diff_except(&restored, &[Aspect::Holes, Aspect::Links])
 }
 

@@ -1,6 +1,7 @@
 //! What every input is held against: one plain and one encrypted repository with ids and keys that never change, and how files of theirs
 //! are made from parts, checksums, hashes and seals right, so that an input gets behind these.
 
+use std::rc::Rc;
 use std::sync::LazyLock;
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -127,12 +128,14 @@ impl World {
         Self { medium, repository }
     }
 
-    /// The plain one, or the encrypted one.
+    /// The plain one, or the encrypted one. Each thread has its own: targets put files in, list what is there and take them out.
     #[must_use]
-    pub fn get(is_sealed: bool) -> &'static Self {
-        static PLAIN: LazyLock<World> = LazyLock::new(|| World::new(false));
-        static SEALED: LazyLock<World> = LazyLock::new(|| World::new(true));
-        if is_sealed { &SEALED } else { &PLAIN }
+    pub fn get(is_sealed: bool) -> Rc<Self> {
+        thread_local! {
+            static PLAIN: Rc<World> = Rc::new(World::new(false));
+            static SEALED: Rc<World> = Rc::new(World::new(true));
+        }
+        if is_sealed { SEALED.with(Rc::clone) } else { PLAIN.with(Rc::clone) }
     }
 }
 

@@ -8,6 +8,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::fs::{FallocateFlags, SeekFrom};
+
 use super::load::Maps;
 use super::scene::{How, Scene, Written};
 use super::seen::{Item, Seen};
@@ -146,6 +148,39 @@ fn a_file_that_is_replaced_while_its_folder_is_listed_is_not_missing() {
     assert_eq!(world.cat("10"), b"as it is now");
     world.snapshot(&[]);
     assert_eq!(differences(&world), [""; 0]);
+}
+
+#[test]
+fn a_file_whose_holes_are_others_each_time_it_is_read_comes_back_as_one_with_all_its_names() {
+    needs!("ext4", "sh");
+    let (world, _mount) = world_on(FileSystem::Ext4, 64);
+    let path = world.write("names/a", &[7; 64 << 10]);
+    let file = File::options().write(true).open(&path).unwrap();
+    file.set_len(1 << 20).unwrap();
+    rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 2 << 20).unwrap();
+    fs::hard_link(&path, world.source.join("names/b")).unwrap();
+    fs::hard_link(&path, world.source.join("c")).unwrap();
+    settle();
+    let first_hole = || rustix::fs::seek(&file, SeekFrom::Hole(0)).unwrap();
+    assert_eq!(first_hole(), 64 << 10);
+    let (mut is_read, mut read) = (false, 0);
+    let mut read_once = |call: &Call| {
+        if call.file().is_some_and(|file| file.starts_with(world.source.to_str().unwrap())) {
+            is_read |= call.name() == Some("pread64");
+            if is_read && call.name() == Some("statx") && read == 0 {
+                // Its content is known. What was set aside is in memory from now on, and looks like data.
+                read = fs::read(&path).unwrap().len();
+            }
+        }
+        Act::Go
+    };
+    let summary = Summary::of(traced(&world.vault, &world.snapshot_args(&[]), &mut read_once), 0);
+    assert_eq!((read, first_hole()), (1 << 20, 1 << 20));
+    assert_eq!(differences(&world), [""; 0]);
+    let restored = world.restore("latest", &[]);
+    let inode = |name: &str| fs::metadata(restored.target().join(name)).unwrap().ino();
+    assert_eq!((inode("names/a"), inode("names/a")), (inode("names/b"), inode("c")));
+    assert_eq!(summary.read(), 1);
 }
 
 /// Seconds and nanoseconds.
