@@ -154,7 +154,7 @@ fn a_file_that_is_replaced_while_its_folder_is_listed_is_not_missing() {
 fn a_file_whose_holes_are_others_each_time_it_is_read_comes_back_as_one_with_all_its_names() {
     needs!("ext4", "sh");
     let (world, _mount) = world_on(FileSystem::Ext4, 64);
-    let path = world.write("names/a", &[7; 64 << 10]);
+    let path = world.write("names/a", &vec![7; 64 << 10]);
     let file = File::options().write(true).open(&path).unwrap();
     file.set_len(1 << 20).unwrap();
     rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 2 << 20).unwrap();
