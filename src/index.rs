@@ -405,9 +405,11 @@ impl Index {
     fn find_in(&self, covered: &Covered, id: &ChunkId, found: &mut Vec<Location>) -> Result<()> {
         let mut problems = Vec::new();
         if covered.fallback.get().is_none() {
-            match covered.segment.find(id, &self.blocks, found) {
+            let mut own = Vec::new();
+            match covered.segment.find(id, &self.blocks, &mut own) {
                 Ok(()) => {
-                    found.retain(|location| self.has_right_length(&covered.segment, location));
+                    own.retain(|location| self.has_right_length(&covered.segment, location));
+                    found.append(&mut own);
                     return Ok(());
                 }
                 Err(error) if !error.is_damage() => return Err(error),
