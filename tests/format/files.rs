@@ -307,13 +307,18 @@ fn repo_5_all_folders_of_packs_are_there_from_the_start() {
     assert_eq!(found, (0..=255u8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>());
 }
 
-/// Writes one data chunk and returns its id and the name of its pack.
-fn one_chunk(place: &Place) -> (ChunkId, PackId) {
+/// Writes one data chunk and returns its id and its pack.
+pub fn stored(place: &Place, bytes: &[u8]) -> (ChunkId, PackId) {
     let repository = place.open();
     let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
-    let id = writer.put(ChunkKind::Data, &[5; 1000]).unwrap();
+    let id = writer.put(ChunkKind::Data, bytes).unwrap();
     writer.finish().unwrap();
     (id, repository.reader().unwrap().locate(ChunkKind::Data, &id).unwrap().pack)
+}
+
+/// The file of a pack.
+pub fn name_of(pack: &PackId) -> String {
+    format!("packs/{:02x}/{pack}", pack.as_bytes()[0])
 }
 
 /// Whether a chunk would be stored again, and whether it can be read.
@@ -328,8 +333,8 @@ fn presence(place: &Place, id: &ChunkId) -> (bool, bool) {
 #[test]
 fn repo_6_a_chunk_is_present_only_if_its_pack_is_listed_with_the_right_length() {
     let place = Place::new();
-    let (id, pack) = one_chunk(&place);
-    let name = format!("packs/{:02x}/{pack}", pack.as_bytes()[0]);
+    let (id, pack) = stored(&place, &[5; 1000]);
+    let name = name_of(&pack);
     assert_eq!(presence(&place, &id), (true, true));
     let whole = place.read(&name);
     // One byte more: the segment speaks of another file, and the pack's own tail is not at its end.
@@ -346,7 +351,7 @@ fn repo_6_a_chunk_is_present_only_if_its_pack_is_listed_with_the_right_length() 
 #[test]
 fn repo_6_rec_2_a_pack_recorded_as_damaged_in_this_copy_is_read_but_not_relied_on() {
     let place = Place::new();
-    let (id, pack) = one_chunk(&place);
+    let (id, pack) = stored(&place, &[5; 1000]);
     let here = Scope::Copy(place.open().copy().copy);
     let elsewhere = Scope::Copy(CopyId::from_bytes([9; 16]));
     record(&place, record_kind::PACK_DAMAGED, false, elsewhere, vec![*pack.as_bytes()]);

@@ -7,7 +7,7 @@ use vault::codec;
 use vault::event::Silent;
 use vault::field::Field;
 use vault::header::{Header, Magic, Seal};
-use vault::id::{ChunkId, PackId, SegmentId, checksum_128};
+use vault::id::{ChunkId, ChunkKind, PackId, SegmentId, checksum_128};
 use vault::index::{PackRow, Segment, SegmentHeader};
 use vault::seal::{BoxKey, Keys, pad_body, padded_len};
 
@@ -217,4 +217,25 @@ fn seg_6_the_segments_that_it_was_made_from_are_whole_ids() {
     };
     assert_eq!([0, 32, 64].map(named), [None; 3]);
     assert_eq!([1, 31, 33].map(named), [Some("SEG-6"); 3]);
+}
+
+#[test]
+fn repo_6_a_segment_that_gives_a_pack_another_length_takes_nothing_from_one_that_knows_it() {
+    let place = Place::new();
+    let [(id, pack), (_, other)] = [[5; 1000], [6; 1000]].map(|bytes| super::files::stored(&place, &bytes));
+    let known = place.open().reader().unwrap().locate(ChunkKind::Data, &id).unwrap();
+    let len = |pack| place.read(&super::files::name_of(pack)).len() as u64;
+    let packs = [(pack, len(&pack) + 1), (other, len(&other))];
+    // Some of them are asked before the one that knows the pack, and some after it.
+    for number in 0..32u16 {
+        let mut facts = vault::index::Facts::default();
+        for (pack, len) in packs {
+            facts.add_pack(pack, len, vault::pack::PackKind::Data, [(self::id(number), known)].into_iter());
+        }
+        facts.sort();
+        let name = place.write_hashed("index", &facts.encode_segment(&place.keys, &[]).unwrap());
+        let reader = place.open().reader().unwrap();
+        assert_eq!(reader.index().locate_all(ChunkKind::Data, &id).unwrap(), [known], "{number}");
+        std::fs::remove_file(place.path(&format!("index/{}", SegmentId::from_bytes(name)))).unwrap();
+    }
 }
