@@ -126,11 +126,7 @@ impl<'a> Folder<'a> {
                 node
             }
         };
-        self.entry.kind = match self.entry.kind {
-            Kind::Implied(_) => Kind::Implied(node),
-            _ => Kind::Directory(node),
-        };
-        Ok(self.entry)
+        Ok(self.entry.with_node(node))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::id::ChunkId;
 use crate::repository::{Reader, Writer};
-use crate::snapshot::tree::{Entries, TreeWriter, let_rest};
+use crate::snapshot::tree::{Entries, NewDirectory, let_rest};
 use crate::snapshot::{Entry, Kind, Snapshot};
 
 /// So many directories are remembered, in a budget of the default size: 16 MiB.
@@ -33,11 +33,11 @@ pub(super) struct Copier<'a> {
 }
 
 struct Level<'a> {
-    entry: Entry,
+    new: NewDirectory<'a>,
     entries: Entries<'a>,
-    tree: TreeWriter<'a>,
     path_len: usize,
-    node: ChunkId,
+    /// The first half of the id of its root node.
+    node: [u8; 16],
     is_damaged: bool,
 }
 
@@ -90,7 +90,7 @@ impl<'a> Copier<'a> {
         let mut path: Vec<u8> = Vec::new();
         let mut levels = Vec::new();
         match self.own(root, &path)? {
-            Some(entry) => levels.extend(self.enter(entry, &path)),
+            Some(entry) => levels.extend(self.enter(&entry, &path)),
             None => return Ok(None),
         }
         loop {
@@ -120,7 +120,7 @@ impl<'a> Copier<'a> {
                     let entry = self.leave(level)?;
                     match (levels.last_mut(), entry) {
                         (None, entry) => return Ok(entry),
-                        (Some(above), Some(entry)) => above.tree.push(&entry)?,
+                        (Some(above), Some(entry)) => above.new.push(&entry)?,
                         (Some(above), None) => above.is_damaged = true,
                     }
                 }
@@ -135,34 +135,34 @@ impl<'a> Copier<'a> {
             return Ok(None);
         };
         let Some(node) = entry.kind.directory() else {
-            level.tree.push(&copied)?;
+            level.new.push(&copied)?;
             return Ok(None);
         };
         match self.known.get(&node.half()).copied() {
             Some(node) => {
-                level.tree.push(&with_node(copied, node))?;
+                level.new.push(&copied.with_node(node))?;
                 Ok(None)
             }
-            None => Ok(self.enter(copied, path)),
+            None => Ok(self.enter(&copied, path)),
         }
     }
 
-    fn enter(&self, entry: Entry, path: &[u8]) -> Option<Level<'a>> {
+    fn enter(&self, entry: &Entry, path: &[u8]) -> Option<Level<'a>> {
         let node = entry.kind.directory()?;
-        let (entries, tree) = (Entries::new(self.reader, node), TreeWriter::new(self.writer));
-        Some(Level { entry, entries, tree, path_len: path.len(), node, is_damaged: false })
+        let (new, entries) = (NewDirectory::new(self.writer, entry), Entries::new(self.reader, node));
+        Some(Level { new, entries, path_len: path.len(), node: node.half(), is_damaged: false })
     }
 
     fn leave(&mut self, level: Level<'a>) -> Result<Option<Entry>> {
         if level.is_damaged {
             return Ok(None);
         }
-        let node = level.tree.finish()?;
+        let (entry, node) = level.new.finish()?;
         if self.known.len() >= self.most {
             self.known.clear();
         }
-        self.known.insert(level.node.half(), node);
-        Ok(Some(with_node(level.entry, node)))
+        self.known.insert(level.node, node);
+        Ok(Some(entry))
     }
 
     /// An entry with the content and attributes of the copy; a directory still has its old node. Nothing if it is damaged.
@@ -200,13 +200,4 @@ impl<'a> Copier<'a> {
         }
         Ok(copied)
     }
-}
-
-/// The entry of a directory with another root node.
-fn with_node(mut entry: Entry, node: ChunkId) -> Entry {
-    entry.kind = match entry.kind {
-        Kind::Implied(_) => Kind::Implied(node),
-        _ => Kind::Directory(node),
-    };
-    entry
 }

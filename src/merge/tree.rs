@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::id::{LinkGroup, checksum_128};
 use crate::repository::Keeper;
-use crate::snapshot::tree::{Entries, TreeWriter, let_rest};
+use crate::snapshot::tree::{Entries, NewDirectory, let_rest};
 use crate::snapshot::{ENTRY_INCOMPLETE, Entry, Field, Kind, Snapshot};
 
 /// What the united tree has less than all of them together.
@@ -47,10 +47,9 @@ impl Lane {
 type Listing<'a> = (Entries<'a>, Option<[u8; 16]>);
 
 struct Level<'a> {
-    entry: Entry,
+    new: NewDirectory<'a>,
     /// The one whose versions win last.
     listings: Vec<Listing<'a>>,
-    tree: TreeWriter<'a>,
     path_len: usize,
 }
 
@@ -74,22 +73,18 @@ impl<'a> Merger<'a> {
         let entry = united_entry(roots).ok_or(Error::Stopped)?;
         self.keeper.contents(&entry)?;
         self.count_directories(roots);
-        let mut levels = vec![self.enter(entry, roots, &path)];
+        let mut levels = vec![self.enter(&entry, roots, &path)];
         loop {
             self.keeper.check()?;
             let Some(level) = levels.last_mut() else { return Err(Error::Stopped) };
             path.truncate(level.path_len);
             let versions = next_versions(&mut level.listings)?;
             if versions.is_empty() {
-                let Some(Level { mut entry, tree, .. }) = levels.pop() else { return Err(Error::Stopped) };
-                let node = tree.finish()?;
-                entry.kind = match entry.kind {
-                    Kind::Implied(_) => Kind::Implied(node),
-                    _ => Kind::Directory(node),
-                };
+                let Some(level) = levels.pop() else { return Err(Error::Stopped) };
+                let (entry, _) = level.new.finish()?;
                 match levels.last_mut() {
                     None => return Ok((entry, std::mem::take(&mut self.lost))),
-                    Some(above) => above.tree.push(&entry)?,
+                    Some(above) => above.new.push(&entry)?,
                 }
                 continue;
             }
@@ -117,7 +112,7 @@ impl<'a> Merger<'a> {
         self.keeper.contents(&entry)?;
         let nodes: Vec<_> = chosen.iter().filter_map(|lane| lane.entry.kind.directory()).collect();
         let Some(node) = nodes.last().copied() else {
-            level.tree.push(&entry)?;
+            level.new.push(&entry)?;
             return Ok(None);
         };
         self.count_directories(chosen);
@@ -125,27 +120,27 @@ impl<'a> Merger<'a> {
         let last = chosen.last().cloned().into_iter().collect::<Vec<_>>();
         let has_foreign_links = last.iter().any(|lane| lane.other_host.is_some());
         if !all_alike {
-            return Ok(Some(self.enter(entry, chosen, path)));
+            return Ok(Some(self.enter(&entry, chosen, path)));
         }
         for _ in 1..nodes.len() {
             self.lose_below(&entry, path)?;
         }
         if has_foreign_links {
-            return Ok(Some(self.enter(entry, &last, path)));
+            return Ok(Some(self.enter(&entry, &last, path)));
         }
         self.keeper.directory(node)?;
-        level.tree.push(&entry)?;
+        level.new.push(&entry)?;
         Ok(None)
     }
 
-    fn enter(&self, entry: Entry, lanes: &[Lane], path: &[u8]) -> Level<'a> {
+    fn enter(&self, entry: &Entry, lanes: &[Lane], path: &[u8]) -> Level<'a> {
         let reader = self.keeper.reader();
         let listings = lanes.iter().filter_map(|lane| {
             let node = lane.entry.kind.directory()?;
             Some((Entries::new(reader, node), lane.other_host))
         });
-        let tree = TreeWriter::new(self.keeper.writer());
-        Level { entry, listings: listings.collect(), tree, path_len: path.len() }
+        let new = NewDirectory::new(self.keeper.writer(), entry);
+        Level { new, listings: listings.collect(), path_len: path.len() }
     }
 
     /// Of the versions of one name those that stay: one, or directories. The others are counted as lost.

@@ -13,7 +13,7 @@ use crate::pattern::Patterns;
 use crate::repository::Keeper;
 use crate::rewrite::Removed;
 use crate::rewrite::paths::Paths;
-use crate::snapshot::tree::{Entries, TreeWriter, let_rest};
+use crate::snapshot::tree::{Entries, NewDirectory, let_rest};
 use crate::snapshot::{ENTRY_INCOMPLETE, Entry, Kind, Meta, Snapshot, Why};
 
 /// So many directories are remembered with what became of them, in a budget of the default size: 24 MiB.
@@ -41,9 +41,8 @@ pub(super) struct Rewriter<'a> {
 
 /// A directory under way.
 struct Level<'a> {
-    entry: Entry,
+    new: NewDirectory<'a>,
     entries: Entries<'a>,
-    tree: TreeWriter<'a>,
     path_len: usize,
     /// The sources that it is, or lies in.
     covering: Vec<usize>,
@@ -73,7 +72,7 @@ impl<'a> Rewriter<'a> {
 
     fn root(&mut self, root: &Entry, paths: &Paths) -> Result<(Entry, Removed)> {
         let mut path: Vec<u8> = Vec::new();
-        let Some(first) = self.enter(root.clone(), &path, paths.at(b""), None)? else {
+        let Some(first) = self.enter(root, &path, paths.at(b""), None)? else {
             return Ok((root.clone(), Removed::default()));
         };
         let mut levels = vec![first];
@@ -87,7 +86,7 @@ impl<'a> Rewriter<'a> {
                 match levels.last_mut() {
                     None => return Ok((entry, removed)),
                     Some(above) => {
-                        above.tree.push(&entry)?;
+                        above.new.push(&entry)?;
                         above.removed.add(removed);
                     }
                 }
@@ -118,7 +117,7 @@ impl<'a> Rewriter<'a> {
         let is_matched = known_as.iter().any(|path| self.excludes.matches(path, is_dir) == Some(true));
         if is_matched && !matches!(entry.kind, Kind::LeftOut(..)) {
             level.removed.add(self.leave_out(&entry, path)?);
-            level.tree.push(&Entry {
+            level.new.push(&Entry {
                 name: entry.name,
                 kind: Kind::LeftOut(Why::Excluded, 0),
                 meta: Meta::default(),
@@ -128,7 +127,7 @@ impl<'a> Rewriter<'a> {
         }
         self.keeper.contents(&entry)?;
         let Some(node) = entry.kind.directory() else {
-            level.tree.push(&entry)?;
+            level.new.push(&entry)?;
             return Ok(None);
         };
         let mut covering = level.covering.clone();
@@ -137,22 +136,22 @@ impl<'a> Rewriter<'a> {
         let known_as = paths.known_as(&covering, path);
         if !are_below && !known_as.iter().any(|path| self.excludes.may_contain(path)) {
             self.keeper.directory(node)?;
-            level.tree.push(&entry)?;
+            level.new.push(&entry)?;
             return Ok(None);
         }
         // What lies below sources in sources is known by further paths.
         let key = (!are_below).then(|| key_of(node, &known_as));
         if let Some((node, removed)) = key.and_then(|key| self.known.get(&key).copied()) {
             level.removed.add(removed);
-            level.tree.push(&with_node(entry, node, removed))?;
+            level.new.push(&changed(entry.with_node(node), removed))?;
             return Ok(None);
         }
-        self.enter(entry, path, covering, key)
+        self.enter(&entry, path, covering, key)
     }
 
     fn enter(
         &self,
-        entry: Entry,
+        entry: &Entry,
         path: &[u8],
         covering: Vec<usize>,
         key: Option<[u8; 16]>,
@@ -160,9 +159,8 @@ impl<'a> Rewriter<'a> {
         self.keeper.check()?;
         let Some(node) = entry.kind.directory() else { return Ok(None) };
         Ok(Some(Level {
-            entry,
+            new: NewDirectory::new(self.keeper.writer(), entry),
             entries: Entries::new(self.keeper.reader(), node),
-            tree: TreeWriter::new(self.keeper.writer()),
             path_len: path.len(),
             covering,
             removed: Removed::default(),
@@ -172,15 +170,15 @@ impl<'a> Rewriter<'a> {
 
     /// The new entry of a directory of which all came.
     fn leave(&mut self, level: Level<'a>) -> Result<(Entry, Removed)> {
-        let Level { entry, tree, removed, key, .. } = level;
-        let node = tree.finish()?;
+        let Level { new, removed, key, .. } = level;
+        let (entry, node) = new.finish()?;
         if let Some(key) = key {
             if self.known.len() >= self.most {
                 self.known.clear();
             }
             self.known.insert(key, (node, removed));
         }
-        Ok((with_node(entry, node, removed), removed))
+        Ok((changed(entry, removed), removed))
     }
 
     /// Counts what is left out with an entry. What of it cannot be read is not counted: that is a reason to leave it out.
@@ -220,12 +218,8 @@ fn count(entry: &Entry, removed: &mut Removed) {
     }
 }
 
-/// The entry of a directory with another root node.
-fn with_node(mut entry: Entry, node: ChunkId, removed: Removed) -> Entry {
-    entry.kind = match entry.kind {
-        Kind::Implied(_) => Kind::Implied(node),
-        _ => Kind::Directory(node),
-    };
+/// The entry of a directory of which so much was removed.
+fn changed(mut entry: Entry, removed: Removed) -> Entry {
     if removed != Removed::default() {
         entry.fields.retain(|field| field.tag >= LASTING_TAGS || field.tag == ENTRY_INCOMPLETE);
     }

@@ -4,8 +4,10 @@
 //! checked while reading, across nodes. That a node is short `[TREE-5]` bounds what it takes in memory, which is many times what it
 //! has in bytes.
 
+mod anew;
 mod entries;
 
+pub use anew::NewDirectory;
 pub use entries::{Entries, let_rest};
 
 use crate::chunk::PutChunk;
