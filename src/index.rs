@@ -6,11 +6,13 @@
 //! sets it aside before it relies on anything, so that its packs are adopted and covered again `[DUR-11]`. What is found damaged is
 //! kept until [`Index::take_problems`].
 //!
-//! `segment` is the file, `facts` the same in memory, `redundant` says which segments may go, `cache` is the redb copy that makes
-//! deduplication quick and that nothing depends on. Next: `snapshot.rs`.
+//! `segment` is the file, `facts` the same in memory, `locate` looks chunks up in both, `redundant` says which segments may go, `cache` is
+//! the redb copy that makes deduplication quick and that nothing depends on. Next: `snapshot.rs`.
 
+mod blocks;
 mod cache;
 mod facts;
+mod locate;
 mod merged;
 mod redundant;
 mod segment;
@@ -26,19 +28,17 @@ pub use segment::{
 };
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::backend::Backend;
 use crate::budget::Budget;
 use crate::error::{Corruption, Error, Result};
-use crate::id::{ChunkId, ChunkKind, PackId, SegmentId};
+use crate::id::{ChunkId, PackId, SegmentId};
 use crate::pack::{Location, PackFile, pack_file_name};
 use crate::seal::Keys;
 
 /// So many segments keep their file open: more than a repository has whose small ones are merged.
 const OPEN_SEGMENTS: usize = 64;
-/// So many segments are asked before all others.
-const ASKED_FIRST: usize = 16;
 
 /// The packs of one listing, with their lengths, and which of them a record says are damaged.
 #[derive(Debug, Default, Clone)]
@@ -69,7 +69,7 @@ pub struct Index {
     uncovered: Facts,
     uncovered_packs: Vec<PackId>,
     present: PresentPacks,
-    blocks: segment::BlockCache,
+    blocks: blocks::BlockCache,
     /// The numbers of the segments that had what was asked for lately, the last one first.
     asked_first: Mutex<Vec<usize>>,
     /// Segments that are damaged.
@@ -128,7 +128,7 @@ impl Index {
             uncovered: Facts::default(),
             uncovered_packs: Vec::new(),
             present,
-            blocks: segment::BlockCache::new(budget),
+            blocks: blocks::BlockCache::new(budget),
             asked_first: Mutex::default(),
             damaged,
             set_aside: Vec::new(),
@@ -251,79 +251,6 @@ impl Index {
         self.segments.iter().map(|covered| &covered.segment)
     }
 
-    /// All places where a chunk is present, those in packs that can be relied on first.
-    ///
-    /// # Errors
-    /// Any error of the medium other than damage.
-    pub fn locate_all(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<Location>> {
-        let mut found = Vec::new();
-        for covered in &self.segments {
-            self.find_in(covered, id, &mut found)?;
-        }
-        self.uncovered.find(id, &mut found);
-        found.retain(|location| location.kind == kind && self.present.packs.contains_key(&location.pack));
-        found.sort_unstable();
-        found.dedup();
-        found.sort_by_key(|location| !self.present.is_reliable(&location.pack));
-        Ok(found)
-    }
-
-    /// Where a chunk is present, in a sound pack if there is one: the first such place that is found. Neighbours most often lie in the same
-    /// few segments, so those that had the last ones are asked first, and the others only if they do not know.
-    ///
-    /// # Errors
-    /// Any error of the medium other than damage.
-    pub fn locate_any(&self, kind: ChunkKind, id: &ChunkId) -> Result<Option<Location>> {
-        let is_sound = |location: &Location| location.kind == kind && self.is_sound_pack(&location.pack);
-        let mut found = Vec::new();
-        let order = lock(&self.asked_first).clone();
-        let rest = (0..self.segments.len()).filter(|number| !order.contains(number));
-        for number in order.iter().copied().chain(rest) {
-            let Some(covered) = self.segments.get(number) else { continue };
-            self.find_in(covered, id, &mut found)?;
-            if let Some(location) = found.iter().find(|location| is_sound(location)) {
-                if order.first() != Some(&number) {
-                    let mut order = lock(&self.asked_first);
-                    order.retain(|other| *other != number);
-                    order.insert(0, number);
-                    order.truncate(ASKED_FIRST);
-                }
-                return Ok(Some(*location));
-            }
-        }
-        Ok(self.locate_all(kind, id)?.into_iter().next())
-    }
-
-    /// Whether a chunk is known to lie in just this place: only what covers its pack is asked.
-    ///
-    /// # Errors
-    /// Any error of the medium other than damage.
-    pub fn has(&self, id: &ChunkId, place: &Location) -> Result<bool> {
-        let mut found = Vec::new();
-        for covered in self.segments.iter().filter(|covered| covered.segment.row_of(&place.pack).is_some()) {
-            self.find_in(covered, id, &mut found)?;
-        }
-        self.uncovered.find(id, &mut found);
-        Ok(self.present.packs.contains_key(&place.pack) && found.contains(place))
-    }
-
-    /// Where a chunk is present in a pack that no record calls damaged and nobody condemns: what deduplication may rely on.
-    ///
-    /// # Errors
-    /// Any error of the medium other than damage.
-    pub fn locate_sound(&self, kind: ChunkKind, id: &ChunkId) -> Result<Option<Location>> {
-        let found = self.locate_all(kind, id)?;
-        Ok(found.into_iter().next().filter(|location| self.present.is_reliable(&location.pack)))
-    }
-
-    /// Where a chunk is present in a sound pack that no segment covers: what the cache cannot know.
-    #[must_use]
-    pub fn locate_uncovered(&self, kind: ChunkKind, id: &ChunkId) -> Option<Location> {
-        let mut found = Vec::new();
-        self.uncovered.find(id, &mut found);
-        found.into_iter().find(|location| location.kind == kind && self.is_sound_pack(&location.pack))
-    }
-
     /// Whether a pack is present, not recorded as damaged and not condemned.
     #[must_use]
     pub fn is_sound_pack(&self, pack: &PackId) -> bool {
@@ -402,40 +329,6 @@ impl Index {
         self.present.packs.remove(pack);
     }
 
-    fn find_in(&self, covered: &Covered, id: &ChunkId, found: &mut Vec<Location>) -> Result<()> {
-        let mut problems = Vec::new();
-        if covered.fallback.get().is_none() {
-            let mut own = Vec::new();
-            match covered.segment.find(id, &self.blocks, &mut own) {
-                Ok(()) => {
-                    own.retain(|location| self.has_right_length(&covered.segment, location));
-                    found.append(&mut own);
-                    return Ok(());
-                }
-                Err(error) if !error.is_damage() => return Err(error),
-                // Merged by another run: that is no damage.
-                Err(error) if is_vanished(&error) => {}
-                Err(error) => problems.push(error),
-            }
-        }
-        let facts = covered.fallback.get_or_init(|| {
-            let packs: Vec<PackId> = covered.segment.packs().iter().map(|row| row.pack).collect();
-            let mut facts = Facts::default();
-            self.read_directories(&packs, &mut facts, &mut problems);
-            // Pruned since they were listed: whoever misses something of them asks a newer index.
-            problems.retain(|problem| !is_deleted(&*self.backend, problem));
-            self.note(problems);
-            facts
-        });
-        facts.find(id, found);
-        Ok(())
-    }
-
-    /// A fact of a segment counts only if the pack has the length that the segment gives it `[REPO-6]`.
-    fn has_right_length(&self, segment: &Segment, location: &Location) -> bool {
-        segment.row_of(&location.pack).is_none_or(|row| self.present.has(row))
-    }
-
     /// Adds the facts of packs from their own directories, or where one is damaged, from its frames.
     fn read_directories(&self, packs: &[PackId], facts: &mut Facts, problems: &mut Problems) {
         for pack in packs.iter().filter(|pack| self.present.packs.contains_key(pack)) {
@@ -456,11 +349,6 @@ impl Index {
         }
         facts.sort();
     }
-}
-
-/// An order of asking is as good as any other, whatever happened to the thread that held it.
-fn lock(order: &Mutex<Vec<usize>>) -> MutexGuard<'_, Vec<usize>> {
-    order.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a file was not there when it was opened: it was listed a moment ago, so someone replaced it.

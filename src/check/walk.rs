@@ -20,6 +20,8 @@ use crate::snapshot::{Content, Entry, Kind, ListNode, Piece, TreeChild, TreeNode
 
 /// So many references to data chunks are gathered, then sorted and asked for, in a budget of the default size: 36 MiB.
 const BATCH: usize = 1 << 20;
+/// So many of them are looked up together.
+const LOCATED_AT_ONCE: usize = 1 << 12;
 /// So many missing chunks that nothing accounts for have a damage of their own.
 const MISSING_NAMED: usize = 1000;
 /// What the others are reported under.
@@ -143,17 +145,23 @@ impl Check<'_> {
         data.dedup();
         let read_all = self.options.read_data && self.options.only.is_some();
         let mut to_read: Vec<(Location, ChunkId, u32)> = Vec::new();
-        for (id, len) in data.drain(..) {
-            self.go_on()?;
-            self.report.chunks += 1;
-            let places = self.reader.index().locate_all(ChunkKind::Data, &id)?;
-            let is_sound = |place: &Location| place.len == len && !self.doubted.contains(&place.pack);
-            match places.first() {
-                None => self.lose(ChunkKind::Data, &id, Error::ChunkMissing { kind: ChunkKind::Data, id })?,
-                Some(_) if !read_all && places.iter().any(is_sound) => {}
-                Some(first) => to_read.push((*first, id, len)),
+        for some in data.chunks(LOCATED_AT_ONCE) {
+            let ids: Vec<ChunkId> = some.iter().map(|(id, _)| *id).collect();
+            let each = self.reader.index().locate_each(ChunkKind::Data, &ids)?;
+            for (&(id, len), places) in some.iter().zip(each) {
+                self.go_on()?;
+                self.report.chunks += 1;
+                let is_sound = |place: &Location| place.len == len && !self.doubted.contains(&place.pack);
+                match places.first() {
+                    None => {
+                        self.lose(ChunkKind::Data, &id, Error::ChunkMissing { kind: ChunkKind::Data, id })?;
+                    }
+                    Some(_) if !read_all && places.iter().any(is_sound) => {}
+                    Some(first) => to_read.push((*first, id, len)),
+                }
             }
         }
+        data.clear();
         // Each frame is read once.
         to_read.sort_unstable();
         for (location, id, len) in to_read {

@@ -177,7 +177,8 @@ impl Facts {
 
     /// Adds the locations of a chunk to `found`. The facts must be sorted.
     pub fn find(&self, id: &ChunkId, found: &mut Vec<Location>) {
-        find_in_rows(&self.rows, &self.packs, id, found);
+        let start = count_below(&self.rows, id, id_of);
+        found.extend(locations(self.rows.get(start..).unwrap_or_default(), &self.packs, id));
     }
 
     /// The bytes of a segment with these facts, which must be sorted; sealed where the repository is encrypted. It says which segments
@@ -279,11 +280,23 @@ pub(super) fn order_of(row: &Row) -> ([u8; 32], u32, u32, u32) {
     (array(row), number(33), number(37), number(45))
 }
 
-/// Adds the locations of a chunk among sorted rows.
-pub(super) fn find_in_rows(rows: &[Row], packs: &[PackRow], id: &ChunkId, found: &mut Vec<Location>) {
-    let start = count_below(rows, id, id_of);
-    let same = rows.iter().skip(start).take_while(|row| row[..32] == id.as_bytes()[..]);
-    found.extend(same.filter_map(|row| Some(decode_row(row, packs)?.1)));
+/// The locations of a chunk in rows of which none is below its id.
+pub(super) fn locations(rows: &[Row], packs: &[PackRow], id: &ChunkId) -> impl Iterator<Item = Location> {
+    let same = rows.iter().take_while(|row| row[..32] == id.as_bytes()[..]);
+    same.filter_map(|row| Some(decode_row(row, packs)?.1))
+}
+
+/// How many of the rows, which ascend by their ids, have one that is below another: few, if it is looked for among ids that ascend too.
+pub(super) fn count_near<T>(rows: &[T], id: &ChunkId, id_of: impl Fn(&T) -> ChunkId) -> usize {
+    let is_below = |row: &T| id_of(row) < *id;
+    // All before `start` are below.
+    let (mut start, mut reach) = (0, 1);
+    while rows.get(start + reach - 1).is_some_and(is_below) {
+        start += reach;
+        reach *= 2;
+    }
+    let end = rows.len().min(start + reach - 1);
+    start + rows.get(start..end).unwrap_or_default().partition_point(is_below)
 }
 
 /// How many of the rows, which ascend by their ids, have one that is below another. Ids are hashes and lie evenly, so it is looked for around
@@ -346,6 +359,10 @@ mod tests {
                 for id in asked.chain((0..count + 9).map(close)) {
                     let right = rows.partition_point(|row| *row < id);
                     assert_eq!(count_below(&rows, &id, |row| *row), right, "{id} among {count}");
+                    for from in [0, right / 2, right.saturating_sub(1), right] {
+                        let near = count_near(&rows[from..], &id, |row| *row);
+                        assert_eq!(from + near, right, "{id} among {count} from {from}");
+                    }
                 }
             }
         }

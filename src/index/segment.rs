@@ -3,18 +3,17 @@
 //! A look-up reads one block. Header, table of packs and table of first ids stay in memory. The file stays open only where the
 //! index says so: a process may have 1,024 files open, and a copy may have more segments than that.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, StoredFile};
-use crate::budget::Budget;
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
 use crate::field::{Field, validate_fields};
 use crate::header::{HEADER_LEN, Header, Magic, Seal};
 use crate::id::{self, ChunkId, PackId, SegmentId};
+use crate::index::blocks::BlockCache;
 use crate::index::facts::{self, Facts, Row};
 use crate::pack::{Location, PackKind, Placed};
 use crate::seal::{self, BoxKey, Keys, Opener, SEALED_HEADER_LEN};
@@ -43,8 +42,6 @@ pub const MAX_SUPERSEDED: usize = 4096;
 const CHECKSUM_LEN: usize = seal::TAG_LEN;
 /// The most bytes of the header's body.
 const MAX_BODY_LEN: u64 = 4 << 20;
-/// How many blocks are kept in memory, in each of two generations, in a budget of the default size: 32 MiB together.
-const CACHED_BLOCKS: usize = 256;
 
 /// What a segment says before its facts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,43 +134,6 @@ pub struct Segment {
 struct SegmentSeal {
     opener: Opener,
     beside: [u8; SEALED_HEADER_LEN],
-}
-
-/// Blocks read lately, shared by the segments of an index.
-pub(super) struct BlockCache {
-    generations: Mutex<[Blocks; 2]>,
-    /// Blocks in each.
-    most: usize,
-}
-
-type Blocks = HashMap<(SegmentId, usize), Arc<Vec<Row>>>;
-
-impl BlockCache {
-    pub(super) fn new(budget: Budget) -> Self {
-        Self { generations: Mutex::default(), most: budget.share(CACHED_BLOCKS) }
-    }
-
-    fn get(&self, key: (SegmentId, usize)) -> Option<Arc<Vec<Row>>> {
-        let mut generations = self.generations.lock().ok()?;
-        if let Some(block) = generations[0].get(&key) {
-            return Some(block.clone());
-        }
-        let block = generations[1].remove(&key)?;
-        self.keep(&mut generations, key, &block);
-        Some(block)
-    }
-
-    fn put(&self, key: (SegmentId, usize), block: &Arc<Vec<Row>>) {
-        let Ok(mut generations) = self.generations.lock() else { return };
-        self.keep(&mut generations, key, block);
-    }
-
-    fn keep(&self, [young, old]: &mut [Blocks; 2], key: (SegmentId, usize), block: &Arc<Vec<Row>>) {
-        if young.len() >= self.most {
-            *old = std::mem::take(young);
-        }
-        young.insert(key, block.clone());
-    }
 }
 
 impl Segment {
@@ -276,24 +236,64 @@ impl Segment {
         self.header.packs.get(at)
     }
 
-    /// Adds the locations of a chunk to `found`.
-    pub(super) fn find(&self, id: &ChunkId, cache: &BlockCache, found: &mut Vec<Location>) -> Result<()> {
-        // Equal ids may spill over several blocks: start at the last block whose first id is below.
-        let after = facts::count_below(&self.header.first_ids, id, |first| *first);
-        let mut number = after.saturating_sub(1);
-        while self.header.first_ids.get(number).is_some_and(|first| first <= id) {
-            let key = (self.id, number);
-            let block = if let Some(block) = cache.get(key) {
-                block
-            } else {
-                let block = Arc::new(self.with_file(|file| self.read_block(file, number))?);
-                cache.put(key, &block);
-                block
+    /// Adds the locations of chunks to `found`, with the numbers of their ids, which ascend: each is looked for from where the one before
+    /// was.
+    pub(super) fn find(
+        &self,
+        ids: &[ChunkId],
+        cache: &BlockCache,
+        found: &mut Vec<(usize, Location)>,
+    ) -> Result<()> {
+        let (first_ids, packs) = (&self.header.first_ids, &self.header.packs);
+        let starts_by = |number: usize, id: &ChunkId| first_ids.get(number).is_some_and(|first| first <= id);
+        // The block where the one before was looked for, and how many of its rows are below that.
+        let mut at: Option<(usize, Arc<Vec<Row>>, usize)> = None;
+        for (place, id) in ids.iter().enumerate() {
+            // Equal ids may spill over several blocks: start at the last block whose first id is below.
+            let start = match &at {
+                None => facts::count_below(first_ids, id, |first| *first).saturating_sub(1),
+                Some((number, ..)) => {
+                    number
+                        + facts::count_near(first_ids.get(number + 1..).unwrap_or_default(), id, |first| {
+                            *first
+                        })
+                }
             };
-            facts::find_in_rows(&block, &self.header.packs, id, found);
-            number += 1;
+            if !starts_by(start, id) {
+                continue;
+            }
+            let (block, below) = match at.take() {
+                Some((number, block, below)) if number == start => {
+                    let near = facts::count_near(block.get(below..).unwrap_or_default(), id, facts::id_of);
+                    (block, below + near)
+                }
+                _ => {
+                    let block = self.block(start, cache)?;
+                    let below = facts::count_below(&block, id, facts::id_of);
+                    (block, below)
+                }
+            };
+            let mut add = |rows: &[Row]| {
+                found.extend(facts::locations(rows, packs, id).map(|location| (place, location)));
+            };
+            add(block.get(below..).unwrap_or_default());
+            for number in (start + 1..).take_while(|number| starts_by(*number, id)) {
+                add(&self.block(number, cache)?);
+            }
+            at = Some((start, block, below));
         }
         Ok(())
+    }
+
+    /// A block of facts, of which some are kept in memory.
+    fn block(&self, number: usize, cache: &BlockCache) -> Result<Arc<Vec<Row>>> {
+        let key = (self.id, number);
+        if let Some(block) = cache.get(key) {
+            return Ok(block);
+        }
+        let block = Arc::new(self.with_file(|file| self.read_block(file, number))?);
+        cache.put(key, &block);
+        Ok(block)
     }
 
     /// Reads every fact, in order, checked by `[SEG-2]` to `[SEG-4]`.

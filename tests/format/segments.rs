@@ -239,3 +239,36 @@ fn repo_6_a_segment_that_gives_a_pack_another_length_takes_nothing_from_one_that
         std::fs::remove_file(place.path(&format!("index/{}", SegmentId::from_bytes(name)))).unwrap();
     }
 }
+
+#[test]
+fn chunks_that_are_looked_up_together_are_found_as_each_alone() {
+    let place = Place::new();
+    let (_, pack) = super::files::stored(&place, &[5; 1000]);
+    let known = place.open().reader().unwrap().index().segments().next().unwrap().packs()[0];
+    // Some ids have one place, some more, and of one they fill several blocks.
+    let times = |number: u16| if number == 704 { 4000 } else { number % 4 };
+    let ids = (0..2000).map(|number| number * 16 % 20_011);
+    let mut facts = vault::index::Facts::default();
+    let placed = ids.flat_map(|number| (0..times(number)).map(move |nth| (id(number), at(pack, nth))));
+    facts.add_pack(pack, known.stored_len.into(), vault::pack::PackKind::Data, placed);
+    facts.sort();
+    place.write_hashed("index", &facts.encode_segment(&place.keys, &[]).unwrap());
+    let (repository, mut found) = (place.open(), 0);
+    let reader = repository.reader().unwrap();
+    for step in [1, 3, 50, 699, 7000] {
+        let ids: Vec<ChunkId> = (0..21_000).step_by(step).flat_map(|number| [id(number); 2]).collect();
+        let each = reader.index().locate_each(ChunkKind::Data, &ids).unwrap();
+        assert_eq!(each.len(), ids.len());
+        for (id, places) in ids.iter().zip(each) {
+            found += places.len();
+            assert_eq!(reader.index().locate_all(ChunkKind::Data, id).unwrap(), places, "{id} by {step}");
+        }
+    }
+    assert!(found > 9000, "{found}");
+}
+
+/// A place in a pack; the others are before it.
+fn at(pack: PackId, nth: u16) -> vault::pack::Location {
+    let kind = ChunkKind::Data;
+    vault::pack::Location { pack, frame_offset: 192, frame_stored_len: 100, offset: nth.into(), len: 1, kind }
+}
