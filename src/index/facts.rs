@@ -256,6 +256,12 @@ fn encode_row(id: &ChunkId, pack: u32, location: &Location) -> Row {
     row
 }
 
+/// Whether a stored fact names a pack and a kind `[SEG-3]`.
+pub(super) fn is_sound(row: &Row, packs: &[PackRow]) -> bool {
+    let pack = u32::from_le_bytes(array(&row[33..])) as usize;
+    pack < packs.len() && ChunkKind::from_number(row[32]).is_some()
+}
+
 /// A stored fact as chunk and location; nothing if it names no pack or kind.
 pub(super) fn decode_row(row: &Row, packs: &[PackRow]) -> Option<Placed> {
     let pack = packs.get(u32::from_le_bytes(array(&row[33..])) as usize)?;

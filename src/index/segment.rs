@@ -339,7 +339,7 @@ impl Segment {
         if rows.windows(2).any(|pair| facts::order_of(&pair[0]) >= facts::order_of(&pair[1])) {
             return Err(Error::damaged(&self.name)(Corruption::rule("SEG-3", "its facts do not ascend")));
         }
-        if rows.iter().any(|row| facts::decode_row(row, &self.header.packs).is_none()) {
+        if !rows.iter().all(|row| facts::is_sound(row, &self.header.packs)) {
             return Err(Error::damaged(&self.name)(Corruption::rule(
                 "SEG-3",
                 "a fact names no pack or kind",
