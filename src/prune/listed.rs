@@ -58,7 +58,7 @@ impl Listed {
         if let Some(snapshot) = expected.find(is_missed) {
             return Err(Error::SnapshotGone { snapshot });
         }
-        match lacking.records_gone.first() {
+        match lacking.records.first() {
             Some(record) => Err(Error::Usage(format!(
                 "the record {record} was here and is gone: it may have held or brought back what seems to be forgotten. `vault heal --from` takes it \
                  from another copy; if it is not to come back, `vault check --accept-loss` expects it no longer"

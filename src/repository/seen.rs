@@ -54,10 +54,8 @@ pub struct Lacking {
     pub keys: Vec<KeyId>,
     /// Keys seen in other copies only.
     pub keys_elsewhere: Vec<KeyId>,
-    /// Records, in whatever copy they were seen: what they say is forgotten with them.
+    /// Records seen in this very copy: what they say is forgotten with them. One that speaks of another copy only is never here.
     pub records: Vec<RecordId>,
-    /// Those of them that were seen in this very copy. One that speaks of another copy only is never here.
-    pub records_gone: Vec<RecordId>,
     /// Whether nothing was ever seen of this copy.
     pub copy_is_new: bool,
     /// Snapshots that are expected no longer.
@@ -169,15 +167,13 @@ impl Seen {
         (lacking.keys, lacking.keys_elsewhere) =
             gone.into_iter().partition(|key| self.keys.contains(&(*key, copy)));
         let records: BTreeSet<RecordId> = repository.record_ids()?.into_iter().collect();
-        let missed: BTreeSet<(RecordId, CopyId)> = self
+        let missed: BTreeSet<RecordId> = self
             .records
             .iter()
-            .filter(|(id, _)| !records.contains(id) && !self.accepted_records.contains(id))
-            .copied()
+            .filter(|(id, of)| *of == copy && !records.contains(id) && !self.accepted_records.contains(id))
+            .map(|(id, _)| *id)
             .collect();
-        lacking.records_gone = missed.iter().filter(|(_, of)| *of == copy).map(|(id, _)| *id).collect();
-        lacking.records = missed.into_iter().map(|(id, _)| id).collect();
-        lacking.records.dedup();
+        lacking.records = missed.into_iter().collect();
         self.remember(repository, &listed, &keys, &records)?;
         Ok(lacking)
     }
@@ -222,7 +218,7 @@ impl Seen {
         for key in &lacking.keys {
             let _ = writeln!(lines, "gone-key {key}");
         }
-        for record in &lacking.records_gone {
+        for record in &lacking.records {
             let _ = writeln!(lines, "gone-record {record}");
         }
         self.append(&lines)

@@ -257,14 +257,13 @@ impl Context {
                 .note(&format!("the key {key} was seen in another copy of this repository and is not here"));
         }
         for record in &lacking.records {
-            self.screen
-                .note(&format!("the record {record} was seen in a copy of this repository and is not here"));
+            self.screen.warn(&format!("the record {record} was here and is gone, and what it said with it"));
         }
     }
 
     /// Says how what is gone is settled.
     pub fn offer_acceptance(&self, lacking: &Lacking) {
-        if !lacking.gone.is_empty() || !lacking.keys.is_empty() {
+        if !lacking.gone.is_empty() || !lacking.keys.is_empty() || !lacking.records.is_empty() {
             self.screen.note("if that is right, `vault check --accept-loss` expects it no longer");
         }
     }

@@ -269,7 +269,7 @@ fn accept_loss<'a>(
     for key in &lacking.keys {
         context.screen.note(&format!("the key {key} is gone, and is expected no longer"));
     }
-    for record in &lacking.records_gone {
+    for record in &lacking.records {
         context.screen.note(&format!("the record {record} is gone, and is expected no longer"));
     }
     for seen in &lacking.gone {
