@@ -13,6 +13,7 @@ use crate::codec::Bytes;
 use crate::error::Corruption;
 pub use crate::field::{Field, Time, validate_fields};
 use crate::id::{ChunkId, LinkGroup, SnapshotId};
+pub use list::sum_pieces;
 
 /// The longest name of an entry.
 pub const MAX_NAME_LEN: usize = 4096;
@@ -224,18 +225,24 @@ pub struct Snapshot {
     /// What was saved.
     pub sources: Vec<Source>,
     /// The user's name for a series of snapshots, or empty.
+    #[serde(deserialize_with = "crate::codec::text")]
     pub label: String,
     /// The user's tags.
+    #[serde(deserialize_with = "crate::codec::texts")]
     pub tags: Vec<String>,
     /// The user's words.
+    #[serde(deserialize_with = "crate::codec::text")]
     pub description: String,
     /// The name of the host that took it.
+    #[serde(deserialize_with = "crate::codec::text")]
     pub host: String,
     /// The id of that host, zero if unknown.
     pub host_id: [u8; 16],
     /// Who took it.
+    #[serde(deserialize_with = "crate::codec::text")]
     pub user: String,
     /// Which program and version took it.
+    #[serde(deserialize_with = "crate::codec::text")]
     pub program: String,
     /// When it was begun.
     pub start: Time,
@@ -315,6 +322,7 @@ pub enum How {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// The host it was on.
+    #[serde(deserialize_with = "crate::codec::text")]
     pub origin: String,
     /// The path as the user wrote it.
     pub given: Bytes,
@@ -451,21 +459,6 @@ impl Content {
         }
         Ok(())
     }
-}
-
-/// The bytes of some pieces, none of them empty `[ENTRY-5]`.
-///
-/// # Errors
-/// An empty piece, one longer than a chunk may be, or an overflow.
-pub fn sum_pieces(pieces: &[Piece]) -> Result<u64, Corruption> {
-    pieces.iter().try_fold(0u64, |sum, piece| {
-        if piece.is_empty()
-            || matches!(piece, Piece::Data(_, len) if *len as usize > crate::pack::MAX_CHUNK_LEN)
-        {
-            return Err(Corruption::rule("ENTRY-5", "a piece is empty or longer than a chunk"));
-        }
-        sum.checked_add(piece.len()).ok_or(Corruption::rule("ENTRY-5", "the pieces overflow"))
-    })
 }
 
 impl Snapshot {

@@ -98,6 +98,7 @@ pub struct CopyInfo {
     /// Its id.
     pub copy: CopyId,
     /// What its owner calls it, or empty.
+    #[serde(deserialize_with = "crate::codec::text")]
     pub name: String,
     /// Further fields, tags ascending.
     pub fields: Vec<Field>,

@@ -96,6 +96,7 @@ fn working_memory(blocks: usize) -> Result<Vec<Block>, Corruption> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyOuter {
     /// What its owner calls it, or empty.
+    #[serde(deserialize_with = "crate::codec::text")]
     pub name: String,
     /// When it was made.
     pub created: Time,

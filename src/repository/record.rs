@@ -60,8 +60,10 @@ pub struct RecordBody {
     /// When it was made.
     pub created: Time,
     /// On which host.
+    #[serde(deserialize_with = "crate::codec::text")]
     pub host: String,
     /// Why.
+    #[serde(deserialize_with = "crate::codec::text")]
     pub reason: String,
     /// Further fields, tags ascending.
     pub fields: Vec<Field>,

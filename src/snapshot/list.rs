@@ -6,7 +6,7 @@ use crate::chunk::{GetChunk, PutChunk};
 use crate::codec;
 use crate::error::{Corruption, Error, Result};
 use crate::id::{ChunkId, ChunkKind};
-use crate::snapshot::{Content, ListChild, ListNode, MAX_LEVEL, Piece, sum_pieces};
+use crate::snapshot::{Content, ListChild, ListNode, MAX_LEVEL, Piece};
 
 /// More pieces than this go into nodes.
 const INLINE_PIECES: usize = 8;
@@ -228,4 +228,19 @@ pub fn decode_node(bytes: &[u8]) -> Result<ListNode, Corruption> {
     } else {
         Err(Corruption::rule("LIST-1", "a list node is empty, overflows, or has no possible level"))
     }
+}
+
+/// The bytes of some pieces, none of them empty `[ENTRY-5]`.
+///
+/// # Errors
+/// An empty piece, one longer than a chunk may be, or an overflow.
+pub fn sum_pieces(pieces: &[Piece]) -> Result<u64, Corruption> {
+    pieces.iter().try_fold(0u64, |sum, piece| {
+        if piece.is_empty()
+            || matches!(piece, Piece::Data(_, len) if *len as usize > crate::pack::MAX_CHUNK_LEN)
+        {
+            return Err(Corruption::rule("ENTRY-5", "a piece is empty or longer than a chunk"));
+        }
+        sum.checked_add(piece.len()).ok_or(Corruption::rule("ENTRY-5", "the pieces overflow"))
+    })
 }

@@ -17,7 +17,9 @@ use vault::snapshot::Time;
 use super::crafted::{Place, finish_header, finish_object};
 use super::records::record;
 use super::{broken, rule};
+use crate::support::needs::needs;
 use crate::support::repository::{self, is_encrypted};
+use crate::support::vault::Vault;
 
 const HERE: RepositoryId = RepositoryId::from_bytes([3; 16]);
 
@@ -294,6 +296,27 @@ fn repo_4_either_config_will_do_and_the_damage_is_reported() {
     );
     let repository = place.open();
     assert_eq!(broken(&repository.problems()[0], "config.2"), "REPO-4");
+}
+
+#[test]
+fn codec_3_nothing_is_allocated_for_a_length_that_is_longer_than_what_remains() {
+    needs!("strace");
+    let (vault, place, len) = (Vault::new(), Place::new(), 15_000_007u32);
+    let trace = vault.join("trace");
+    let traced = ["strace", "-f", "-e", "trace=mmap,mremap,brk", "-o", trace.to_str().unwrap()];
+    let lie = [&[252][..], &len.to_le_bytes(), b"short"].concat();
+    // Of a text, and of a byte string: no name, one field, its tag and that it is not critical.
+    for before in [&[][..], &[0, 1, 200, 0]] {
+        let body = [&[9; 16], before, &lie].concat();
+        place.write("copy", &encode_object(Magic::Copy, place.id, Seal::Plain, &[], &body));
+        let args = ["-r", place.path("").to_str().unwrap(), "snapshots"].map(str::to_owned);
+        vault.start(vault.command_under(&traced, &args)).wait().says("copy");
+        let calls = fs::read_to_string(&trace).unwrap();
+        assert!(calls.contains("mmap(NULL, "), "nothing was traced");
+        let sizes = calls.lines().filter_map(|call| call.split_once("mmap(NULL, ")?.1.split(',').next());
+        let of_that_len = sizes.filter(|size| (len..len + (1 << 20)).contains(&size.parse().unwrap_or(0)));
+        assert_eq!(of_that_len.count(), 0, "{before:?}");
+    }
 }
 
 #[test]

@@ -77,7 +77,9 @@ fn found(target: &Target, input: &[u8], defect: Defect) -> Option<String> {
 }
 
 fn mutated(target: &Target, count: usize, defect: Defect) -> Option<(usize, Vec<u8>, String)> {
-    let (inputs, mut random) = (inputs(target), Random(7));
+    // What was found since then does not change by what a control is found.
+    let inputs = if defect == Defect::None { inputs(target) } else { (target.seeds)() };
+    let mut random = Random(7);
     (0..count).find_map(|number| {
         let mut input = inputs[random.below(inputs.len())].clone();
         let other = &inputs[random.below(inputs.len())];
