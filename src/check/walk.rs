@@ -146,10 +146,13 @@ impl Check<'_> {
         let read_all = self.options.read_data && self.options.only.is_some();
         let mut to_read: Vec<(Location, ChunkId, u32)> = Vec::new();
         for some in data.chunks(LOCATED_AT_ONCE) {
-            let ids: Vec<ChunkId> = some.iter().map(|(id, _)| *id).collect();
-            let each = self.reader.index().locate_each(ChunkKind::Data, &ids)?;
-            for (&(id, len), places) in some.iter().zip(each) {
+            // Each id once: pieces may give it very many lengths, and it may have very many places.
+            let mut ids: Vec<ChunkId> = some.iter().map(|(id, _)| *id).collect();
+            ids.dedup();
+            let each = self.reader.index().locate_each(ChunkKind::Data, &ids, &|| self.go_on())?;
+            for &(id, len) in some {
                 self.go_on()?;
+                let places = ids.binary_search(&id).map_or(&[][..], |number| &each[number]);
                 self.report.chunks += 1;
                 let is_sound = |place: &Location| place.len == len && !self.doubted.contains(&place.pack);
                 match places.first() {

@@ -17,18 +17,25 @@ impl Index {
     /// # Errors
     /// Any error of the medium other than damage.
     pub fn locate_all(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<Location>> {
-        let mut each = self.locate_each(kind, slice::from_ref(id))?;
+        let mut each = self.locate_each(kind, slice::from_ref(id), &|| Ok(()))?;
         Ok(each.pop().unwrap_or_default())
     }
 
-    /// The same of several chunks, whose ids ascend: that is quicker than to ask for each of them.
+    /// The same of several chunks, whose ids ascend: that is quicker than to ask for each of them. Before each segment it is asked whether
+    /// to `go_on`.
     ///
     /// # Errors
-    /// Any error of the medium other than damage.
-    pub fn locate_each(&self, kind: ChunkKind, ids: &[ChunkId]) -> Result<Vec<Vec<Location>>> {
+    /// What `go_on` says; any error of the medium other than damage.
+    pub fn locate_each(
+        &self,
+        kind: ChunkKind,
+        ids: &[ChunkId],
+        go_on: &dyn Fn() -> Result<()>,
+    ) -> Result<Vec<Vec<Location>>> {
         debug_assert!(ids.is_sorted(), "ids that do not ascend");
         let mut each = vec![Vec::new(); ids.len()];
         for covered in &self.segments {
+            go_on()?;
             self.find_in(covered, ids, |place, location| each[place].push(location))?;
         }
         for (id, found) in ids.iter().zip(&mut each) {

@@ -257,7 +257,7 @@ fn chunks_that_are_looked_up_together_are_found_as_each_alone() {
     let reader = repository.reader().unwrap();
     for step in [1, 3, 50, 699, 7000] {
         let ids: Vec<ChunkId> = (0..21_000).step_by(step).flat_map(|number| [id(number); 2]).collect();
-        let each = reader.index().locate_each(ChunkKind::Data, &ids).unwrap();
+        let each = reader.index().locate_each(ChunkKind::Data, &ids, &|| Ok(())).unwrap();
         assert_eq!(each.len(), ids.len());
         for (id, places) in ids.iter().zip(each) {
             found += places.len();
