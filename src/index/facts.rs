@@ -8,7 +8,9 @@ use crate::error::{Corruption, Result};
 use crate::field::Field;
 use crate::header::{Magic, Seal, array, object_header};
 use crate::id::{self, ChunkId, ChunkKind, IdKeys, PackId, SegmentId};
-use crate::index::segment::{FACT_LEN, FACTS_PER_BLOCK, PackRow, SUPERSEDED, SegmentHeader, block_len};
+use crate::index::segment::{
+    FACT_LEN, FACTS_PER_BLOCK, PackRow, SUPERSEDED, Segment, SegmentHeader, block_len,
+};
 use crate::pack::{FRAME_HEADER_LEN, Location, PackFile, PackKind, Placed};
 use crate::seal::{self, BoxKey, KEY_BOX_LEN, Keys};
 
@@ -59,11 +61,53 @@ impl Facts {
         if self.has_pack(&pack) {
             return;
         }
-        let number = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
         let stored_len = u32::try_from(stored_len).unwrap_or(u32::MAX);
-        self.packs.push(PackRow { pack, stored_len, kind: kind as u8 });
-        self.known.insert(pack, number);
+        let number = self.add_row(PackRow { pack, stored_len, kind: kind as u8 });
         self.rows.extend(chunks.map(|(id, location)| encode_row(&id, number, &location)));
+    }
+
+    /// Adds what a segment says of packs that are not in yet, but for those that are out; nothing if it cannot be read. Call `sort` after
+    /// the last one.
+    ///
+    /// # Errors
+    /// Any error of the medium; damage.
+    pub fn add_segment(&mut self, segment: &Segment, is_out: impl Fn(&PackId) -> bool) -> Result<()> {
+        let before = (self.packs.len(), self.rows.len());
+        let outcome = self.add_rows_of(segment, is_out);
+        if outcome.is_err() {
+            for row in self.packs.drain(before.0..) {
+                self.known.remove(&row.pack);
+            }
+            self.rows.truncate(before.1);
+        }
+        outcome
+    }
+
+    fn add_rows_of(&mut self, segment: &Segment, is_out: impl Fn(&PackId) -> bool) -> Result<()> {
+        // By the number of a pack there, that which it has here.
+        let mut numbers = Vec::with_capacity(segment.packs().len());
+        for row in segment.packs() {
+            let is_in =
+                !is_out(&row.pack) && !self.has_pack(&row.pack) && PackKind::from_number(row.kind).is_some();
+            numbers.push(is_in.then(|| self.add_row(*row)));
+        }
+        let mut rows = segment.rows();
+        while let Some(mut row) = rows.next()? {
+            let number = u32::from_le_bytes(array(&row[33..])) as usize;
+            if let Some(number) = numbers.get(number).copied().flatten() {
+                row[33..37].copy_from_slice(&number.to_le_bytes());
+                self.rows.push(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a pack, and returns its number.
+    fn add_row(&mut self, row: PackRow) -> u32 {
+        let number = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
+        self.packs.push(row);
+        self.known.insert(row.pack, number);
+        number
     }
 
     /// Adds what the whole frames of a pack say of themselves, computing the ids: for a pack without a sound directory.
@@ -345,7 +389,6 @@ pub(super) fn count_below<T>(rows: &[T], id: &ChunkId, id_of: impl Fn(&T) -> Chu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::Segment;
 
     #[test]
     fn what_is_below_an_id_is_counted_wherever_the_ids_lie() {

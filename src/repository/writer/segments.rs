@@ -210,7 +210,7 @@ fn gather<'s>(shared: &Shared, small: &[&'s Segment]) -> Result<(Facts, Vec<&'s 
         {
             break;
         }
-        match add_segment(&mut union, segment, |_| false) {
+        match union.add_segment(segment, |_| false) {
             Ok(()) => inputs.push(*segment),
             // Another run has merged it.
             Err(error) if is_vanished(&error) => {}
@@ -232,18 +232,6 @@ fn forget_in_cache(shared: &Shared, segment: SegmentId) {
 /// Whether all packs of a segment are there: one about packs that are gone is not carried on.
 fn is_present(index: &Index, segment: &Segment) -> bool {
     segment.packs().iter().all(|row| index.present().packs.get(&row.pack) == Some(&u64::from(row.stored_len)))
-}
-
-fn add_segment(union: &mut Facts, segment: &Segment, is_out: impl Fn(&PackId) -> bool) -> Result<()> {
-    let mut by_pack = std::collections::BTreeMap::<PackId, Vec<_>>::new();
-    segment.for_each(|(id, location)| by_pack.entry(location.pack).or_default().push((id, location)))?;
-    for row in segment.packs().iter().filter(|row| !is_out(&row.pack)) {
-        let chunks = by_pack.remove(&row.pack).unwrap_or_default();
-        if let Some(kind) = crate::pack::PackKind::from_number(row.kind) {
-            union.add_pack(row.pack, row.stored_len.into(), kind, chunks.into_iter());
-        }
-    }
-    Ok(())
 }
 
 /// Reads the union back and returns it: its bytes hash right, and it covers every pack of every input with as many facts as were gathered.
@@ -282,7 +270,7 @@ pub(super) fn drop_packs(shared: &Shared, packs: &HashSet<PackId>) -> Result<()>
         index.segments().filter(|segment| segment.packs().iter().any(|row| is_out(&row.pack))).collect();
     for segment in affected {
         let mut facts = Facts::default();
-        match add_segment(&mut facts, segment, is_out) {
+        match facts.add_segment(segment, is_out) {
             // Merged by another run.
             Err(error) if is_vanished(&error) => continue,
             other => other?,
