@@ -14,7 +14,7 @@ use crate::support::vault::Vault;
 use crate::whole::world::{World, quiet};
 
 /// The most memory that any verb may take, in KiB: the default of `--memory`.
-const MOST_KIB: u64 = 256 << 10;
+pub(super) const MOST_KIB: u64 = 256 << 10;
 
 /// Runs a command and writes down the peak of its memory in KiB.
 const MEASURE: &str = "import resource, subprocess, sys\n\
@@ -32,7 +32,7 @@ pub(super) fn measured(world: &World, what: &str, args: &[OsString]) {
 }
 
 /// The same within so many KiB.
-fn measured_within(world: &World, what: &str, args: &[OsString], most: u64) {
+pub(super) fn measured_within(world: &World, what: &str, args: &[OsString], most: u64) {
     let file = world.vault.join("peak");
     let started = std::time::Instant::now();
     let wrapper = ["python3", "-c", MEASURE, file.to_str().unwrap()];
