@@ -27,10 +27,10 @@ struct Linked {
 
 /// One file: locked while it is read.
 #[derive(Default)]
-pub(super) struct LinkedFile(Mutex<Option<Known>>);
+pub(super) struct LinkedFile(Mutex<Option<ReadBefore>>);
 
 /// What was read of a file, and when it is that.
-pub(super) struct Known {
+pub(super) struct ReadBefore {
     pub stamp: Stamp,
     pub len: u64,
     pub content: Content,
@@ -65,7 +65,7 @@ impl LinkedFiles {
 
 impl LinkedFile {
     /// What is known of it. While this is held, whoever comes upon it by another name waits.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Known>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<ReadBefore>> {
         lock(&self.0)
     }
 }

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::backup::content::{ContentWriter, Failure, INLINE_LEN};
 use crate::backup::entry::{directory, implied, left_out};
-use crate::backup::links::Known as KnownByName;
+use crate::backup::links::ReadBefore;
 use crate::backup::state::{FolderKey, Known, LocalState, Lookup, Remembered, Stamp, Summary};
 use crate::backup::{Node, Shared, StreamSource, Tally};
 use crate::chunk::PutChunk;
@@ -228,7 +228,7 @@ impl Reader<'_> {
         if let (Some(known), Ok(xattrs), false) = (known.as_deref_mut(), &read.xattrs, read.raced) {
             let (content, xattrs) = (read.content.clone(), xattrs.clone());
             let stamp = Stamp::of(&read.stat, file_system);
-            *known = Some(KnownByName { stamp, len: read.len, content, xattrs, stat: read.stat });
+            *known = Some(ReadBefore { stamp, len: read.len, content, xattrs, stat: read.stat });
         }
         Ok(read)
     }

@@ -31,7 +31,8 @@ fn every_block_that_is_zero_elsewhere_or_stale_is_named_with_what_it_costs() {
         }
     }
     let cases: Vec<_> = cases.into_iter().step_by(every()).collect();
-    assert!(cases.len() > 300 / every(), "{}", cases.len());
+    let least = if every() == 1 { 300 } else { 200 };
+    assert!(cases.len() > least, "{}", cases.len());
     run(&sample, &cases);
 }
 
