@@ -272,3 +272,25 @@ fn at(pack: PackId, nth: u16) -> vault::pack::Location {
     let kind = ChunkKind::Data;
     vault::pack::Location { pack, frame_offset: 192, frame_stored_len: 100, offset: nth.into(), len: 1, kind }
 }
+
+#[test]
+fn a_segment_is_taken_over_but_for_packs_that_are_out_and_not_at_all_if_it_is_damaged() {
+    let place = Place::new();
+    let [first, second] = [1, 2].map(|byte| PackId::from_bytes([byte; 32]));
+    let mut facts = vault::index::Facts::default();
+    // The last of its blocks is damaged.
+    for flip in [Some(-20), None] {
+        let crafted = Crafted { flip, ..Crafted::new(3000) };
+        let id = SegmentId::from_bytes(place.write_hashed("index", &crafted.bytes(&place.keys)));
+        let segment = Segment::open(&place.backend, id, &place.keys).unwrap();
+        let outcome = facts.add_segment(&segment, |pack| *pack == first);
+        assert_eq!(outcome.is_err(), flip.is_some());
+        let count = if flip.is_some() { 0 } else { 1500 };
+        assert_eq!((facts.len(), facts.packs().len()), (count, count.min(1)));
+        assert!(!facts.has_pack(&first) && facts.has_pack(&second) == flip.is_none());
+    }
+    facts.sort();
+    assert!(facts.iter().all(|(_, place)| place.pack == second));
+    let ids: Vec<ChunkId> = facts.iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, (0..3000).skip(1).step_by(2).map(id).collect::<Vec<_>>());
+}
