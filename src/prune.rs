@@ -27,7 +27,7 @@ use crate::repository::{
     with_reserve,
 };
 use crate::session;
-use crate::snapshot::Time;
+use crate::snapshot::{Snapshot, Time};
 
 use listed::Listed;
 use plan::{Plan, Planner};
@@ -190,22 +190,7 @@ impl Run<'_> {
         let reader = self.reader_in_order()?;
         self.known = snapshots.iter().map(|(id, _)| *id).collect();
         self.done.snapshots = snapshots.len() as u64;
-        self.observer.event(&Event::Phase("reading snapshots"));
-        let mut needed = Needed::new(self.repository, &self.options.scratch);
-        for (_, snapshot) in &snapshots {
-            needed.add(&reader, snapshot, self.stop)?;
-        }
-        let needed = needed.sort();
-        self.observer.event(&Event::Phase("reading the index"));
-        let planner = Planner {
-            index: reader.index(),
-            needed: &needed,
-            spared: &spared,
-            options: self.options,
-            rows_at_once: plan::rows_at_once(self.repository.budget()),
-            scratch: &self.options.scratch,
-        };
-        let plan = planner.plan()?;
+        let plan = self.plan(&reader, &snapshots, &spared)?;
         let len = |pack: &PackId| reader.index().present().packs.get(pack).copied().unwrap_or(0);
         self.done.before_bytes = self.done.before_bytes.max(plan.total);
         self.done.chunks = plan.chunks;
@@ -225,11 +210,37 @@ impl Run<'_> {
         }
         self.holding = plan.kept.iter().copied().chain(plan.repacked.iter().map(|(pack, _)| *pack)).collect();
         self.verify_stand_ins(&reader, &plan)?;
+        // What follows lists everything anew: both at a time would be much memory.
+        drop(reader);
         // Nothing in them is needed.
         let lost = std::mem::take(&mut self.lost);
         self.take_for_deleted(lost)?;
         self.done.dead_packs += self.sweep_dead(&plan.dead, &forgotten)?;
-        self.repack(&reader, &plan)
+        self.repack(&plan)
+    }
+
+    fn plan(
+        &self,
+        reader: &Reader,
+        snapshots: &[(SnapshotId, Snapshot)],
+        spared: &HashSet<PackId>,
+    ) -> Result<Plan> {
+        self.observer.event(&Event::Phase("reading snapshots"));
+        let mut needed = Needed::new(self.repository, &self.options.scratch);
+        for (_, snapshot) in snapshots {
+            needed.add(reader, snapshot, self.stop)?;
+        }
+        let needed = needed.sort();
+        self.observer.event(&Event::Phase("reading the index"));
+        let planner = Planner {
+            index: reader.index(),
+            needed: &needed,
+            spared,
+            options: self.options,
+            rows_at_once: plan::rows_at_once(self.repository.budget()),
+            scratch: &self.options.scratch,
+        };
+        planner.plan()
     }
 
     /// Takes what was deleted out of the index, and then the marks back.
@@ -253,7 +264,9 @@ impl Run<'_> {
         self.observer.event(&Event::Phase("writing the index"));
         // Also after an interruption.
         let stop = AtomicBool::new(false);
-        let mut writer = self.repository.writer_until(&self.write_options(&self.deleted), &stop)?;
+        // Its own marks condemn them.
+        let options = self.write_options(&HashSet::new());
+        let mut writer = self.repository.writer_until(&options, &stop)?;
         writer.finish()?;
         writer.drop_packs(&self.deleted)
     }
@@ -270,7 +283,11 @@ impl Run<'_> {
             reader.index().absent_packs().into_iter().partition(|pack| condemned.contains(pack));
         self.lost = lost;
         self.take_for_deleted(deleted)?;
-        if self.repository.remove_left_over_marks()? { self.reader() } else { Ok(reader) }
+        if !self.repository.remove_left_over_marks()? {
+            return Ok(reader);
+        }
+        drop(reader);
+        self.reader()
     }
 
     /// Condemns packs that are gone, so that nobody misses them, and has them taken out of the index in the end.

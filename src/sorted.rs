@@ -65,6 +65,7 @@ impl<const N: usize> Gathered<N> {
     pub(crate) fn sort(mut self) -> Sorted<N> {
         self.held.sort_unstable();
         self.held.dedup();
+        self.held.shrink_to_fit();
         Sorted { folder: self.folder, held: self.held, runs: self.runs }
     }
 

@@ -91,6 +91,8 @@ impl Facts {
                 !is_out(&row.pack) && !self.has_pack(&row.pack) && PackKind::from_number(row.kind).is_some();
             numbers.push(is_in.then(|| self.add_row(*row)));
         }
+        // At once: what grows step by step leaves a hole of each size behind.
+        self.rows.reserve(usize::try_from(segment.fact_count()).unwrap_or(0));
         let mut rows = segment.rows();
         while let Some(mut row) = rows.next()? {
             let number = u32::from_le_bytes(array(&row[33..])) as usize;

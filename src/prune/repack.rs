@@ -21,7 +21,7 @@ const MAX_FRAME_BYTES: usize = 64 << 20;
 /// Packs that are deleted together, once what is needed of them is in others.
 struct Round {
     writer: Writer,
-    packs: HashSet<PackId>,
+    packs: Vec<PackId>,
     /// What is needed of them, about.
     bytes: u64,
     /// The most that it may become.
@@ -30,13 +30,14 @@ struct Round {
 
 impl Run<'_> {
     /// Packs anew what the plan says.
-    pub(super) fn repack(&mut self, reader: &Reader, plan: &Plan) -> Result<()> {
+    pub(super) fn repack(&mut self, plan: &Plan) -> Result<()> {
+        if plan.repacked.is_empty() {
+            return Ok(());
+        }
+        let reader = self.reader()?;
         let len = |pack: &PackId| reader.index().present().packs.get(pack).copied().unwrap_or(0);
         let needed: HashMap<PackId, u64> =
             plan.repacked.iter().map(|(pack, unused)| (*pack, len(pack).saturating_sub(*unused))).collect();
-        if needed.is_empty() {
-            return Ok(());
-        }
         let chosen: HashSet<PackId> = needed.keys().copied().collect();
         self.observer.event(&Event::Phase("packing anew"));
         self.observer.event(&Event::Planned { items: chosen.len() as u64, bytes: needed.values().sum() });
@@ -52,11 +53,11 @@ impl Run<'_> {
                     self.done.without_room += 1;
                     return Ok(());
                 }
-                round = Some(Round { writer: self.writer(&chosen)?, packs: HashSet::new(), bytes: 0, most });
+                round = Some(Round { writer: self.writer(&chosen)?, packs: Vec::new(), bytes: 0, most });
             }
             let Some(round) = &mut round else { return Ok(()) };
-            self.copy(reader, &round.writer, parts)?;
-            round.packs.insert(pack);
+            self.copy(&reader, &round.writer, parts)?;
+            round.packs.push(pack);
             round.bytes += bytes;
             Ok(())
         })?;
@@ -73,7 +74,9 @@ impl Run<'_> {
         let Some(mut round) = round else { return Ok(()) };
         let written = round.writer.finish()?;
         self.done.written_bytes += written.stored_bytes;
-        self.holding.retain(|pack| !round.packs.contains(pack));
+        for pack in &round.packs {
+            self.holding.remove(pack);
+        }
         self.holding.extend(round.writer.used_packs());
         self.done.repacked_packs += self.sweep(&round.packs, &[])?;
         Ok(())

@@ -18,28 +18,27 @@ const SWEPT_FIRST: usize = 4096;
 impl Run<'_> {
     /// Deletes packs of which nothing is needed, and forgotten snapshots. Returns how many packs.
     pub(super) fn sweep_dead(&mut self, dead: &[PackId], forgotten: &[SnapshotId]) -> Result<u64> {
-        match self.sweep(&dead.iter().copied().collect(), forgotten) {
+        match self.sweep(dead, forgotten) {
             Err(error) if error.is_no_space() && dead.len() > SWEPT_FIRST => {
                 let (first, rest) = dead.split_at(SWEPT_FIRST);
-                let swept = self.sweep(&first.iter().copied().collect(), forgotten)?;
-                Ok(swept + self.sweep(&rest.iter().copied().collect(), &[])?)
+                let swept = self.sweep(first, forgotten)?;
+                Ok(swept + self.sweep(rest, &[])?)
             }
             other => other,
         }
     }
 
     /// Condemns packs and forgotten snapshots, asks once more who needs them, and deletes those that nobody does. Returns how many packs.
-    pub(super) fn sweep(&mut self, packs: &HashSet<PackId>, unwanted: &[SnapshotId]) -> Result<u64> {
+    pub(super) fn sweep(&mut self, packs: &[PackId], unwanted: &[SnapshotId]) -> Result<u64> {
         if packs.is_empty() && unwanted.is_empty() {
             return Ok(0);
         }
         self.go_on()?;
         self.observer.event(&Event::Phase("deleting packs"));
-        let list: Vec<PackId> = packs.iter().copied().collect();
         let Some(presence) = &mut self.presence else { return Err(Error::Stopped) };
-        with_reserve(&**self.repository.backend(), || presence.condemn(&list, unwanted))?;
+        with_reserve(&**self.repository.backend(), || presence.condemn(packs, unwanted))?;
         // From here on whoever publishes a snapshot sees the mark, or is seen.
-        let mut doomed = packs.clone();
+        let mut doomed: HashSet<PackId> = packs.iter().copied().collect();
         let wanted_now = self.spare(&mut doomed, unwanted)?;
         self.delete_snapshots(unwanted.iter().filter(|id| !wanted_now.contains(id)))?;
         self.done.spared_packs += (packs.len() - doomed.len()) as u64;
@@ -77,18 +76,11 @@ impl Run<'_> {
             new.push((*id, self.repository.snapshot(id)?));
         }
         // Marks and packs after that.
-        let marks = self.repository.marks()?;
-        let by_others = marks.iter().filter(|mark| !self.is_own(&mark.name));
-        let condemned: HashSet<PackId> = by_others.flat_map(|mark| mark.body.packs.iter().copied()).collect();
-        let reader = self.reader()?;
-        let listed = &reader.index().present().packs;
-        let is_safe = |pack: &PackId| listed.contains_key(pack) && !condemned.contains(pack);
-        if let Some(lost) = self.holding.iter().find(|pack| !is_safe(pack)) {
-            return Err(Error::PrunedMeanwhile { pack: pack_file_name(lost) });
-        }
+        self.refuse_lost()?;
         if new.is_empty() {
             return Ok(wanted_now);
         }
+        let reader = self.reader()?;
         let mut needed = Needed::new(self.repository, &self.options.scratch);
         for (_, snapshot) in &new {
             needed.add(&reader, snapshot, self.stop)?;
@@ -109,6 +101,18 @@ impl Run<'_> {
             Ok(())
         })?;
         Ok(wanted_now)
+    }
+
+    /// Goes no further if a pack is gone, or condemned by somebody else, in which the plan keeps something that is needed.
+    fn refuse_lost(&self) -> Result<()> {
+        let by_others = self.repository.marks()?.into_iter().filter(|mark| !self.is_own(&mark.name));
+        let condemned: HashSet<PackId> = by_others.flat_map(|mark| mark.body.packs).collect();
+        let listed = self.repository.listed_packs()?;
+        let is_safe = |pack: &PackId| listed.contains_key(pack) && !condemned.contains(pack);
+        match self.holding.iter().find(|pack| !is_safe(pack)) {
+            Some(lost) => Err(Error::PrunedMeanwhile { pack: pack_file_name(lost) }),
+            None => Ok(()),
+        }
     }
 
     /// Deletes the files of forgotten snapshots: what they need is about to go.
