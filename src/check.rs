@@ -64,6 +64,8 @@ pub struct CheckOptions {
     pub budget: Option<ReadBudget>,
     /// The folder where this host remembers when it verified packs, if it may.
     pub state_folder: Option<PathBuf>,
+    /// For files that are gone when the run is; nothing for the system's folder.
+    pub scratch: Option<PathBuf>,
 }
 
 /// How much to read. At least one pack is read, and each is read to its end.
@@ -110,7 +112,8 @@ pub struct CheckReport {
     pub bytes_read: u64,
     /// Segments that were read.
     pub segments: u64,
-    /// Distinct chunks that the snapshots need. Of more than a million, one that is needed far apart may count twice.
+    /// Distinct chunks that the snapshots need. Of more than a million, one that is needed far apart may count twice where there is no room
+    /// for `scratch`.
     pub chunks: u64,
     /// Those of them that are lost.
     pub chunks_lost: u64,

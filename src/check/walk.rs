@@ -12,14 +12,18 @@ use crate::chunk::GetChunk;
 use crate::codec::Bytes;
 use crate::error::{Corruption, Error, Result};
 use crate::event::Event;
+use crate::header::array;
 use crate::id::{self, ChunkId, ChunkKind};
 use crate::pack::{Location, pack_file_name};
 use crate::snapshot::list;
 use crate::snapshot::tree;
 use crate::snapshot::{Content, Entry, Kind, ListNode, Piece, TreeChild, TreeNode, sum_pieces};
+use crate::sorted::Gathered;
 
-/// So many references to data chunks are gathered, then sorted and asked for, in a budget of the default size: 36 MiB.
-const BATCH: usize = 1 << 20;
+/// So many references to data chunks are held in memory, in a budget of the default size: 36 MiB.
+const REFERENCES_AT_ONCE: usize = 1 << 20;
+/// The bytes of one: an id and a length.
+const REFERENCE_LEN: usize = 36;
 /// So many of them are looked up together.
 const LOCATED_AT_ONCE: usize = 1 << 12;
 /// So many missing chunks that nothing accounts for have a damage of their own.
@@ -63,6 +67,7 @@ impl Task {
 struct Walk {
     seen: HashSet<[u8; 16]>,
     stack: Vec<Task>,
+    /// The data chunks that the node needs that is just visited.
     data: Vec<(ChunkId, u32)>,
 }
 
@@ -103,22 +108,38 @@ impl Walk {
 impl Check<'_> {
     /// Visits everything that the snapshots need.
     pub(super) fn walk(&mut self, starts: &[Start]) -> Result<()> {
-        let most = self.repository.budget().share_at_most(BATCH);
         let mut walk = Walk { seen: HashSet::new(), stack: Vec::new(), data: Vec::new() };
+        let mut references = self.no_references();
         for start in starts {
             walk.entry(&start.entry);
             if let Some(notes) = start.notes {
                 walk.push(Task::root(notes));
             }
+            self.gather(&mut walk, &mut references)?;
             while let Some(task) = walk.stack.pop() {
                 self.go_on()?;
                 self.visit(&mut walk, &task)?;
-                if walk.data.len() >= most {
-                    self.data_chunks(&mut walk.data)?;
-                }
+                self.gather(&mut walk, &mut references)?;
             }
         }
-        self.data_chunks(&mut walk.data)
+        self.data_chunks(references)
+    }
+
+    fn no_references(&self) -> Gathered<REFERENCE_LEN> {
+        let folder = self.options.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        Gathered::new(&folder, self.repository.budget().share_at_most(REFERENCES_AT_ONCE))
+    }
+
+    /// Puts what the last node needs to the rest, which is asked for all at once in the end: so the index is read once.
+    fn gather(&mut self, walk: &mut Walk, references: &mut Gathered<REFERENCE_LEN>) -> Result<()> {
+        for (id, len) in walk.data.drain(..) {
+            if references.add(encode_reference(&id, len)).is_err() {
+                // There is no room for more than memory has: part by part, then.
+                let others = std::mem::replace(references, self.no_references());
+                self.data_chunks(others)?;
+            }
+        }
+        Ok(())
     }
 
     fn visit(&mut self, walk: &mut Walk, task: &Task) -> Result<()> {
@@ -139,35 +160,60 @@ impl Check<'_> {
         }
     }
 
-    /// Asks for a batch of data chunks.
-    fn data_chunks(&mut self, data: &mut Vec<(ChunkId, u32)>) -> Result<()> {
-        data.sort_unstable();
-        data.dedup();
-        let read_all = self.options.read_data && self.options.only.is_some();
-        let mut to_read: Vec<(Location, ChunkId, u32)> = Vec::new();
-        for some in data.chunks(LOCATED_AT_ONCE) {
-            // Each id once: pieces may give it very many lengths, and it may have very many places.
-            let mut ids: Vec<ChunkId> = some.iter().map(|(id, _)| *id).collect();
-            ids.dedup();
-            let each = self.reader.index().locate_each(ChunkKind::Data, &ids, &|| self.go_on())?;
-            for &(id, len) in some {
-                self.go_on()?;
-                let places = ids.binary_search(&id).map_or(&[][..], |number| &each[number]);
-                self.report.chunks += 1;
-                let is_sound = |place: &Location| place.len == len && !self.doubted.contains(&place.pack);
-                match places.first() {
-                    None => {
-                        self.lose(ChunkKind::Data, &id, Error::ChunkMissing { kind: ChunkKind::Data, id })?;
-                    }
-                    Some(_) if !read_all && places.iter().any(is_sound) => {}
-                    Some(first) => to_read.push((*first, id, len)),
-                }
+    /// Asks for data chunks.
+    fn data_chunks(&mut self, references: Gathered<REFERENCE_LEN>) -> Result<()> {
+        let most = self.repository.budget().share_at_most(REFERENCES_AT_ONCE);
+        let references = references.sort();
+        let mut rows = references.rows();
+        let mut to_read = Vec::new();
+        loop {
+            let mut some = Vec::with_capacity(LOCATED_AT_ONCE);
+            while some.len() < LOCATED_AT_ONCE
+                && let Some(row) = rows.next()?
+            {
+                some.push(decode_reference(&row));
+            }
+            if some.is_empty() {
+                return self.read_chunks(&mut to_read);
+            }
+            self.locate(&some, &mut to_read)?;
+            if to_read.len() >= most {
+                self.read_chunks(&mut to_read)?;
             }
         }
-        data.clear();
-        // Each frame is read once.
+    }
+
+    /// Looks for data chunks, which ascend, and adds those that have to be read to be believed.
+    fn locate(
+        &mut self,
+        references: &[(ChunkId, u32)],
+        to_read: &mut Vec<(Location, ChunkId, u32)>,
+    ) -> Result<()> {
+        let read_all = self.options.read_data && self.options.only.is_some();
+        // Each id once: pieces may give it very many lengths, and it may have very many places.
+        let mut ids: Vec<ChunkId> = references.iter().map(|(id, _)| *id).collect();
+        ids.dedup();
+        let each = self.reader.index().locate_each(ChunkKind::Data, &ids, &|| self.go_on())?;
+        for &(id, len) in references {
+            self.go_on()?;
+            let places = ids.binary_search(&id).map_or(&[][..], |number| &each[number]);
+            self.report.chunks += 1;
+            let is_sound = |place: &Location| place.len == len && !self.doubted.contains(&place.pack);
+            match places.first() {
+                None => {
+                    self.lose(ChunkKind::Data, &id, Error::ChunkMissing { kind: ChunkKind::Data, id })?;
+                }
+                Some(_) if !read_all && places.iter().any(is_sound) => {}
+                Some(first) => to_read.push((*first, id, len)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads chunks, each frame once.
+    fn read_chunks(&mut self, to_read: &mut Vec<(Location, ChunkId, u32)>) -> Result<()> {
         to_read.sort_unstable();
-        for (location, id, len) in to_read {
+        for (location, id, len) in to_read.drain(..) {
             self.go_on()?;
             let read = self.reader.get(ChunkKind::Data, &id).and_then(|plain| {
                 if plain.len() as u64 == u64::from(len) {
@@ -265,6 +311,17 @@ impl Check<'_> {
         }
         self.report.chunks_lost = lost.len() as u64;
     }
+}
+
+fn encode_reference(id: &ChunkId, len: u32) -> [u8; REFERENCE_LEN] {
+    let mut row = [0; REFERENCE_LEN];
+    row[..32].copy_from_slice(id.as_bytes());
+    row[32..].copy_from_slice(&len.to_be_bytes());
+    row
+}
+
+fn decode_reference(row: &[u8; REFERENCE_LEN]) -> (ChunkId, u32) {
+    (ChunkId::from_bytes(array(row)), u32::from_be_bytes(array(&row[32..])))
 }
 
 /// Holds a node of a directory against its claim, and notes what it needs.

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use serde_json::Value;
 use vault::backend::LocalFolder;
 
 use crate::support::crowd::{crowd, need_half};
@@ -53,6 +54,9 @@ fn an_index_of_a_hundred_million_chunks_stays_within_bounds() {
     // Half of it is needed, and half is not.
     let needed = need_half(&world.repository, cache.parent().unwrap(), segments);
     measured(&world, "check, half of the chunks needed", &words(&["check"]));
+    if !nightly() {
+        index_is_read_once(&world);
+    }
     // A segment is written anew in hardly more room than its rows take: of a hundred million chunks the rest is for the tables.
     let most = if nightly() { MOST_KIB } else { 128 << 10 };
     measured_within(&world, "prune, half of the chunks needed", &words(&["prune", "--force"]), most);
@@ -63,4 +67,29 @@ fn an_index_of_a_hundred_million_chunks_stays_within_bounds() {
     measured(&world, "check, after the prune", &words(&["check"]));
     world.write_random("0/new", 5, 3 << 20);
     measured(&world, "snapshot, after the prune", &world.snapshot_args(&[]));
+}
+
+/// References that memory has no room for are sorted on disk, and looked for in one pass; or part by part, if there is no room there.
+fn index_is_read_once(world: &World) {
+    needs!("strace");
+    let check = |temporary: &str, memory: &str| {
+        let log = world.vault.join("reads");
+        let temporary = format!("TMPDIR={temporary}");
+        let log_to = log.to_str().unwrap();
+        let wrapper = ["env", &temporary, "strace", "-f", "-y", "-o", log_to, "-e", "trace=pread64"];
+        let words = ["check", "--json", "--no-cache", "--memory", memory].map(OsString::from);
+        let output = world.vault.start(world.vault.command_under(&wrapper, &words)).wait();
+        let output = output.ok();
+        let report: Value = serde_json::from_str(output.text().lines().last().unwrap()).unwrap();
+        let reads = fs::read_to_string(&log).unwrap().lines().filter(|line| line.contains("/index/")).count();
+        (report["chunks"].as_u64().unwrap(), reads)
+    };
+    let here = world.vault.join("");
+    let (in_memory, once) = (check(here.to_str().unwrap(), "256M"), check(here.to_str().unwrap(), "96M"));
+    let parts = check("/proc/none", "96M");
+    println!("check reads {} times of the index, {} without room for references", once.1, parts.1);
+    // Part by part, a chunk that is needed in several may count in each.
+    assert!(once.0 == in_memory.0 && once.0 <= parts.0, "{} of {} chunks, {}", once.0, in_memory.0, parts.0);
+    // The structure is read besides.
+    assert!(once.1 * 5 < parts.1 * 4, "{} and {}", once.1, parts.1);
 }

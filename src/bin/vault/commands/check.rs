@@ -52,6 +52,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Outcome> {
         max_age: args.max_age.as_ref().map(|max| max.age),
         budget: args.budget.map(|budget| budget.0),
         state_folder: places::states(),
+        scratch: Some(context.scratch(&repository)),
     };
     let begun = Instant::now();
     context.screen.start_progress("check");

@@ -122,7 +122,8 @@ impl Observer for Afterwards {
 /// Looks at the structure once more: which paths of which snapshots are still lost.
 fn examine(context: &Context, repository: &Repository) -> Result<CheckReport> {
     let all_costs = context.screen.is_json() || context.screen.is_verbose();
-    let options = CheckOptions { all_costs, ..CheckOptions::default() };
+    let scratch = Some(context.scratch(repository));
+    let options = CheckOptions { all_costs, scratch, ..CheckOptions::default() };
     context.screen.start_progress("check");
     let checked = check(repository, &options, &Quietly(&context.screen), &context.stop);
     context.screen.end_progress();
