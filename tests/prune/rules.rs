@@ -1,21 +1,26 @@
 //! Single rules of `spec/concurrency.md`; what they are for together shows in the simulator.
 
 use std::fs;
+use std::io;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, SystemTime};
 
 use vault::check::{CheckOptions, check};
 use vault::codec;
 use vault::error::Error;
-use vault::event::Silent;
+use vault::event::{Event, Observer, Silent};
 use vault::header::{Magic, Seal, encode_object};
 use vault::id::{ChunkKind, PackId};
 use vault::pack::pack_file_name;
+use vault::prune::prune;
 use vault::repository::{NoticeBody, Presence, Work};
 use vault::snapshot::Time;
 
 use super::store::{Store, thorough};
+use crate::mirror::medium::{Op, Watched};
 
 fn count(folder: &Path) -> usize {
     fs::read_dir(folder).unwrap().count()
@@ -189,6 +194,49 @@ fn prune_8_of_two_copies_the_damaged_one_is_not_what_stays() {
             store.prune(&thorough()).unwrap();
         }
         assert_eq!(store.check().snapshots, 2);
+        assert_eq!(store.packs().len(), 2);
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_when_packs_are_taken_out_does_not_go_on_naming_them() {
+    for times in [1, usize::MAX] {
+        let mut store = Store::new();
+        let (dead, _) = store.save(&[1]).unwrap();
+        store.save(&[2]).unwrap();
+        store.forget(dead);
+        // The index is written when all has been deleted: from then on, so many of its files are not opened.
+        let left = Arc::new(AtomicUsize::new(0));
+        let failing = left.clone();
+        let sound = store.backend.clone();
+        store.backend = Watched::new(&store.place(), move |op, name| {
+            let take = |left: usize| left.checked_sub(1);
+            if op == Op::Open
+                && name.starts_with("index/")
+                && failing.fetch_update(SeqCst, SeqCst, take).is_ok()
+            {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
+            Ok(())
+        });
+        let observer: Arc<dyn Observer> = Arc::new(move |event: &Event<'_>| {
+            if matches!(event, Event::Phase("writing the index")) {
+                left.store(times, SeqCst);
+            }
+        });
+        let pruned = prune(&store.open(), &thorough(), &observer, &AtomicBool::new(false));
+        store.backend = sound;
+        assert_eq!(pruned.is_ok(), times == 1, "{pruned:?}");
+        // While they are named, they are condemned: nobody misses them.
+        assert_eq!(count(&store.place().join("marks")) > 0, times > 1);
+        assert_eq!(store.check().snapshots, 1);
+        if let Err(Error::Busy { session }) = store.prune(&thorough()) {
+            // It has ended, though its process has not.
+            let (session, _) = session.rsplit_once('-').unwrap();
+            store.open().declare_ended(session).unwrap();
+            store.prune(&thorough()).unwrap();
+        }
+        assert_eq!(store.check().snapshots, 1);
         assert_eq!(store.packs().len(), 2);
     }
 }

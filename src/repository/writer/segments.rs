@@ -258,16 +258,19 @@ fn verify_union(
 }
 
 /// Publishes the facts of all segments that name these packs, or some that are gone, anew without them, and then removes those segments. The
-/// packs are covered by none until they are gone.
+/// packs are covered by none until they are gone. A segment that could not be read names them perhaps: it is tried once more, and is an error
+/// if it still cannot be, as its facts would stay.
 pub(super) fn drop_packs(shared: &Shared, packs: &HashSet<PackId>) -> Result<()> {
     let index = shared.index.read().map_err(|_| Error::Stopped)?;
     let is_gone = |pack: &PackId| packs.contains(pack) || !index.present().packs.contains_key(pack);
+    let unread = unread_segments(shared, &index)?;
+    let segments = || index.segments().chain(&unread);
     let is_affected = |segment: &&Segment| segment.packs().iter().any(|row| is_gone(&row.pack));
-    let named = index.segments().filter(is_affected).flat_map(Segment::packs).map(|row| row.pack);
+    let named = segments().filter(is_affected).flat_map(Segment::packs).map(|row| row.pack);
     let lost = shared.rely(named.filter(|pack| !is_gone(pack)).collect::<HashSet<_>>())?;
     let is_out = |pack: &PackId| is_gone(pack) || lost.contains(pack);
     let affected: Vec<&Segment> =
-        index.segments().filter(|segment| segment.packs().iter().any(|row| is_out(&row.pack))).collect();
+        segments().filter(|segment| segment.packs().iter().any(|row| is_out(&row.pack))).collect();
     for segment in affected {
         let mut facts = Facts::default();
         match facts.add_segment(segment, is_out) {
@@ -283,4 +286,16 @@ pub(super) fn drop_packs(shared: &Shared, packs: &HashSet<PackId>) -> Result<()>
         remove(&*shared.backend, &format!("index/{}", segment.id()))?;
     }
     Ok(())
+}
+
+/// The segments that were damaged, or could not be read, when the index was loaded, and are there.
+fn unread_segments(shared: &Shared, index: &Index) -> Result<Vec<Segment>> {
+    let mut opened = Vec::new();
+    for id in index.damaged_segments() {
+        match Segment::open(&shared.backend, id, &shared.keys) {
+            Err(error) if is_vanished(&error) => {}
+            other => opened.push(other?),
+        }
+    }
+    Ok(opened)
 }
