@@ -191,7 +191,8 @@ fn what_an_interrupted_check_has_verified_is_kept() {
 fn a_budget_of_time_ends_the_reading_and_no_run_reads_nothing() {
     let world = world(4);
     let begun = std::time::Instant::now();
-    let (found, read) = check(&world, &["--budget", "1s", "--limit-read", "600K"], 0);
+    // A pack of data takes a second and a half: each of two threads has one, and none begins another.
+    let (found, read) = check(&world, &["--budget", "1s", "--limit-read", "200K"], 0);
     assert!(read >= 1 && read < found["packs"].as_u64().unwrap(), "{found}");
     assert!(begun.elapsed().as_secs() < 20);
     let overdue = found["ages"]["packs_overdue"].as_u64().unwrap();
