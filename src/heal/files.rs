@@ -10,13 +10,13 @@ use crate::error::{Corruption, Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::heal::{HealOptions, Run, pruned};
 use crate::id::{PackId, RecordId, SegmentId, SnapshotId};
-use crate::index::{Segment, is_deleted};
+use crate::index::{Index, Segment, is_deleted, is_vanished};
 use crate::repository::{Repository, make_folders, read_config, read_copy, record_kind};
 use crate::session::Session;
 use crate::transfer::{Copier, FileId, Folder, check_apart, put_config};
 
 /// Puts right what it takes to open a copy: `config`, and where it has key files, those. Returns which files were damaged or missing and are
-/// right now. Needs no key. Nothing is done in a dry run.
+/// right now; in a dry run, of `config` only, which would be. Needs no key.
 ///
 /// # Errors
 /// - `OtherRepository`, `Nested`: it is no other copy of this repository.
@@ -52,9 +52,6 @@ pub fn prepare(
         }
         Err(error) => return Err(error),
     }
-    if options.dry_run {
-        return Ok(Vec::new());
-    }
     let copier = Copier {
         from: &**other,
         to: &**here,
@@ -70,8 +67,11 @@ pub fn prepare(
         .filter(|name| is_missing(name))
         .map(|name| (*name).to_owned())
         .collect();
-    mended.extend(put_config(&copier, &there.config().encode(there.id()))?);
+    mended.extend(put_config(&copier, &there.config().encode(there.id()), options.dry_run)?);
     mended.dedup();
+    if options.dry_run {
+        return Ok(mended);
+    }
     let repository = Repository::open(here.clone())?;
     repository.check_writable(repository.copy().copy)?;
     make_folders(&**here)?;
@@ -211,7 +211,9 @@ impl Run<'_> {
     /// Fetches the packs that the index here names and that are not here, if something in them is nowhere else.
     pub(super) fn fetch_named_packs(&mut self) -> Result<()> {
         let mut files = Vec::new();
-        for problem in self.repository.reader()?.index().unfit_packs()? {
+        let reader = self.repository.reader()?;
+        let replaced = self.segments_in_place_of(reader.index())?;
+        for problem in reader.index().unfit_packs_with(&replaced)? {
             let name = problem.file().and_then(|file| file.rsplit('/').next());
             let Some(pack) = name.and_then(PackId::from_hex) else { continue };
             // In a dry run those that would be replaced are still what they were.
@@ -219,6 +221,8 @@ impl Run<'_> {
                 files.push(FileId { folder: Folder::Packs, hash: *pack.as_bytes() });
             }
         }
+        drop((reader, replaced));
+        files.sort_unstable();
         self.plan("fetching packs", &files);
         for file in files {
             let is_there = self.there.files.contains_key(&file);
@@ -227,6 +231,20 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// In a dry run, what would be in place of the damaged segments of the index here.
+    fn segments_in_place_of(&self, index: &Index) -> Result<Vec<Segment>> {
+        let Some(other) = self.other.filter(|_| self.options.dry_run) else { return Ok(Vec::new()) };
+        let mut opened = Vec::new();
+        for id in index.damaged_segments() {
+            match Segment::open(other.backend(), id, other.keys()) {
+                // It has it as little.
+                Err(error) if error.is_damage() || is_vanished(&error) => {}
+                segment => opened.push(segment?),
+            }
+        }
+        Ok(opened)
     }
 
     /// Fetches the segments about packs that are here and in no segment here, if these name nothing that is not here.

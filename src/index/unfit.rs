@@ -14,8 +14,17 @@ impl Index {
     /// # Errors
     /// Any error of the medium.
     pub fn unfit_packs(&self) -> Result<Problems> {
+        self.unfit_packs_with(&[])
+    }
+
+    /// The same, as if these segments were there too.
+    ///
+    /// # Errors
+    /// As [`Self::unfit_packs`].
+    pub fn unfit_packs_with(&self, more: &[Segment]) -> Result<Problems> {
+        let segments = || self.segments().chain(more);
         let mut lost = HashSet::new();
-        for segment in self.segments() {
+        for segment in segments() {
             let is_going = |row: &PackRow| {
                 self.present.condemned.contains(&row.pack) && !self.present.packs.contains_key(&row.pack)
             };
@@ -46,7 +55,7 @@ impl Index {
             }
         }
         let mut seen = HashSet::new();
-        let rows = self.segments().flat_map(Segment::packs).filter(|row| lost.contains(&row.pack));
+        let rows = segments().flat_map(Segment::packs).filter(|row| lost.contains(&row.pack));
         Ok(rows
             .filter(|row| !self.present.has(row) && seen.insert(row.pack))
             .map(|row| {

@@ -44,5 +44,5 @@ pub(super) fn establish(
     };
     let there =
         there.map_err(|(folder, error)| Error::path("list", &copier.to.place().join(folder))(error))?;
-    Ok((there, put_config(copier, &repository.config().encode(repository.id()))?))
+    Ok((there, put_config(copier, &repository.config().encode(repository.id()), false)?))
 }

@@ -8,12 +8,12 @@ use crate::transfer::Copier;
 /// The longest `config` that is compared; a longer one differs.
 const MAX_CONFIG_LEN: u64 = 17 << 20;
 
-/// Puts `config` and `config.2` right, and returns which of them was there and damaged. `config` comes last, as in `init`: half of a
-/// repository is none.
+/// Puts `config` and `config.2` right, and returns which of them was there and damaged; writes nothing in a dry run. `config` comes last, as in
+/// `init`: half of a repository is none.
 ///
 /// # Errors
 /// `MediumMissing` if one was exchanged; any error of the medium.
-pub(crate) fn put_config(copier: &Copier<'_>, config: &[u8]) -> Result<Vec<String>> {
+pub(crate) fn put_config(copier: &Copier<'_>, config: &[u8], dry_run: bool) -> Result<Vec<String>> {
     let mut mended = Vec::new();
     for name in ["config.2", "config"] {
         let found = read_whole(copier.to, name, MAX_CONFIG_LEN);
@@ -21,7 +21,9 @@ pub(crate) fn put_config(copier: &Copier<'_>, config: &[u8]) -> Result<Vec<Strin
             continue;
         }
         refuse_exchanged(copier.to, name, found.as_deref().unwrap_or_default())?;
-        copier.put(name, config)?;
+        if !dry_run {
+            copier.put(name, config)?;
+        }
         // An interruption in between leaves one of them missing.
         let is_missing = found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
         mended.extend((!is_missing).then(|| name.to_owned()));

@@ -90,13 +90,41 @@ fn folders_that_are_gone_with_all_that_was_in_them_come_back() {
 
 #[test]
 fn a_dry_run_says_what_it_would_do_and_does_nothing() {
+    for (seed, of) in [(3, 5), (4, 3), (5, 3)] {
+        let world = World::saved();
+        let (here, there) = (world.repo(), world.mirror("mirror"));
+        damage_both(&here, &there, seed, of);
+        assert_dry_run_is_right(&world, &here, &there);
+    }
+    for name in ["config", "config.2"] {
+        for is_gone in [true, false] {
+            let world = World::saved();
+            let (here, there) = (world.repo(), world.mirror("mirror"));
+            if is_gone {
+                fs::remove_file(here.join(name)).unwrap();
+            } else {
+                fs::write(here.join(name), "rotten").unwrap();
+            }
+            assert_dry_run_is_right(&world, &here, &there);
+        }
+    }
+    // What names the pack that is gone is damaged.
     let world = World::saved();
     let (here, there) = (world.repo(), world.mirror("mirror"));
-    damage_both(&here, &there, 3, 5);
-    let (before, beside) = (files(&here), files(&there));
-    let dry = summary(&world.heal(&here, &there, &["--dry-run", "--json"]).code(13));
-    assert_eq!((files(&here), files(&there)), (before, beside.clone()));
-    let done = summary(&world.heal(&here, &there, &["--json"]).ok());
+    fs::remove_file(here.join(&names(&here, "packs/")[0])).unwrap();
+    for segment in names(&here, "index/") {
+        flip_at(&here.join(segment), 100);
+    }
+    assert_dry_run_is_right(&world, &here, &there);
+}
+
+/// Asserts that it says the same as the run that does it, and writes nothing.
+#[track_caller]
+fn assert_dry_run_is_right(world: &World, here: &Path, there: &Path) {
+    let (before, beside) = (files(here), files(there));
+    let dry = summary(&world.heal(here, there, &["--dry-run", "--json"]).code(13));
+    assert_eq!((files(here), files(there)), (before, beside.clone()));
+    let done = summary(&world.heal(here, there, &["--json"]).ok());
     for field in ["files_replaced", "files_damaged", "chunks_lost", "chunks_saved"] {
         assert_eq!(dry[field], done[field], "{field}: {dry} {done}");
     }
@@ -107,8 +135,8 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
         names
     };
     assert_eq!(fetched(&dry), fetched(&done));
-    assert_eq!(files(&there), beside, "the other copy is only read");
-    world.heal(&here, &there, &["--dry-run"]).ok().says("nothing to heal");
+    assert_eq!(files(there), beside, "the other copy is only read");
+    world.heal(here, there, &["--dry-run"]).ok().says("nothing to heal");
 }
 
 #[test]
