@@ -36,7 +36,7 @@ pub(crate) use lock::remove_key_file;
 pub use lock::{NewKey, OpenedWith};
 pub(crate) use needed::Needed;
 pub use presence::{Notice, NoticeBody, Presence, Work};
-use publish::Reliance;
+use publish::{Loss, Reliance};
 pub(crate) use publish::{PRUNE_TRIES, refuse, while_pruned};
 pub use reader::Reader;
 pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};

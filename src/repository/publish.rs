@@ -1,6 +1,6 @@
 //! Publishing while others may be pruning: `spec/concurrency.md`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -30,6 +30,15 @@ pub(crate) fn while_pruned<T>(observer: &dyn Observer, mut once: impl FnMut() ->
     once()
 }
 
+/// Why a pack is not to be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// Somebody has condemned it, whether it is still there or not.
+    Condemned,
+    /// It is gone, or not listed, and nobody condemned it.
+    Absent,
+}
+
 /// What a run that writes has said of itself, and of the packs that it relies on. Nothing in a dry run.
 pub(super) struct Reliance {
     repository: Repository,
@@ -53,14 +62,26 @@ impl Reliance {
     /// # Errors
     /// Any error of the medium.
     pub(super) fn rely(&mut self, packs: impl IntoIterator<Item = PackId>) -> Result<HashSet<PackId>> {
-        let Some(presence) = &mut self.presence else { return Ok(HashSet::new()) };
+        Ok(self.rely_but(packs, &|_| false)?.into_keys().collect())
+    }
+
+    /// The same, where marks with some names condemn nothing any more.
+    ///
+    /// # Errors
+    /// As [`Self::rely`].
+    pub(super) fn rely_but(
+        &mut self,
+        packs: impl IntoIterator<Item = PackId>,
+        is_void: &dyn Fn(&str) -> bool,
+    ) -> Result<HashMap<PackId, Loss>> {
+        let Some(presence) = &mut self.presence else { return Ok(HashMap::new()) };
         let new: Vec<PackId> = packs.into_iter().filter(|pack| !self.said.contains(pack)).collect();
         if new.is_empty() {
-            return Ok(HashSet::new());
+            return Ok(HashMap::new());
         }
         presence.rely(&new)?;
-        let lost = self.repository.lost_among(&new)?;
-        self.said.extend(new.into_iter().filter(|pack| !lost.contains(pack)));
+        let lost = self.repository.losses(&new, is_void)?;
+        self.said.extend(new.into_iter().filter(|pack| !lost.contains_key(pack)));
         Ok(lost)
     }
 
@@ -101,16 +122,28 @@ impl Repository {
         refuse(&self.lost_among(packs)?)
     }
 
-    /// Those of these packs that are condemned or not here any more: marks are listed first, then packs.
+    /// Those of these packs that are condemned or not here any more.
     ///
     /// # Errors
     /// Any error of the medium.
-    pub(crate) fn lost_among(&self, packs: &[PackId]) -> Result<HashSet<PackId>> {
-        let condemned = self.condemned()?;
+    fn lost_among(&self, packs: &[PackId]) -> Result<HashSet<PackId>> {
+        Ok(self.losses(packs, &|_| false)?.into_keys().collect())
+    }
+
+    /// The same, and why; but for what only void marks condemn. Marks are listed first, then packs.
+    fn losses(&self, packs: &[PackId], is_void: &dyn Fn(&str) -> bool) -> Result<HashMap<PackId, Loss>> {
+        let marks = self.marks()?.into_iter().filter(|mark| !is_void(&mark.name));
+        let condemned: HashSet<PackId> = marks.flat_map(|mark| mark.body.packs).collect();
         let prefixes: HashSet<u8> = packs.iter().map(|pack| pack.as_bytes()[0]).collect();
         let listed = self.list_packs(|prefix| prefixes.contains(&prefix))?;
-        let is_lost = |pack: &&PackId| !listed.contains_key(pack) || condemned.contains(pack);
-        Ok(packs.iter().filter(is_lost).copied().collect())
+        let loss = |pack: &PackId| {
+            if condemned.contains(pack) {
+                Some(Loss::Condemned)
+            } else {
+                (!listed.contains_key(pack)).then_some(Loss::Absent)
+            }
+        };
+        Ok(packs.iter().filter_map(|pack| Some((*pack, loss(pack)?))).collect())
     }
 }
 

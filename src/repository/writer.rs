@@ -342,12 +342,13 @@ impl Writer {
         self.shared.reliance.lock().map_err(|_| Error::Stopped)
     }
 
-    /// Takes the facts about packs out of the index that are to be deleted.
+    /// Takes the facts about packs out of the index that are gone for good. `is_void` says which marks condemn nothing any more: those of the
+    /// run that deleted all it could under them.
     ///
     /// # Errors
-    /// Any error of the medium.
-    pub fn drop_packs(&self, packs: &HashSet<PackId>) -> Result<()> {
-        segments::drop_packs(&self.shared, packs)
+    /// `PrunedMeanwhile`: a pack that the same segment names is gone as well, or not listed; any error of the medium.
+    pub fn drop_packs(&self, packs: &HashSet<PackId>, is_void: &dyn Fn(&str) -> bool) -> Result<()> {
+        segments::drop_packs(&self.shared, packs, is_void)
     }
 
     /// Brings the index into order where many small segments lie: after the acknowledgement, since nothing waits for it.

@@ -15,12 +15,13 @@ use vault::event::{Event, Observer, Silent};
 use vault::header::{Magic, Seal, encode_object};
 use vault::id::{ChunkKind, PackId};
 use vault::pack::pack_file_name;
-use vault::prune::prune;
+use vault::prune::{Limit, PruneOptions, prune};
 use vault::repository::{NoticeBody, Presence, Work};
 use vault::snapshot::Time;
 
 use super::store::{Store, thorough};
 use crate::mirror::medium::{Op, Watched};
+use crate::support::scratch::Scratch;
 
 fn count(folder: &Path) -> usize {
     fs::read_dir(folder).unwrap().count()
@@ -239,4 +240,71 @@ fn a_segment_that_cannot_be_read_when_packs_are_taken_out_does_not_go_on_naming_
         assert_eq!(store.check().snapshots, 1);
         assert_eq!(store.packs().len(), 2);
     }
+}
+
+/// A store whose next prune deletes a folder that only the first snapshot had, and keeps the pack of data that the same segment names.
+fn with_a_pack_beside() -> (Store, PackId) {
+    let store = Store::new();
+    let (first, _) = store.save(&[1, 9]).unwrap();
+    let path = |pack: &PackId| store.place().join(pack_file_name(pack));
+    let is_data = |pack: &PackId| fs::metadata(path(pack)).unwrap().len() > 50_000;
+    let data = store.packs().into_iter().find(is_data).unwrap();
+    store.save(&[1]).unwrap();
+    assert_eq!(store.packs().len(), 3, "the data is there once");
+    store.forget(first);
+    (store, data)
+}
+
+/// Does something when a phase begins for the first time.
+fn once_in(phase: &'static str, act: impl Fn() + Send + Sync + 'static) -> Arc<dyn Observer> {
+    let times = AtomicUsize::new(0);
+    Arc::new(move |event: &Event<'_>| {
+        if matches!(event, Event::Phase(now) if *now == phase) && times.fetch_add(1, SeqCst) == 0 {
+            act();
+        }
+    })
+}
+
+#[test]
+fn a_pack_that_is_not_listed_when_others_are_taken_out_stays_in_the_index() {
+    let (store, data) = with_a_pack_beside();
+    let path = store.place().join(pack_file_name(&data));
+    let hidden = store.scratch.join("hidden");
+    let (from, to) = (path.clone(), hidden.clone());
+    let observer = once_in("writing the index", move || fs::rename(&from, &to).unwrap());
+    let keeping = PruneOptions { max_unused: Limit::Unlimited, ..thorough() };
+    let pruned = prune(&store.open(), &keeping, &observer, &AtomicBool::new(false));
+    assert!(
+        matches!(&pruned, Err(Error::PrunedMeanwhile { pack }) if *pack == pack_file_name(&data)),
+        "{pruned:?}"
+    );
+    assert_eq!(store.packs().len(), 1, "the folder went");
+    fs::rename(&hidden, &path).unwrap();
+    assert_eq!(store.open().reader().unwrap().index().uncovered_packs(), []);
+    // What was deleted is named yet, and nobody misses it.
+    assert!(count(&store.place().join("marks")) > 0);
+    store.check();
+    let Err(Error::Busy { session }) = store.prune(&keeping) else { panic!("its process has not ended") };
+    store.open().declare_ended(session.rsplit_once('-').unwrap().0).unwrap();
+    store.prune(&PruneOptions { force: false, ..keeping }).unwrap();
+    assert_eq!(store.packs().len(), 2);
+    assert_eq!((count(&store.place().join("marks")), store.check().snapshots), (0, 1));
+}
+
+#[test]
+fn prune_6_what_is_spared_stays_in_the_index() {
+    let (store, data) = with_a_pack_beside();
+    let second = store.open().snapshot_ids().unwrap();
+    let kept = store.open().forgotten().unwrap();
+    let second = second.into_iter().find(|id| !kept.contains(id)).unwrap();
+    store.forget(second);
+    // All is to go; before it is condemned, one is brought back.
+    let other = Store { scratch: Scratch::new(), backend: store.backend.clone() };
+    let observer = once_in("deleting packs", move || other.unforget(second).unwrap());
+    let done = prune(&store.open(), &thorough(), &observer, &AtomicBool::new(false)).unwrap();
+    assert_eq!((done.spared_packs, done.dead_packs, done.forgotten), (2, 1, 1));
+    assert!(store.packs().contains(&data));
+    assert_eq!(store.open().reader().unwrap().index().uncovered_packs(), []);
+    store.prune(&PruneOptions { force: false, max_unused: Limit::Unlimited, ..thorough() }).unwrap();
+    assert_eq!(store.check().snapshots, 1);
 }

@@ -11,9 +11,10 @@ use crate::index::{
     ChunkCache, Facts, Index, MAX_SEGMENT_FACTS, MAX_SEGMENT_PACKS, MAX_SUPERSEDED, SMALL_SEGMENTS, Segment,
     is_vanished, redundant,
 };
+use crate::pack::pack_file_name;
 use crate::repository::presence::remove_left_over;
 use crate::repository::writer::{Shared, Writer, notice};
-use crate::repository::{object, refuse};
+use crate::repository::{Loss, object, refuse};
 use crate::session;
 
 /// The longest segment file that is read back whole.
@@ -257,20 +258,28 @@ fn verify_union(
     }
 }
 
-/// Publishes the facts of all segments that name these packs, or some that are gone, anew without them, and then removes those segments. The
-/// packs are covered by none until they are gone. A segment that could not be read names them perhaps: it is tried once more, and is an error
-/// if it still cannot be, as its facts would stay.
-pub(super) fn drop_packs(shared: &Shared, packs: &HashSet<PackId>) -> Result<()> {
+/// Publishes the facts of all segments that name these packs anew without them, and then removes those segments. A segment that could not be
+/// read names them perhaps: it is tried once more, and is an error if it still cannot be, as its facts would stay.
+///
+/// What else such a segment names goes on being named: a pack that is gone though nobody condemned it is lost, or not listed, and its facts say
+/// what was in it. As no segment may be published that names it, nothing is `[PRUNE-2]`.
+pub(super) fn drop_packs(
+    shared: &Shared,
+    packs: &HashSet<PackId>,
+    is_void: &dyn Fn(&str) -> bool,
+) -> Result<()> {
     let index = shared.index.read().map_err(|_| Error::Stopped)?;
-    let is_gone = |pack: &PackId| packs.contains(pack) || !index.present().packs.contains_key(pack);
     let unread = unread_segments(shared, &index)?;
-    let segments = || index.segments().chain(&unread);
-    let is_affected = |segment: &&Segment| segment.packs().iter().any(|row| is_gone(&row.pack));
-    let named = segments().filter(is_affected).flat_map(Segment::packs).map(|row| row.pack);
-    let lost = shared.rely(named.filter(|pack| !is_gone(pack)).collect::<HashSet<_>>())?;
-    let is_out = |pack: &PackId| is_gone(pack) || lost.contains(pack);
-    let affected: Vec<&Segment> =
-        segments().filter(|segment| segment.packs().iter().any(|row| is_out(&row.pack))).collect();
+    let names_one = |segment: &&Segment| segment.packs().iter().any(|row| packs.contains(&row.pack));
+    let affected: Vec<&Segment> = index.segments().chain(&unread).filter(names_one).collect();
+    let named: HashSet<PackId> =
+        affected.iter().flat_map(|segment| segment.packs()).map(|row| row.pack).collect();
+    let others = named.difference(packs).copied();
+    let lost = shared.reliance.lock().map_err(|_| Error::Stopped)?.rely_but(others, is_void)?;
+    if let Some((pack, _)) = lost.iter().find(|(_, loss)| **loss == Loss::Absent) {
+        return Err(Error::PrunedMeanwhile { pack: pack_file_name(pack) });
+    }
+    let is_out = |pack: &PackId| packs.contains(pack) || lost.contains_key(pack);
     for segment in affected {
         let mut facts = Facts::default();
         match facts.add_segment(segment, is_out) {
