@@ -243,8 +243,8 @@ impl<'a> Run<'a> {
         writer.remove_damaged_segments()?;
         let gone = self.gone_packs();
         if is_all_there && !gone.is_empty() {
-            let packs = gone.iter().map(|file| PackId::from_bytes(file.hash)).collect();
-            writer.drop_packs(&packs, &|_| false)?;
+            // Also those of which everything is elsewhere: the same segments may name them.
+            writer.drop_packs(&self.repository.reader()?.index().absent_packs(), &|_| false)?;
             for file in gone {
                 self.damaged.remove(&file);
                 self.notice(&format!("{} is gone, and nothing of it is missed any more", file.name()));

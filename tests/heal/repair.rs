@@ -267,6 +267,34 @@ fn a_pack_that_is_gone_and_of_which_nothing_is_missed_is_no_damage_any_more() {
 }
 
 #[test]
+fn of_two_packs_that_are_gone_the_one_that_was_stored_again_is_not_in_the_way() {
+    let world = World::new();
+    world.write("one/solo", 300_000);
+    let first = world.save();
+    fs::remove_file(world.src().join("one/solo")).unwrap();
+    world.save();
+    let here = world.repo();
+    let [solo, again] = ["s/one/solo", "s/two/deep/d"].map(|path| {
+        let chunk = data_chunk(&here, &first, path);
+        here.join(vault::pack::pack_file_name(&super::world::place(&here, ChunkKind::Data, &chunk).pack))
+    });
+    assert_ne!(solo, again);
+    assert_eq!(names(&here, "index/").len(), 2, "the first names both");
+    fs::remove_file(&again).unwrap();
+    // With another chunk beside, so that its pack is another one.
+    world.write("one/more", 20_000);
+    world.save_in(&here, 4 << 20);
+    fs::remove_file(solo).unwrap();
+    assert!(!again.exists());
+    assert_eq!(open(&here).reader().unwrap().index().absent_packs().len(), 2);
+    world.run(&here, &["forget", &first.to_string()]).ok();
+    world.run(&here, &["repair"]).ok().says("nothing of it is missed");
+    assert!(open(&here).reader().unwrap().index().absent_packs().is_empty());
+    world.run(&here, &["check", "--read-data"]).ok();
+    world.assert_restores(&here, "latest");
+}
+
+#[test]
 fn repair_2_repair_3_a_lost_list_of_pieces_costs_its_file_and_the_rules_stay_in_the_notes() {
     let world = World::new();
     let (here, src) = (world.repo(), world.src().to_str().unwrap().to_owned());
