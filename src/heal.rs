@@ -206,7 +206,9 @@ impl<'a> Run<'a> {
         self.unmark()?;
         if self.repository.is_locked() {
             self.take_over(Folder::Packs)?;
-            self.take_over(Folder::Index)?;
+            if !self.is_pruned_there()? {
+                self.take_over(Folder::Index)?;
+            }
         } else {
             self.heal_chunks()?;
         }

@@ -21,6 +21,7 @@ mod lost;
 mod memory;
 mod place;
 mod relying;
+mod segments;
 mod spare;
 mod wanted;
 
@@ -44,6 +45,7 @@ use memory::Memory;
 pub use memory::remember_pruned;
 use place::Found;
 use relying::Relying;
+use segments::Lacking;
 use wanted::Wanted;
 
 /// How to mirror.
@@ -234,6 +236,8 @@ struct Refresh<'a> {
     doubted: Vec<FileId>,
     memory: Option<Memory>,
     wanted: Wanted,
+    /// Once all packs are copied.
+    lacking: Option<Lacking>,
     summary: MirrorSummary,
 }
 
@@ -289,6 +293,7 @@ impl<'a> Refresh<'a> {
             doubted,
             memory,
             wanted: Wanted::default(),
+            lacking: None,
             summary,
         };
         for name in &mended {
@@ -376,14 +381,6 @@ impl<'a> Refresh<'a> {
     /// Whether the mirror has a file, or is to have it.
     fn is_to_be_there(&self, file: &FileId) -> bool {
         self.there.files.contains_key(file) || self.wanted.takes(file)
-    }
-
-    fn takes_segment(&self, file: &FileId) -> Result<bool> {
-        match self.wanted.takes_segment(self.repository, file, &self.there) {
-            // What is wrong with it is said when it is to be copied.
-            Err(error) if error.is_damage() => Ok(true),
-            other => other,
-        }
     }
 
     fn is_to_be_verified(&self, file: &FileId) -> bool {

@@ -8,15 +8,15 @@ use std::sync::atomic::AtomicBool;
 use crate::backend::Backend;
 use crate::error::{Corruption, Error, Result};
 use crate::event::{Change, Event, Item, Observer};
-use crate::heal::{HealOptions, Run, pruned};
+use crate::heal::{HealOptions, HealSummary, Run, pruned};
 use crate::id::{PackId, RecordId, SegmentId, SnapshotId};
 use crate::index::{Index, Segment, is_deleted, is_vanished};
 use crate::repository::{Repository, make_folders, read_config, read_copy, record_kind};
 use crate::session::Session;
 use crate::transfer::{Copier, FileId, Folder, check_apart, put_config};
 
-/// Puts right what it takes to open a copy: `config`, and where it has key files, those. Returns which files were damaged or missing and are
-/// right now; in a dry run, of `config` only, which would be. Needs no key.
+/// Puts right what it takes to open a copy: `config`, and where it has key files, those. Of what it returns the files count: those that were
+/// damaged or missing and are right now; in a dry run, of `config` only, which would be. Needs no key.
 ///
 /// # Errors
 /// - `OtherRepository`, `Nested`: it is no other copy of this repository.
@@ -28,7 +28,7 @@ pub fn prepare(
     options: &HealOptions,
     observer: &Arc<dyn Observer>,
     stop: &AtomicBool,
-) -> Result<Vec<String>> {
+) -> Result<HealSummary> {
     check_apart(here.place(), other.place())?;
     let there = Repository::open(other.clone())?;
     let mut problems = Vec::new();
@@ -61,25 +61,22 @@ pub fn prepare(
         observer: &**observer,
         stop,
     };
-    let is_missing = |name: &&str| here.open(name).is_err();
-    let mut mended: Vec<String> = ["config.2", "config"]
-        .iter()
-        .filter(|name| is_missing(name))
-        .map(|name| (*name).to_owned())
-        .collect();
-    mended.extend(put_config(&copier, &there.config().encode(there.id()), options.dry_run)?);
-    mended.dedup();
+    let is_missing =
+        |name: &&str| here.open(name).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    let missing = ["config.2", "config"].into_iter().filter(is_missing).map(str::to_owned);
+    let mut done = HealSummary { fetched: missing.collect(), ..HealSummary::default() };
+    done.replaced = put_config(&copier, &there.config().encode(there.id()), options.dry_run)?;
     if options.dry_run {
-        return Ok(mended);
+        return Ok(done);
     }
     let repository = Repository::open(here.clone())?;
     repository.check_writable(repository.copy().copy)?;
     make_folders(&**here)?;
     let mut run = Run::new(&repository, Some(&there), options, observer, stop)?;
     run.take_over_keys()?;
-    mended.append(&mut run.summary.fetched);
-    mended.append(&mut run.summary.replaced);
-    Ok(mended)
+    done.fetched.append(&mut run.summary.fetched);
+    done.replaced.append(&mut run.summary.replaced);
+    Ok(done)
 }
 
 impl Run<'_> {
@@ -173,6 +170,21 @@ impl Run<'_> {
             self.fetch(&file)?;
         }
         Ok(())
+    }
+
+    /// Whether packs were deleted in the other copy that segments there may name yet, and that are not here. Without the keys nobody can say
+    /// which segments: here these packs would be missed.
+    pub(super) fn is_pruned_there(&self) -> Result<bool> {
+        let Some(other) = self.other else { return Ok(false) };
+        let is_here = |pack: &PackId| {
+            self.here.files.contains_key(&FileId { folder: Folder::Packs, hash: *pack.as_bytes() })
+        };
+        match other.condemned() {
+            Ok(condemned) => Ok(!condemned.iter().all(is_here)),
+            // Nobody can say of which packs it speaks.
+            Err(error) if error.is_damage() => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes over what was said. Where the keys are known, only what someone said who has them.

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use crate::error::Result;
-use crate::id::{PackId, SegmentId, SnapshotId};
-use crate::index::Segment;
+use crate::id::{PackId, SnapshotId};
 use crate::repository::{Needed, Repository};
 use crate::sorted::Gathered;
 use crate::transfer::{FileId, Folder, Listing};
@@ -59,24 +58,6 @@ impl Wanted {
             }
             _ => true,
         }
-    }
-
-    /// Whether a segment that the mirror lacks is to be copied: one that names packs which are left out would miss them there.
-    ///
-    /// # Errors
-    /// Damage to the segment; any error of the medium.
-    pub(super) fn takes_segment(
-        &self,
-        repository: &Repository,
-        file: &FileId,
-        there: &Listing,
-    ) -> Result<bool> {
-        if self.packs.is_none() {
-            return Ok(true);
-        }
-        let segment =
-            Segment::open(repository.backend(), SegmentId::from_bytes(file.hash), repository.keys())?;
-        Ok(segment.packs().iter().all(|row| there.has(Folder::Packs, row.pack.as_bytes())))
     }
 
     /// Whether packs are left out, so that those of the mirror may stand for what is not copied.

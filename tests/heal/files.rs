@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use super::world::{World, damage, files, flip_at, names, open, sound, summary};
 use crate::support::repository::is_encrypted;
 use crate::support::torture::Random;
@@ -112,7 +114,13 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
             } else {
                 fs::write(here.join(name), "rotten").unwrap();
             }
-            assert_dry_run_is_right(&world, &here, &there);
+            let dry = assert_dry_run_is_right(&world, &here, &there);
+            let (field, other) = if is_gone {
+                ("files_fetched", "files_replaced")
+            } else {
+                ("files_replaced", "files_fetched")
+            };
+            assert_eq!((&dry[field], &dry[other]), (&json!([name]), &json!([])));
         }
     }
     // What names the pack that is gone is damaged.
@@ -125,9 +133,9 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     assert_dry_run_is_right(&world, &here, &there);
 }
 
-/// Asserts that it says the same as the run that does it, and writes nothing.
+/// Asserts that it says the same as the run that does it, and writes nothing. Returns what it says.
 #[track_caller]
-fn assert_dry_run_is_right(world: &World, here: &Path, there: &Path) {
+fn assert_dry_run_is_right(world: &World, here: &Path, there: &Path) -> Value {
     let (before, beside) = (files(here), files(there));
     let dry = summary(&world.heal(here, there, &["--dry-run", "--json"]).code(13));
     assert_eq!((files(here), files(there)), (before, beside.clone()));
@@ -136,7 +144,7 @@ fn assert_dry_run_is_right(world: &World, here: &Path, there: &Path) {
         assert_eq!(dry[field], done[field], "{field}: {dry} {done}");
     }
     // Which segments are of use shows only when the packs are here.
-    let fetched = |summary: &serde_json::Value| {
+    let fetched = |summary: &Value| {
         let mut names: Vec<String> = serde_json::from_value(summary["files_fetched"].clone()).unwrap();
         names.retain(|name| !name.starts_with("index/"));
         names
@@ -144,6 +152,7 @@ fn assert_dry_run_is_right(world: &World, here: &Path, there: &Path) {
     assert_eq!(fetched(&dry), fetched(&done));
     assert_eq!(files(there), beside, "the other copy is only read");
     world.heal(here, there, &["--dry-run"]).ok().says("nothing to heal");
+    dry
 }
 
 #[test]

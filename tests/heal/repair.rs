@@ -3,13 +3,18 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
 use vault::browse::lookup;
-use vault::id::{ChunkId, ChunkKind, SnapshotId};
+use vault::event::{Observer, Silent};
+use vault::heal::{HealOptions, repair};
+use vault::id::{ChunkId, ChunkKind, PackId, SnapshotId};
 use vault::snapshot::{Content, How, Kind, Piece, Snapshot, State, Why, counter};
 
 use super::world::{World, files, flip_at, lose, names, open, sound};
+use crate::prune::store::Store;
 use crate::support::manifest::Manifest;
 use crate::support::repository::is_encrypted;
 use crate::support::vault::Output;
@@ -268,30 +273,26 @@ fn a_pack_that_is_gone_and_of_which_nothing_is_missed_is_no_damage_any_more() {
 
 #[test]
 fn of_two_packs_that_are_gone_the_one_that_was_stored_again_is_not_in_the_way() {
-    let world = World::new();
-    world.write("one/solo", 300_000);
-    let first = world.save();
-    fs::remove_file(world.src().join("one/solo")).unwrap();
-    world.save();
-    let here = world.repo();
-    let [solo, again] = ["s/one/solo", "s/two/deep/d"].map(|path| {
-        let chunk = data_chunk(&here, &first, path);
-        here.join(vault::pack::pack_file_name(&super::world::place(&here, ChunkKind::Data, &chunk).pack))
-    });
-    assert_ne!(solo, again);
-    assert_eq!(names(&here, "index/").len(), 2, "the first names both");
-    fs::remove_file(&again).unwrap();
+    let store = Store::new();
+    let path = |pack: &PackId| store.place().join(vault::pack::pack_file_name(pack));
+    let (first, _) = store.save(&[1]).unwrap();
+    let (folder, data): (Vec<_>, Vec<_>) =
+        store.packs().into_iter().partition(|pack| fs::metadata(path(pack)).unwrap().len() < 50_000);
+    assert_eq!((folder.len(), data.len(), names(&store.place(), "index/").len()), (1, 1, 1));
+    fs::remove_file(path(&data[0])).unwrap();
     // With another chunk beside, so that its pack is another one.
-    world.write("one/more", 20_000);
-    world.save_in(&here, 4 << 20);
-    fs::remove_file(solo).unwrap();
-    assert!(!again.exists());
-    assert_eq!(open(&here).reader().unwrap().index().absent_packs().len(), 2);
-    world.run(&here, &["forget", &first.to_string()]).ok();
-    world.run(&here, &["repair"]).ok().says("nothing of it is missed");
-    assert!(open(&here).reader().unwrap().index().absent_packs().is_empty());
-    world.run(&here, &["check", "--read-data"]).ok();
-    world.assert_restores(&here, "latest");
+    store.save(&[1, 2]).unwrap();
+    store.forget(first);
+    fs::remove_file(path(&folder[0])).unwrap();
+    let absent = || store.open().reader().unwrap().index().absent_packs();
+    assert_eq!(absent(), [folder[0], data[0]].into());
+
+    let observer: Arc<dyn Observer> = Arc::new(Silent);
+    let options = HealOptions::new(store.scratch.join("cache"));
+    let done = repair(&store.open(), None, &options, &observer, &AtomicBool::new(false)).unwrap();
+    assert_eq!((done.files.damaged.len(), done.files.chunks_lost), (0, 0));
+    assert_eq!(absent(), [].into());
+    assert_eq!(store.check().snapshots, 1);
 }
 
 #[test]

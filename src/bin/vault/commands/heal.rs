@@ -59,7 +59,8 @@ pub fn run(context: &Context, args: &HealArgs) -> Result<Outcome> {
             context.screen.note("what was taken over is right, and nothing is worse: the same again goes on");
         }
     })?;
-    summary.replaced.splice(0..0, mended);
+    summary.replaced.splice(0..0, mended.replaced);
+    summary.fetched.splice(0..0, mended.fetched);
     name_files(context, &summary);
     let (mut report, mut gone) = (None, 0);
     if !repository.is_locked() && !args.dry_run {
