@@ -169,7 +169,9 @@ fn a_crowd_of_processes_that_are_killed_and_stopped_loses_nothing() {
             crowd.verify(&repo, at);
         }
         if round % 20 == 11 {
-            crowd.vault.run(&["check", "-q", "--read-data"]).ok();
+            for place in [&repo, &drive] {
+                crowd.vault.run(&["-r", place.to_str().unwrap(), "check", "-q", "--read-data"]).ok();
+            }
         }
     }
     crowd.vault.run(&["mirror", "-q", drive.to_str().unwrap()]).ok();
