@@ -272,9 +272,8 @@ pub(super) fn drop_packs(
     let unread = unread_segments(shared, &index)?;
     let names_one = |segment: &&Segment| segment.packs().iter().any(|row| packs.contains(&row.pack));
     let affected: Vec<&Segment> = index.segments().chain(&unread).filter(names_one).collect();
-    let named: HashSet<PackId> =
-        affected.iter().flat_map(|segment| segment.packs()).map(|row| row.pack).collect();
-    let others = named.difference(packs).copied();
+    let named = affected.iter().flat_map(|segment| segment.packs()).map(|row| row.pack);
+    let others: HashSet<PackId> = named.filter(|pack| !packs.contains(pack)).collect();
     let lost = shared.reliance.lock().map_err(|_| Error::Stopped)?.rely_but(others, is_void)?;
     if let Some((pack, _)) = lost.iter().find(|(_, loss)| **loss == Loss::Absent) {
         return Err(Error::PrunedMeanwhile { pack: pack_file_name(pack) });
