@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::{RepositoryId, SnapshotId};
 use crate::pack::Compression;
-use crate::repository::{PRUNE_TRIES, Repository, WriteOptions, Writer};
+use crate::repository::{PRUNE_TRIES, Repository, WriteOptions, Writer, clean_up};
 use crate::snapshot::{Snapshot, made};
 
 use tree::Copier;
@@ -87,6 +87,10 @@ pub fn copy(
             Some(known) => run.summary.copied.push((snapshot.0, *known)),
             None => left.push(snapshot),
         }
+    }
+    if left.is_empty() && !options.dry_run {
+        // As whoever writes does it first.
+        clean_up(&**to.backend())?;
     }
     observer.event(&Event::Phase("copying snapshots"));
     let items = left.iter().map(|(_, snapshot)| snapshot.counter(crate::snapshot::counter::FILES)).sum();

@@ -102,6 +102,20 @@ fn survives(name: &str, one_in: usize) {
 }
 
 #[test]
+fn what_a_copy_left_that_was_killed_at_its_end_is_removed_by_one_that_has_nothing_to_do() {
+    needs!("root", "sh");
+    let case = Case::of("copy").unwrap();
+    let output = traced(&case.place.vault, &case.words(), |call| {
+        // The first that it removes is what it has said in `sessions/`.
+        if call.name().is_some_and(|name| name.starts_with("unlink")) { Act::Kill } else { Act::Go }
+    });
+    assert!(output.status.code().is_none(), "{}", output.report());
+    assert_eq!(case.place.snapshots_in("drive"), case.place.told.len());
+    assert!(!case.place.left_over().is_empty());
+    assert_eq!(case.again(case.place.told.clone()), [""; 0]);
+}
+
+#[test]
 fn the_control_of_kill_anywhere_finds_what_a_write_that_was_not_made_costs() {
     needs!("root", "sh");
     let case = Case::of("snapshot with a parent").unwrap();

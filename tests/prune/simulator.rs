@@ -277,18 +277,22 @@ fn prune_1_prune_2_prune_5_prune_6_each_rule_that_is_not_kept_loses_something() 
         MirrorReliesOnNothing, NoMarks, PrunerListsSnapshotsOnce, PrunerReadsNoMarks,
         PrunerReadsSessionsOnce, UndoReadsNoMarks, WriterListsPacksOnce, WriterReadsNoMarks,
     };
-    for broken in [
-        UndoReadsNoMarks,
-        MirrorReliesOnNothing,
-        WriterReadsNoMarks,
-        WriterListsPacksOnce,
-        NoMarks,
-        PrunerListsSnapshotsOnce,
-        PrunerReadsSessionsOnce,
-        PrunerReadsNoMarks,
+    for (broken, last) in [
+        (UndoReadsNoMarks, 117),
+        (MirrorReliesOnNothing, 5097),
+        (WriterReadsNoMarks, 69),
+        (WriterListsPacksOnce, 17),
+        (NoMarks, 1),
+        (PrunerListsSnapshotsOnce, 1),
+        (PrunerReadsSessionsOnce, 17),
+        (PrunerReadsNoMarks, 1),
     ] {
+        // Where it was found last is tried first; what a seed stands for changes with the code.
         let seeds = 1..=20_000;
-        let find = || seeds.clone().find(|seed| !simulate(*seed, Some(broken)).violations.is_empty());
+        let find = || {
+            let mut tried = [last].into_iter().chain(seeds.clone());
+            tried.find(|seed| !simulate(*seed, Some(broken)).violations.is_empty())
+        };
         let found = on_one_core(find);
         println!("{broken:?}: seed {found:?}");
         assert!(found.is_some(), "{broken:?} went unnoticed in {seeds:?}");

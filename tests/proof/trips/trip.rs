@@ -19,6 +19,9 @@ use crate::whole::world::files_below;
 /// So many snapshots are taken. The edits of this number make something else of what they are restored over.
 pub const DIRT: usize = 3;
 
+/// What those snapshots are counted as that are not the same as the one before.
+pub const CHANGED: &str = "snapshots of a changed tree";
+
 /// What is edited, and when.
 #[derive(Clone)]
 pub struct Trip {
@@ -143,7 +146,11 @@ impl<'c> Course<'c> {
         self.tree.settle(&read);
         same("the source", &self.tree.manifest().diff(&read))?;
         self.count_kinds(&read);
-        self.taken.push(Taken { id, tree: self.tree.clone().saved() });
+        let tree = self.tree.clone().saved();
+        let before = self.taken.last().map(|taken| taken.tree.manifest());
+        let is_changed = before.is_some_and(|before| !before.diff(&tree.manifest()).is_empty());
+        self.count(CHANGED, usize::from(is_changed));
+        self.taken.push(Taken { id, tree });
         Ok(())
     }
 
