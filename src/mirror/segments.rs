@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use crate::error::Result;
+use crate::event::Event;
 use crate::id::{PackId, SegmentId};
 use crate::index::{Segment, is_vanished};
 use crate::mirror::Refresh;
@@ -25,14 +26,14 @@ impl Refresh<'_> {
     pub(super) fn takes_segment(&mut self, file: &FileId) -> Result<bool> {
         let lacking = match self.lacking.take() {
             Some(lacking) => lacking,
-            None => self.lacking()?,
+            None => self.lacking_now()?,
         };
         let lacking = &*self.lacking.insert(lacking);
         if matches!(lacking, Lacking::Pruned(packs) if packs.is_empty()) {
             return Ok(true);
         }
         if self.repository.is_locked() {
-            // Nobody can say what it names. The next refresh copies it.
+            // Nobody can say what it names. Once the prune is through, the next refresh copies what is then there.
             return Ok(false);
         }
         let id = SegmentId::from_bytes(file.hash);
@@ -48,6 +49,19 @@ impl Refresh<'_> {
             Lacking::Pruned(packs) => packs.contains(pack),
         };
         Ok(!segment.packs().iter().any(|row| is_lacking(&row.pack)))
+    }
+
+    /// The same, and says it where it keeps the index from being copied.
+    fn lacking_now(&self) -> Result<Lacking> {
+        let lacking = self.lacking()?;
+        let is_none = matches!(&lacking, Lacking::Pruned(packs) if packs.is_empty());
+        if self.repository.is_locked() && !is_none {
+            let text = "a prune has not finished here: the index of new packs is not copied until then, as without \
+                        the keys nobody can say what it names";
+            let path = self.repository.backend().place();
+            self.copier.observer.event(&Event::Notice { path, text });
+        }
+        Ok(lacking)
     }
 
     /// Marks are listed after all packs are copied and before any segment is: who takes them back has removed the segments before.

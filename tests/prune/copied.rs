@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use vault::backend::{Backend, LocalFolder};
 use vault::check::{CheckOptions, check};
-use vault::event::{Observer, Silent};
+use vault::event::{Event, Observer, Silent};
 use vault::heal::{HealOptions, heal};
 use vault::id::PackId;
 use vault::mirror::{MirrorOptions, MirrorSummary, mirror};
@@ -46,8 +46,17 @@ fn refresh(store: &Store, repository: &Repository, name: &str, new: bool) {
 }
 
 fn refreshed(store: &Store, repository: &Repository, name: &str, new: bool) -> MirrorSummary {
+    watched(store, repository, (name, new), &Silent)
+}
+
+fn watched(
+    store: &Store,
+    repository: &Repository,
+    (name, new): (&str, bool),
+    observer: &dyn Observer,
+) -> MirrorSummary {
     let options = MirrorOptions { new, ..MirrorOptions::default() };
-    mirror(repository, &at(store, name), &options, &Silent, &AtomicBool::new(false)).unwrap()
+    mirror(repository, &at(store, name), &options, observer, &AtomicBool::new(false)).unwrap()
 }
 
 /// Asserts that nothing is missed in a copy, that it has the snapshot, and so many segments.
@@ -106,7 +115,15 @@ fn dur_13_without_keys_nobody_can_say_which_segment_names_it() {
     let store = killed();
     let locked = Repository::open(store.backend.clone()).unwrap();
     assert!(locked.is_locked());
-    refresh(&store, &locked, "drive", false);
+    let said = Mutex::new(Vec::new());
+    let observer = |event: &Event<'_>| {
+        if let Event::Notice { text, .. } = event {
+            said.lock().unwrap().push((*text).to_owned());
+        }
+    };
+    watched(&store, &locked, ("drive", false), &observer);
+    let said = said.into_inner().unwrap();
+    assert!(said.len() == 1 && said[0].contains("a prune has not finished"), "{said:?}");
     assert_whole(at(&store, "drive"), 0);
     refresh(&store, &store.open(), "drive", false);
     assert_whole(at(&store, "drive"), 1);
