@@ -13,7 +13,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::header::{Magic, Object, Seal, decode_object, encode_object};
 use crate::id::{CopyId, KeyId, RepositoryId};
 use crate::repository::reserve::{RESERVE, make_reserve};
-use crate::repository::{FOLDERS, MAX_OBJECT_FILE, NewKey, Repository, key, lock, object};
+use crate::repository::{FOLDERS, MAX_OBJECT_FILE, NewKey, Repository, clean_up, key, lock, object};
 use crate::seal::Secret;
 use crate::session::{Session, random};
 use crate::snapshot::{Field, Time, validate_fields};
@@ -151,6 +151,7 @@ pub(super) fn init(backend: &dyn Backend, options: &InitOptions) -> Result<Repos
     }
     let bytes = config.encode(repository);
     let session = Session::begin();
+    clean_up(backend)?;
     remove_keys(backend)?;
     make_reserve(backend)?;
     object::publish(backend, &session, "copy", &CopyInfo::new(&options.name).encode(repository))?;

@@ -116,6 +116,17 @@ fn what_a_copy_left_that_was_killed_at_its_end_is_removed_by_one_that_has_nothin
 }
 
 #[test]
+fn what_an_init_left_that_was_killed_while_it_wrote_is_removed_by_the_next_one() {
+    needs!("root", "sh");
+    let case = Case::of("init").unwrap();
+    let output =
+        traced(&case.place.vault, &case.words(), |call| if call.renames() { Act::Kill } else { Act::Go });
+    assert!(output.status.code().is_none(), "{}", output.report());
+    assert!(!case.place.left_over().is_empty());
+    assert_eq!(case.again(Vec::new()), [""; 0]);
+}
+
+#[test]
 fn the_control_of_kill_anywhere_finds_what_a_write_that_was_not_made_costs() {
     needs!("root", "sh");
     let case = Case::of("snapshot with a parent").unwrap();
