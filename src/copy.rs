@@ -17,7 +17,7 @@ use crate::event::{Event, Observer};
 use crate::id::{RepositoryId, SnapshotId};
 use crate::pack::Compression;
 use crate::repository::{PRUNE_TRIES, Repository, WriteOptions, Writer, clean_up};
-use crate::snapshot::{Snapshot, made};
+use crate::snapshot::{Snapshot, counter, made};
 
 use tree::Copier;
 
@@ -78,34 +78,10 @@ pub fn copy(
         let text = "both are copies of one repository: `vault mirror` brings one up to date";
         return Err(Error::Usage(text.to_owned()));
     }
-    let mut run =
+    let run =
         Run { from, to, options, observer, stop, known: HashMap::new(), summary: CopySummary::default() };
-    run.know()?;
-    let mut left: Vec<&(SnapshotId, Snapshot)> = Vec::new();
-    for snapshot in snapshots {
-        match run.known.get(&made::origin(from.id(), snapshot.0, &snapshot.1)) {
-            Some(known) => run.summary.copied.push((snapshot.0, *known)),
-            None => left.push(snapshot),
-        }
-    }
-    if left.is_empty() && !options.dry_run {
-        // As whoever writes does it first.
-        clean_up(&**to.backend())?;
-    }
-    observer.event(&Event::Phase("copying snapshots"));
-    let items = left.iter().map(|(_, snapshot)| snapshot.counter(crate::snapshot::counter::FILES)).sum();
-    observer.event(&Event::Planned { items, bytes: 0 });
-    let mut tries = 0;
-    while !left.is_empty() && !run.summary.is_interrupted {
-        match run.some(&mut left) {
-            Err(error @ (Error::Cache { .. } | Error::PrunedMeanwhile { .. })) if tries < PRUNE_TRIES => {
-                tries += 1;
-                observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
-            }
-            other => other?,
-        }
-    }
-    Ok(run.summary)
+    // What is about the other one says so.
+    run.all(snapshots).map_err(Error::about(to.backend().place()))
 }
 
 struct Run<'a> {
@@ -123,6 +99,35 @@ struct Run<'a> {
 type Stored = (SnapshotId, Option<Snapshot>);
 
 impl Run<'_> {
+    fn all(mut self, snapshots: &[(SnapshotId, Snapshot)]) -> Result<CopySummary> {
+        self.know()?;
+        let mut left: Vec<&(SnapshotId, Snapshot)> = Vec::new();
+        for snapshot in snapshots {
+            match self.known.get(&made::origin(self.from.id(), snapshot.0, &snapshot.1)) {
+                Some(known) => self.summary.copied.push((snapshot.0, *known)),
+                None => left.push(snapshot),
+            }
+        }
+        if left.is_empty() && !self.options.dry_run {
+            // As whoever writes does it first.
+            clean_up(&**self.to.backend())?;
+        }
+        self.observer.event(&Event::Phase("copying snapshots"));
+        let items = left.iter().map(|(_, snapshot)| snapshot.counter(counter::FILES)).sum();
+        self.observer.event(&Event::Planned { items, bytes: 0 });
+        let mut tries = 0;
+        while !left.is_empty() && !self.summary.is_interrupted {
+            match self.some(&mut left) {
+                Err(error @ (Error::Cache { .. } | Error::PrunedMeanwhile { .. })) if tries < PRUNE_TRIES => {
+                    tries += 1;
+                    self.observer.event(&Event::Notice { path: Path::new(""), text: &error.to_string() });
+                }
+                other => other?,
+            }
+        }
+        Ok(self.summary)
+    }
+
     /// Looks what is there.
     fn know(&mut self) -> Result<()> {
         let forgotten = self.to.forgotten()?;
@@ -189,7 +194,7 @@ impl Run<'_> {
         left: &[&(SnapshotId, Snapshot)],
         stored: &mut Vec<Stored>,
     ) -> Result<()> {
-        let reader = self.from.reader()?;
+        let reader = self.from.reader().map_err(Error::about(self.from.backend().place()))?;
         let gear = self.to.keys().gear().map(|gear| &**gear);
         let chunker = Chunker::new(self.to.config().chunker, gear).map_err(Error::damaged("config"))?;
         let are_plain = !self.from.config().is_encrypted() && !self.to.config().is_encrypted();

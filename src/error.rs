@@ -15,12 +15,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file of the repository could not be read or written.
-    #[error("cannot {action} {} of the repository", or_the_folder(file))]
+    #[error("cannot {action} {} of the repository{}", or_the_folder(file), in_place(place.as_deref()))]
     Repository {
         /// What was being done: `read`, `write`, `list`, …
         action: &'static str,
         /// The file, relative to the repository.
         file: String,
+        /// Where the repository lies, if there are several that it may be about.
+        place: Option<PathBuf>,
         /// What the system said.
         source: io::Error,
     },
@@ -209,6 +211,10 @@ fn or_the_folder(file: &str) -> &str {
     if file.is_empty() { "the folder" } else { file }
 }
 
+fn in_place(place: Option<&Path>) -> String {
+    place.map_or_else(String::new, |place| format!(" (in {})", place.display()))
+}
+
 impl Error {
     /// An error about a file outside of the repository, for `map_err`.
     pub fn path<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
@@ -217,7 +223,17 @@ impl Error {
 
     /// An error about a file of the repository, for `map_err`.
     pub fn repository<'a>(action: &'static str, file: &'a str) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| Self::Repository { action, file: file.to_owned(), source }
+        move |source| Self::Repository { action, file: file.to_owned(), place: None, source }
+    }
+
+    /// Says of errors which repository they are about, where that was not said, for `map_err`: that which lies there.
+    pub fn about(place: &Path) -> impl Fn(Self) -> Self + '_ {
+        move |error| match error {
+            Self::Repository { action, file, place: None, source } => {
+                Self::Repository { action, file, place: Some(place.to_owned()), source }
+            }
+            other => other,
+        }
     }
 
     /// Damage to a file of the repository, for `map_err`.

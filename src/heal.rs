@@ -113,14 +113,18 @@ pub fn heal(
     stop: &AtomicBool,
 ) -> Result<HealSummary> {
     check_apart(repository.backend().place(), other.place())?;
-    let mut there = Repository::open(other.clone())?.with_budget(repository.budget());
+    let about_other = Error::about(other.place());
+    let there = Repository::open(other.clone()).map_err(&about_other)?;
+    let mut there = there.with_budget(repository.budget());
     if there.id() != repository.id() {
         return Err(Error::OtherRepository { expected: repository.id(), found: there.id() });
     }
-    there.unlock_like(repository)?;
+    there.unlock_like(repository).map_err(&about_other)?;
     // What it says of this copy is heeded from the moment it is taken over.
-    there.check_writable(repository.copy().copy)?;
+    there.check_writable(repository.copy().copy).map_err(&about_other)?;
+    // What is about the other one says so.
     while_pruned(&**observer, || Run::new(repository, Some(&there), options, observer, stop)?.heal())
+        .map_err(Error::about(repository.backend().place()))
 }
 
 /// Healing or repairing under way.
@@ -165,11 +169,10 @@ impl<'a> Run<'a> {
             presence = Some(Presence::announce(repository, Work::Writing)?);
         }
         let list = |backend: &dyn Backend| {
-            Listing::of(backend, true).map_err(|(folder, source)| Error::Repository {
-                action: "list",
-                file: folder,
-                source,
-            })
+            let listed = Listing::of(backend, true);
+            listed
+                .map_err(|(folder, source)| Error::repository("list", &folder)(source))
+                .map_err(Error::about(backend.place()))
         };
         let there = other.map(|other| list(&**other.backend())).transpose()?.unwrap_or_default();
         Ok(Self {
@@ -220,7 +223,8 @@ impl<'a> Run<'a> {
     fn heal_chunks(&mut self) -> Result<()> {
         self.fetch_named_packs()?;
         self.mark()?;
-        let other = self.other.map(Repository::reader).transpose()?;
+        let reader = |other: &Repository| other.reader().map_err(Error::about(other.backend().place()));
+        let other = self.other.map(reader).transpose()?;
         let missing = self.missing(other.as_ref())?;
         self.fetch_packs_of(&missing, other.as_ref())?;
         self.fetch_segments()?;

@@ -176,7 +176,7 @@ fn refresh(
             refresh.remove_keys()?;
             Ok(refresh.finish())
         });
-    refreshed.map_err(|error| match error {
+    refreshed.map_err(Error::about(repository.backend().place())).map_err(|error| match error {
         // A drive that is pulled out says all kinds of things: what counts is whether it is still there.
         Error::Path { ref source, .. }
             if !error.is_no_space() && !place::is_still(&**destination, repository.id(), copy.copy) =>
@@ -211,7 +211,8 @@ fn accept(
         }
         Found::Free(_) if options.new => Ok((CopyInfo::new(&options.name), true)),
         Found::Nameless if options.new => {
-            let mut nameless = Repository::open(destination.clone())?;
+            let mut nameless =
+                Repository::open(destination.clone()).map_err(Error::about(destination.place()))?;
             nameless.unlock_like(repository)?;
             let renewed = nameless.renew_copy(&options.name)?;
             renewed.map(|renewed| (renewed.copy, false)).ok_or_else(|| missing("it changes meanwhile"))
@@ -250,16 +251,13 @@ impl<'a> Refresh<'a> {
         options: &'a MirrorOptions,
         (copy, is_new): (&CopyInfo, bool),
     ) -> Result<Self> {
-        let here = Listing::of(copier.from, true).map_err(|(folder, source)| Error::Repository {
-            action: "list",
-            file: folder,
-            source,
-        })?;
+        let here = Listing::of(copier.from, true)
+            .map_err(|(folder, source)| Error::repository("list", &folder)(source))?;
         if !is_new {
             refuse_unknown(destination, copy.copy)?;
         }
         let (there, mended) = establish(repository, copier, copy, is_new)?;
-        let mut mirror = Repository::open(destination.clone())?;
+        let mut mirror = Repository::open(destination.clone()).map_err(Error::about(destination.place()))?;
         mirror.unlock_like(repository)?;
         clean_up(copier.to).map_err(|error| relying::on_mirror(copier.to.place(), error))?;
         // A record says that they are damaged there: a listing is not enough.

@@ -206,7 +206,7 @@ impl Run<'_> {
             return Ok(());
         }
         if let Some(what) = implausible {
-            return Err(Error::Usage(format!("{what}: --force permits that")));
+            return Err(Error::Usage(format!("{what}: `vault prune --force` permits that")));
         }
         self.holding = plan.kept.iter().copied().chain(plan.repacked.iter().map(|(pack, _)| *pack)).collect();
         self.verify_stand_ins(&reader, &plan)?;
@@ -370,8 +370,7 @@ impl Run<'_> {
         } else if self.known.is_empty() {
             Some("no snapshot is left, so that all packs would go".to_owned())
         } else if dead > plan.total / 2 {
-            let (dead, total) = (dead >> 20, plan.total >> 20);
-            Some(format!("more than half of all bytes would go ({dead} of {total} MiB)"))
+            Some(format!("more than half of all bytes would go ({dead} of {})", plan.total))
         } else {
             None
         }

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::id::SnapshotId;
@@ -34,7 +36,7 @@ pub struct RewriteOptions {
 }
 
 /// What was left out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// Entries that were left out themselves.
     pub entries: u64,

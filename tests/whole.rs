@@ -3,6 +3,7 @@
 mod cost;
 mod crowd;
 mod cycle;
+mod deep;
 mod full;
 pub mod garbage;
 mod instructions;

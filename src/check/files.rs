@@ -302,10 +302,10 @@ fn find_entry(check: &Check<'_>, directory: ChunkId, name: &[u8]) -> Result<Resu
 pub(super) fn again(error: &Error) -> Error {
     match error {
         Error::Damaged { file, source } => Error::Damaged { file: file.clone(), source: source.clone() },
-        Error::Repository { action, file, source } => {
+        Error::Repository { action, file, place, source } => {
             let source =
                 source.raw_os_error().map_or_else(|| source.kind().into(), io::Error::from_raw_os_error);
-            Error::Repository { action, file: file.clone(), source }
+            Error::Repository { action, file: file.clone(), place: place.clone(), source }
         }
         Error::ChunkMissing { kind, id } => Error::ChunkMissing { kind: *kind, id: *id },
         other => Error::Usage(other.to_string()),

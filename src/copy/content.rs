@@ -31,8 +31,8 @@ impl From<Error> for Failure {
 }
 
 /// What reading from the repository that is copied failed with.
-pub(super) fn of_reading(error: Error) -> Failure {
-    match error {
+pub(super) fn of_reading(reader: &Reader) -> impl Fn(Error) -> Failure + '_ {
+    |error| match error {
         // A prune has packed anew what was there: the index of now says where it lies.
         error if is_vanished(&error) => {
             let pack = match &error {
@@ -42,7 +42,7 @@ pub(super) fn of_reading(error: Error) -> Failure {
             Failure::Fatal(Error::PrunedMeanwhile { pack })
         }
         error if error.is_damage() => Failure::Damage(error),
-        error => Failure::Fatal(error),
+        error => Failure::Fatal(Error::about(reader.backend().place())(error)),
     }
 }
 
@@ -96,7 +96,7 @@ impl<'a> Contents<'a> {
         let max = self.chunker.params().max_len as usize;
         for piece in Pieces::new(self.reader, content, size) {
             check()?;
-            match piece.map_err(of_reading)? {
+            match piece.map_err(of_reading(self.reader))? {
                 // [CUT-5]: what stands behind a hole is a stream of its own.
                 Piece::Hole(len) => {
                     self.cut(&mut list, 1)?;
@@ -144,7 +144,7 @@ impl<'a> Contents<'a> {
     }
 
     fn read(&self, id: &ChunkId, len: u32) -> Result<Vec<u8>, Failure> {
-        let plain = self.reader.get(ChunkKind::Data, id).map_err(of_reading)?;
+        let plain = self.reader.get(ChunkKind::Data, id).map_err(of_reading(self.reader))?;
         if plain.len() as u64 == u64::from(len) {
             return Ok(plain);
         }

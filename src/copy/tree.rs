@@ -1,4 +1,4 @@
-//! The trees of a copy, made directory by directory without recursion: one node for each open one is in memory.
+//! The trees of a copy, made directory by directory without recursion.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::id::ChunkId;
 use crate::repository::{Reader, Writer};
-use crate::snapshot::tree::{Entries, NewDirectory, let_rest};
+use crate::snapshot::tree::{self, Levels};
 use crate::snapshot::{Entry, Kind, Snapshot};
 
 /// So many directories are remembered, in a budget of the default size: 16 MiB.
@@ -32,14 +32,8 @@ pub(super) struct Copier<'a> {
     most: usize,
 }
 
-struct Level<'a> {
-    new: NewDirectory<'a>,
-    entries: Entries<'a>,
-    path_len: usize,
-    /// The first half of the id of its root node.
-    node: [u8; 16],
-    is_damaged: bool,
-}
+/// A directory under way, and whether some of it is damaged.
+type Level<'a> = tree::Level<'a, bool>;
 
 impl<'a> Copier<'a> {
     pub(super) fn new(
@@ -88,19 +82,19 @@ impl<'a> Copier<'a> {
     /// Copies a directory with all in it; nothing if some of that is damaged. All that is was told then.
     fn directory(&mut self, root: &Entry) -> Result<Option<Entry>> {
         let mut path: Vec<u8> = Vec::new();
-        let mut levels = Vec::new();
-        match self.own(root, &path)? {
-            Some(entry) => levels.extend(self.enter(&entry, &path)),
-            None => return Ok(None),
+        let mut levels = Levels::new(self.reader, self.writer);
+        let Some(entry) = self.own(root, &path)? else { return Ok(None) };
+        if let Some(first) = self.enter(&entry, &path) {
+            levels.push(first);
         }
         loop {
             self.check()?;
             let Some(level) = levels.last_mut() else { return Err(Error::Stopped) };
             path.truncate(level.path_len);
-            match level.entries.next() {
+            match level.next_entry() {
                 Some(Err(error)) => {
-                    level.is_damaged = true;
-                    match of_reading(error) {
+                    level.state = true;
+                    match of_reading(self.reader)(error) {
                         Failure::Damage(error) => self.problem(&path, &error),
                         Failure::Fatal(error) => return Err(error),
                     }
@@ -112,16 +106,15 @@ impl<'a> Copier<'a> {
                     path.extend_from_slice(&entry.name);
                     if let Some(below) = self.add(level, &entry, &path)? {
                         levels.push(below);
-                        let_rest(levels.iter_mut().rev().map(|level| Some(&mut level.entries)));
                     }
                 }
                 None => {
-                    let Some(level) = levels.pop() else { return Err(Error::Stopped) };
+                    let Some(level) = levels.pop()? else { return Err(Error::Stopped) };
                     let entry = self.leave(level)?;
                     match (levels.last_mut(), entry) {
                         (None, entry) => return Ok(entry),
-                        (Some(above), Some(entry)) => above.new.push(&entry)?,
-                        (Some(above), None) => above.is_damaged = true,
+                        (Some(above), Some(entry)) => above.tree.push(&entry)?,
+                        (Some(above), None) => above.state = true,
                     }
                 }
             }
@@ -131,16 +124,16 @@ impl<'a> Copier<'a> {
     /// Adds an entry; or, if it is a directory that is not known, makes it the next one under way.
     fn add(&mut self, level: &mut Level<'a>, entry: &Entry, path: &[u8]) -> Result<Option<Level<'a>>> {
         let Some(copied) = self.own(entry, path)? else {
-            level.is_damaged = true;
+            level.state = true;
             return Ok(None);
         };
         let Some(node) = entry.kind.directory() else {
-            level.new.push(&copied)?;
+            level.tree.push(&copied)?;
             return Ok(None);
         };
         match self.known.get(&node.half()).copied() {
             Some(node) => {
-                level.new.push(&copied.with_node(node))?;
+                level.tree.push(&copied.with_node(node))?;
                 Ok(None)
             }
             None => Ok(self.enter(&copied, path)),
@@ -149,20 +142,20 @@ impl<'a> Copier<'a> {
 
     fn enter(&self, entry: &Entry, path: &[u8]) -> Option<Level<'a>> {
         let node = entry.kind.directory()?;
-        let (new, entries) = (NewDirectory::new(self.writer, entry), Entries::new(self.reader, node));
-        Some(Level { new, entries, path_len: path.len(), node: node.half(), is_damaged: false })
+        Some(Level::new((self.reader, self.writer), entry, [node], path.len(), false))
     }
 
     fn leave(&mut self, level: Level<'a>) -> Result<Option<Entry>> {
-        if level.is_damaged {
+        let Level { entry, tree, state: is_damaged, .. } = level;
+        if is_damaged {
             return Ok(None);
         }
-        let (entry, node) = level.new.finish()?;
+        let node = tree.finish()?;
         if self.known.len() >= self.most {
             self.known.clear();
         }
-        self.known.insert(level.node, node);
-        Ok(Some(entry))
+        self.known.extend(entry.kind.directory().map(|before| (before.half(), node)));
+        Ok(Some(entry.with_node(node)))
     }
 
     /// An entry with the content and attributes of the copy; a directory still has its old node. Nothing if it is damaged.

@@ -30,7 +30,7 @@ pub fn prepare(
     stop: &AtomicBool,
 ) -> Result<HealSummary> {
     check_apart(here.place(), other.place())?;
-    let there = Repository::open(other.clone())?;
+    let there = Repository::open(other.clone()).map_err(Error::about(other.place()))?;
     let mut problems = Vec::new();
     let is_here_encrypted = here.list("keys").is_ok_and(|keys| keys.iter().any(|key| key.is_file));
     if is_here_encrypted && !there.config().is_encrypted() {
@@ -183,7 +183,7 @@ impl Run<'_> {
             Ok(condemned) => Ok(!condemned.iter().all(is_here)),
             // Nobody can say of which packs it speaks.
             Err(error) if error.is_damage() => Ok(true),
-            Err(error) => Err(error),
+            Err(error) => Err(Error::about(other.backend().place())(error)),
         }
     }
 
@@ -195,7 +195,8 @@ impl Run<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        let sound = other.statements()?.into_iter().filter(|(_, read)| read.is_ok());
+        let statements = other.statements().map_err(Error::about(other.backend().place()))?;
+        let sound = statements.into_iter().filter(|(_, read)| read.is_ok());
         let sound: Vec<RecordId> =
             sound.map(|(id, _)| id).filter(|id| missing.contains(id.as_bytes())).collect();
         for id in sound {
@@ -209,7 +210,9 @@ impl Run<'_> {
         let Some(other) = self.other else { return Ok(()) };
         let copy = self.repository.copy().copy;
         let mut removed = self.repository.stated(record_kind::KEY_REMOVED, copy)?;
-        removed.extend(other.stated(record_kind::KEY_REMOVED, copy)?);
+        removed.extend(
+            other.stated(record_kind::KEY_REMOVED, copy).map_err(Error::about(other.backend().place()))?,
+        );
         let keys = self.there.files.keys().filter(|file| file.folder == Folder::Keys);
         let keys: Vec<FileId> = keys.filter(|file| !removed.contains(&file.hash)).copied().collect();
         for file in keys {
@@ -273,7 +276,7 @@ impl Run<'_> {
             let segment = match Segment::open(other.backend(), id, other.keys()) {
                 Ok(segment) => segment,
                 Err(error) if error.is_damage() => continue,
-                Err(error) => return Err(error),
+                Err(error) => return Err(Error::about(other.backend().place())(error)),
             };
             let rows = segment.packs();
             let is_here = |pack: &PackId, len: u32| present.get(pack) == Some(&u64::from(len));

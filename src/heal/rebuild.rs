@@ -2,17 +2,18 @@
 //!
 //! A file of which a chunk is lost is left out, as one that could not be read: half of it would pass for the file. A folder of which nodes are
 //! lost keeps its other entries, and says that it has more. An attribute that is lost is dropped. What is whole stays as it is, node for node.
-//! Walks with one node and one folder for each level of the path in memory.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 use crate::chunk::{GetChunk, PutChunk};
 use crate::codec::Bytes;
 use crate::error::{Error, Result};
 use crate::heal::rescue::LostChunks;
 use crate::snapshot::list::Pieces;
-use crate::snapshot::tree::{Entries, TreeWriter, let_rest};
+use crate::snapshot::tree::{Level, Levels};
 use crate::snapshot::{Content, ENTRY_INCOMPLETE, Entry, Field, Kind, Meta, Piece, Why};
 
 /// What is lost at a path.
@@ -47,13 +48,13 @@ pub(super) struct Rebuilt {
 }
 
 /// A folder on the way from the root to where the walk is.
-struct Folder<'r> {
-    entry: Entry,
-    entries: Entries<'r>,
-    tree: TreeWriter<'r>,
+type Folder<'r> = Level<'r, Hit>;
+
+/// What is lost of a folder.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Hit {
     is_hit: bool,
     lacks_entries: bool,
-    path_len: usize,
 }
 
 /// Hears what is lost at which path.
@@ -68,26 +69,26 @@ impl<'r> Rebuilder<'r> {
         let (mut path, mut kept) = (Vec::new(), 0);
         let mut root = root.clone();
         let mut is_hit = self.drop_lost_attributes(&mut root, b"", losing)?;
-        let Some(first) = self.folder(root.clone(), 0) else { return Ok(Rebuilt { root, kept, is_hit }) };
-        let mut open = vec![first];
+        let Some(first) = self.folder(&root, 0) else { return Ok(Rebuilt { root, kept, is_hit }) };
+        let mut open = Levels::new(self.get, self.put);
+        open.push(first);
         while let Some(folder) = open.last_mut() {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
             path.truncate(folder.path_len);
-            match folder.entries.next() {
+            match folder.next_entry() {
                 Some(Ok(mut entry)) => {
                     push_name(&mut path, &entry.name);
-                    folder.is_hit |= self.drop_lost_attributes(&mut entry, &path, losing)?;
+                    folder.state.is_hit |= self.drop_lost_attributes(&mut entry, &path, losing)?;
                     let is_whole =
                         entry.kind.directory().is_none_or(|node| self.whole.contains(&node.half()));
-                    if !is_whole && let Some(below) = self.folder(entry.clone(), path.len()) {
+                    if !is_whole && let Some(below) = self.folder(&entry, path.len()) {
                         open.push(below);
-                        let_rest(open.iter_mut().rev().map(|folder| Some(&mut folder.entries)));
                         continue;
                     }
                     if self.is_content_lost(&entry)? {
-                        folder.is_hit = true;
+                        folder.state.is_hit = true;
                         losing(&path, Lost::Content)?;
                         entry = left_out(entry.name);
                     } else if !matches!(entry.kind, Kind::LeftOut(..)) {
@@ -96,19 +97,19 @@ impl<'r> Rebuilder<'r> {
                     folder.tree.push(&entry)?;
                 }
                 Some(Err(error)) if error.is_damage() => {
-                    if !folder.lacks_entries {
+                    if !folder.state.lacks_entries {
                         losing(&path, Lost::Entries)?;
                     }
-                    (folder.is_hit, folder.lacks_entries) = (true, true);
+                    (folder.state.is_hit, folder.state.lacks_entries) = (true, true);
                 }
                 Some(Err(error)) => return Err(error),
                 None => {
-                    let Some(done) = open.pop() else { break };
-                    let is_done_hit = done.is_hit;
+                    let Some(done) = open.pop()? else { break };
+                    let is_done_hit = done.state.is_hit;
                     let entry = self.close(done)?;
                     kept += u64::from(!is_done_hit);
                     if let Some(above) = open.last_mut() {
-                        above.is_hit |= is_done_hit;
+                        above.state.is_hit |= is_done_hit;
                         above.tree.push(&entry)?;
                     } else {
                         is_hit |= is_done_hit;
@@ -120,29 +121,20 @@ impl<'r> Rebuilder<'r> {
         Ok(Rebuilt { root, kept, is_hit })
     }
 
-    fn folder(&self, entry: Entry, path_len: usize) -> Option<Folder<'r>> {
+    fn folder(&self, entry: &Entry, path_len: usize) -> Option<Folder<'r>> {
         let node = entry.kind.directory()?;
-        Some(Folder {
-            entries: Entries::new(self.get, node),
-            tree: TreeWriter::new(self.put),
-            entry,
-            is_hit: false,
-            lacks_entries: false,
-            path_len,
-        })
+        Some(Level::new((self.get, self.put), entry, [node], path_len, Hit::default()))
     }
 
     /// The entry of a folder that was read to its end: with another node only if something in it is lost.
     fn close(&mut self, folder: Folder<'r>) -> Result<Entry> {
-        let Folder { mut entry, tree, is_hit, lacks_entries, .. } = folder;
+        let Level { mut entry, tree, state: Hit { is_hit, lacks_entries }, .. } = folder;
         let new = tree.finish()?;
         if !is_hit {
             self.whole.extend(entry.kind.directory().map(|node| node.half()));
             return Ok(entry);
         }
-        if let Kind::Directory(node) | Kind::Implied(node) = &mut entry.kind {
-            *node = new;
-        }
+        entry = entry.with_node(new);
         if lacks_entries && !entry.is_incomplete() {
             entry.fields.push(Field { tag: ENTRY_INCOMPLETE, critical: false, value: Bytes::default() });
             entry.fields.sort_by_key(|field| field.tag);
@@ -171,6 +163,9 @@ impl<'r> Rebuilder<'r> {
     /// Whether something of a content is lost.
     pub(super) fn is_lost(&self, content: &Content, size: u64) -> Result<bool> {
         for piece in Pieces::new(self.get, content, size) {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
             match piece {
                 Ok(piece) if self.has_lost(&[piece]) => return Ok(true),
                 Ok(_) => {}

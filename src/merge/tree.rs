@@ -1,5 +1,4 @@
-//! Several trees as one, directory by directory without recursion: one node of each open directory is in memory. What only one of them has,
-//! and what all have alike, is taken over by its id.
+//! Several trees as one, directory by directory without recursion. What only one of them has, and what all have alike, is taken over by its id.
 //!
 //! Hard-link groups are told apart by mount path and inode only, which mean something else on another host: those of other hosts than
 //! that of the winner are renamed, so that no two files become one when they are restored.
@@ -13,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::id::{LinkGroup, checksum_128};
 use crate::repository::Keeper;
-use crate::snapshot::tree::{Entries, NewDirectory, let_rest};
+use crate::snapshot::tree::{self, Levels};
 use crate::snapshot::{ENTRY_INCOMPLETE, Entry, Field, Kind, Snapshot};
 
 /// What the united tree has less than all of them together.
@@ -43,15 +42,8 @@ impl Lane {
     }
 }
 
-/// A directory that several have.
-type Listing<'a> = (Entries<'a>, Option<[u8; 16]>);
-
-struct Level<'a> {
-    new: NewDirectory<'a>,
-    /// The one whose versions win last.
-    listings: Vec<Listing<'a>>,
-    path_len: usize,
-}
+/// A directory that several have, the one whose versions win last; and of which host each is if not of the winner's.
+type Level<'a> = tree::Level<'a, Vec<Option<[u8; 16]>>>;
 
 pub(super) struct Merger<'a> {
     pub(super) keeper: Keeper<'a>,
@@ -73,18 +65,19 @@ impl<'a> Merger<'a> {
         let entry = united_entry(roots).ok_or(Error::Stopped)?;
         self.keeper.contents(&entry)?;
         self.count_directories(roots);
-        let mut levels = vec![self.enter(&entry, roots, &path)];
+        let mut levels = Levels::new(self.keeper.reader(), self.keeper.writer());
+        levels.push(self.enter(&entry, roots, &path));
         loop {
             self.keeper.check()?;
             let Some(level) = levels.last_mut() else { return Err(Error::Stopped) };
             path.truncate(level.path_len);
-            let versions = next_versions(&mut level.listings)?;
+            let versions = next_versions(level)?;
             if versions.is_empty() {
-                let Some(level) = levels.pop() else { return Err(Error::Stopped) };
-                let (entry, _) = level.new.finish()?;
+                let Some(Level { entry, tree, .. }) = levels.pop()? else { return Err(Error::Stopped) };
+                let entry = entry.with_node(tree.finish()?);
                 match levels.last_mut() {
                     None => return Ok((entry, std::mem::take(&mut self.lost))),
-                    Some(above) => above.new.push(&entry)?,
+                    Some(above) => above.tree.push(&entry)?,
                 }
                 continue;
             }
@@ -96,12 +89,6 @@ impl<'a> Merger<'a> {
             let chosen = self.choose(versions, &path)?;
             if let Some(below) = self.add(level, &chosen, &path)? {
                 levels.push(below);
-                let_rest(
-                    levels
-                        .iter_mut()
-                        .rev()
-                        .map(|level| level.listings.iter_mut().map(|(entries, _)| entries)),
-                );
             }
         }
     }
@@ -112,7 +99,7 @@ impl<'a> Merger<'a> {
         self.keeper.contents(&entry)?;
         let nodes: Vec<_> = chosen.iter().filter_map(|lane| lane.entry.kind.directory()).collect();
         let Some(node) = nodes.last().copied() else {
-            level.new.push(&entry)?;
+            level.tree.push(&entry)?;
             return Ok(None);
         };
         self.count_directories(chosen);
@@ -129,18 +116,15 @@ impl<'a> Merger<'a> {
             return Ok(Some(self.enter(&entry, &last, path)));
         }
         self.keeper.directory(node)?;
-        level.new.push(&entry)?;
+        level.tree.push(&entry)?;
         Ok(None)
     }
 
     fn enter(&self, entry: &Entry, lanes: &[Lane], path: &[u8]) -> Level<'a> {
-        let reader = self.keeper.reader();
-        let listings = lanes.iter().filter_map(|lane| {
-            let node = lane.entry.kind.directory()?;
-            Some((Entries::new(reader, node), lane.other_host))
-        });
-        let new = NewDirectory::new(self.keeper.writer(), entry);
-        Level { new, listings: listings.collect(), path_len: path.len() }
+        let directories =
+            lanes.iter().filter_map(|lane| Some((lane.entry.kind.directory()?, lane.other_host)));
+        let (nodes, hosts): (Vec<_>, _) = directories.unzip();
+        Level::new((self.keeper.reader(), self.keeper.writer()), entry, nodes, path.len(), hosts)
     }
 
     /// Of the versions of one name those that stay: one, or directories. The others are counted as lost.
@@ -208,9 +192,9 @@ impl<'a> Merger<'a> {
 }
 
 /// The versions of the next name in some directories.
-fn next_versions(listings: &mut [Listing<'_>]) -> Result<Vec<Lane>> {
+fn next_versions(level: &mut Level<'_>) -> Result<Vec<Lane>> {
     let mut name: Option<Vec<u8>> = None;
-    for (entries, _) in listings.iter_mut() {
+    for entries in &mut level.listings {
         if let Some(error) = entries.next_if(Result::is_err) {
             error?;
         }
@@ -222,7 +206,7 @@ fn next_versions(listings: &mut [Listing<'_>]) -> Result<Vec<Lane>> {
     }
     let Some(name) = name else { return Ok(Vec::new()) };
     let mut versions = Vec::new();
-    for (entries, other_host) in listings {
+    for (entries, other_host) in level.listings.iter_mut().zip(&level.state) {
         let is_it = |item: &Result<Entry>| item.as_ref().is_ok_and(|entry| *entry.name == *name);
         if let Some(entry) = entries.next_if(is_it) {
             versions.push(Lane { entry: renamed(entry?, *other_host), other_host: *other_host });

@@ -52,7 +52,9 @@ impl Relying {
 /// What went wrong on the mirror, as the other errors there are: with the whole path.
 pub(super) fn on_mirror(place: &Path, error: Error) -> Error {
     match error {
-        Error::Repository { action, file, source } => Error::Path { action, path: place.join(file), source },
+        Error::Repository { action, file, source, .. } => {
+            Error::Path { action, path: place.join(file), source }
+        }
         other => other,
     }
 }

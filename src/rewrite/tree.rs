@@ -5,7 +5,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::browse::Walk;
+use crate::chunk::{GetChunk, PutChunk};
 use crate::error::{Error, Result};
 use crate::event::{Change, Event, Item, Observer};
 use crate::id::{ChunkId, checksum_128};
@@ -13,7 +16,7 @@ use crate::pattern::Patterns;
 use crate::repository::Keeper;
 use crate::rewrite::Removed;
 use crate::rewrite::paths::Paths;
-use crate::snapshot::tree::{Entries, NewDirectory, let_rest};
+use crate::snapshot::tree::{self, Levels};
 use crate::snapshot::{ENTRY_INCOMPLETE, Entry, Kind, Meta, Snapshot, Why};
 
 /// So many directories are remembered with what became of them, in a budget of the default size: 24 MiB.
@@ -40,10 +43,11 @@ pub(super) struct Rewriter<'a> {
 }
 
 /// A directory under way.
-struct Level<'a> {
-    new: NewDirectory<'a>,
-    entries: Entries<'a>,
-    path_len: usize,
+type Level<'a> = tree::Level<'a, State>;
+
+/// What is known of a directory under way.
+#[derive(Serialize, Deserialize)]
+struct State {
     /// The sources that it is, or lies in.
     covering: Vec<usize>,
     removed: Removed,
@@ -75,19 +79,20 @@ impl<'a> Rewriter<'a> {
         let Some(first) = self.enter(root, &path, paths.at(b""), None)? else {
             return Ok((root.clone(), Removed::default()));
         };
-        let mut levels = vec![first];
+        let mut levels = Levels::new(self.keeper.reader(), self.keeper.writer());
+        levels.push(first);
         loop {
             self.keeper.check()?;
             let Some(level) = levels.last_mut() else { return Err(Error::Stopped) };
             path.truncate(level.path_len);
-            let Some(entry) = level.entries.next().transpose()? else {
-                let Some(level) = levels.pop() else { return Err(Error::Stopped) };
+            let Some(entry) = level.next_entry().transpose()? else {
+                let Some(level) = levels.pop()? else { return Err(Error::Stopped) };
                 let (entry, removed) = self.leave(level)?;
                 match levels.last_mut() {
                     None => return Ok((entry, removed)),
                     Some(above) => {
-                        above.new.push(&entry)?;
-                        above.removed.add(removed);
+                        above.tree.push(&entry)?;
+                        above.state.removed.add(removed);
                     }
                 }
                 continue;
@@ -98,7 +103,6 @@ impl<'a> Rewriter<'a> {
             path.extend_from_slice(&entry.name);
             if let Some(below) = self.entry(level, entry, &path, paths)? {
                 levels.push(below);
-                let_rest(levels.iter_mut().rev().map(|level| Some(&mut level.entries)));
             }
         }
     }
@@ -113,11 +117,11 @@ impl<'a> Rewriter<'a> {
     ) -> Result<Option<Level<'a>>> {
         let is_dir = entry.kind.directory().is_some();
         // What leads to a source, and the source itself, is never left out.
-        let known_as = paths.known_as(&level.covering, path);
+        let known_as = paths.known_as(&level.state.covering, path);
         let is_matched = known_as.iter().any(|path| self.excludes.matches(path, is_dir) == Some(true));
         if is_matched && !matches!(entry.kind, Kind::LeftOut(..)) {
-            level.removed.add(self.leave_out(&entry, path)?);
-            level.new.push(&Entry {
+            level.state.removed.add(self.leave_out(&entry, path)?);
+            level.tree.push(&Entry {
                 name: entry.name,
                 kind: Kind::LeftOut(Why::Excluded, 0),
                 meta: Meta::default(),
@@ -127,23 +131,23 @@ impl<'a> Rewriter<'a> {
         }
         self.keeper.contents(&entry)?;
         let Some(node) = entry.kind.directory() else {
-            level.new.push(&entry)?;
+            level.tree.push(&entry)?;
             return Ok(None);
         };
-        let mut covering = level.covering.clone();
+        let mut covering = level.state.covering.clone();
         covering.extend(paths.at(path));
         let are_below = paths.are_below(path);
         let known_as = paths.known_as(&covering, path);
         if !are_below && !known_as.iter().any(|path| self.excludes.may_contain(path)) {
             self.keeper.directory(node)?;
-            level.new.push(&entry)?;
+            level.tree.push(&entry)?;
             return Ok(None);
         }
         // What lies below sources in sources is known by further paths.
         let key = (!are_below).then(|| key_of(node, &known_as));
         if let Some((node, removed)) = key.and_then(|key| self.known.get(&key).copied()) {
-            level.removed.add(removed);
-            level.new.push(&changed(entry.with_node(node), removed))?;
+            level.state.removed.add(removed);
+            level.tree.push(&changed(entry.with_node(node), removed))?;
             return Ok(None);
         }
         self.enter(&entry, path, covering, key)
@@ -158,20 +162,16 @@ impl<'a> Rewriter<'a> {
     ) -> Result<Option<Level<'a>>> {
         self.keeper.check()?;
         let Some(node) = entry.kind.directory() else { return Ok(None) };
-        Ok(Some(Level {
-            new: NewDirectory::new(self.keeper.writer(), entry),
-            entries: Entries::new(self.keeper.reader(), node),
-            path_len: path.len(),
-            covering,
-            removed: Removed::default(),
-            key,
-        }))
+        let ends: (&dyn GetChunk, &dyn PutChunk) = (self.keeper.reader(), self.keeper.writer());
+        let state = State { covering, removed: Removed::default(), key };
+        Ok(Some(Level::new(ends, entry, [node], path.len(), state)))
     }
 
     /// The new entry of a directory of which all came.
     fn leave(&mut self, level: Level<'a>) -> Result<(Entry, Removed)> {
-        let Level { new, removed, key, .. } = level;
-        let (entry, node) = new.finish()?;
+        let Level { entry, tree, state: State { removed, key, .. }, .. } = level;
+        let node = tree.finish()?;
+        let entry = entry.with_node(node);
         if let Some(key) = key {
             if self.known.len() >= self.most {
                 self.known.clear();

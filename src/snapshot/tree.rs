@@ -4,11 +4,13 @@
 //! checked while reading, across nodes. That a node is short `[TREE-5]` bounds what it takes in memory, which is many times what it
 //! has in bytes.
 
-mod anew;
 mod entries;
+mod levels;
 
-pub use anew::NewDirectory;
 pub use entries::{Entries, let_rest};
+pub use levels::{Level, Levels};
+
+use serde::{Deserialize, Serialize};
 
 use crate::chunk::PutChunk;
 use crate::codec::{self, Bytes, MAX_STRUCT_LEN};
@@ -28,17 +30,23 @@ const NODE_ENDS_EVERY: u32 = 128;
 /// Writes one directory. Entries come in strictly ascending order of their names.
 pub struct TreeWriter<'a> {
     put: &'a dyn PutChunk,
+    open: Open,
+}
+
+/// What was not written yet of a directory.
+#[derive(Default, Serialize, Deserialize)]
+struct Open {
     leaf: Leaf,
     last_name: Option<Bytes>,
     branches: Vec<Branch>,
 }
 
 /// The open node of entries: how many they are, the first name, and their bytes.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Leaf {
     count: u64,
     first: Bytes,
-    bytes: Vec<u8>,
+    bytes: Bytes,
 }
 
 impl Leaf {
@@ -87,7 +95,7 @@ impl EncodedEntry {
 }
 
 /// An open node above the leaves.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Branch {
     children: Vec<TreeChild>,
     len: usize,
@@ -97,7 +105,7 @@ impl<'a> TreeWriter<'a> {
     /// A directory without entries so far.
     #[must_use]
     pub fn new(put: &'a dyn PutChunk) -> Self {
-        Self { put, leaf: Leaf::default(), last_name: None, branches: Vec::new() }
+        Self { put, open: Open::default() }
     }
 
     /// Adds the next entry.
@@ -114,20 +122,20 @@ impl<'a> TreeWriter<'a> {
     /// # Errors
     /// An entry that is out of order; any error of the repository.
     pub fn push_encoded(&mut self, entry: EncodedEntry) -> Result<()> {
-        if self.last_name.as_ref().is_some_and(|last| *last >= entry.name) {
+        if self.open.last_name.as_ref().is_some_and(|last| *last >= entry.name) {
             return Err(Error::damaged("an entry to be written")(Corruption::rule(
                 "TREE-1",
                 "it is out of order",
             )));
         }
         let EncodedEntry { name, bytes } = entry;
-        if self.leaf.count == 0 {
-            self.leaf.first = name.clone();
+        if self.open.leaf.count == 0 {
+            self.open.leaf.first = name.clone();
         }
-        self.leaf.count += 1;
-        self.leaf.bytes.extend_from_slice(&bytes);
-        let ends = ends_node(self.leaf.bytes.len(), &[&name]);
-        self.last_name = Some(name);
+        self.open.leaf.count += 1;
+        self.open.leaf.bytes.0.extend_from_slice(&bytes);
+        let ends = ends_node(self.open.leaf.bytes.len(), &[&name]);
+        self.open.last_name = Some(name);
         if ends { self.close_leaf() } else { Ok(()) }
     }
 
@@ -136,17 +144,17 @@ impl<'a> TreeWriter<'a> {
     /// # Errors
     /// Any error of the repository.
     pub fn finish(mut self) -> Result<ChunkId> {
-        if self.branches.is_empty() {
-            return put_node(self.put, &self.leaf.encode(), &self.leaf.first);
+        if self.open.branches.is_empty() {
+            return put_node(self.put, &self.open.leaf.encode(), &self.open.leaf.first);
         }
-        if self.leaf.count > 0 {
+        if self.open.leaf.count > 0 {
             self.close_leaf()?;
         }
         let mut level = 0;
         // A level may get its last child from the one below, so go up; the highest one with a single child is the root.
         loop {
-            let top = level + 1 == self.branches.len();
-            let branch = &mut self.branches[level];
+            let top = level + 1 == self.open.branches.len();
+            let branch = &mut self.open.branches[level];
             if top && branch.children.len() == 1 {
                 return Ok(branch.children[0].node);
             }
@@ -158,7 +166,7 @@ impl<'a> TreeWriter<'a> {
     }
 
     fn close_leaf(&mut self) -> Result<()> {
-        let leaf = std::mem::take(&mut self.leaf);
+        let leaf = std::mem::take(&mut self.open.leaf);
         let node = put_node(self.put, &leaf.encode(), &leaf.first)?;
         self.add_child(0, TreeChild { first: leaf.first, entries: leaf.count, node })
     }
@@ -166,10 +174,10 @@ impl<'a> TreeWriter<'a> {
     /// Adds a closed node to the branch above it; `index` 0 is the branch of level 1.
     fn add_child(&mut self, mut index: usize, mut child: TreeChild) -> Result<()> {
         loop {
-            if self.branches.len() == index {
-                self.branches.push(Branch::default());
+            if self.open.branches.len() == index {
+                self.open.branches.push(Branch::default());
             }
-            let branch = &mut self.branches[index];
+            let branch = &mut self.open.branches[index];
             branch.len += codec::encode(&child).len();
             let level = level_of(index)?;
             let ends = !branch.children.is_empty() && ends_node(branch.len, &[&[level], &child.first]);
@@ -189,7 +197,7 @@ impl<'a> TreeWriter<'a> {
 
     /// Writes the open branch and returns it as a child of the next level.
     fn take_branch(&mut self, index: usize) -> Result<TreeChild> {
-        let Branch { children, .. } = std::mem::take(&mut self.branches[index]);
+        let Branch { children, .. } = std::mem::take(&mut self.open.branches[index]);
         let first = children.first().map(|child| child.first.clone()).unwrap_or_default();
         let entries = children.iter().map(|child| child.entries).sum();
         let node = codec::encode(&TreeNode::Branch(level_of(index)?, children));
@@ -312,7 +320,7 @@ mod tests {
             let mut leaf = Leaf::default();
             for entry in &entries {
                 leaf.count += 1;
-                leaf.bytes.extend_from_slice(EncodedEntry::new(entry).unwrap().bytes());
+                leaf.bytes.0.extend_from_slice(EncodedEntry::new(entry).unwrap().bytes());
             }
             assert!(leaf.encode() == codec::encode(&TreeNode::Leaf(entries)), "{count}");
         }

@@ -241,6 +241,21 @@ fn an_error_about_a_file_of_the_repository_says_where_that_is() {
 }
 
 #[test]
+fn an_error_about_the_other_repository_says_where_that_is() {
+    needs!("root", "sh");
+    for (name, other) in [("copy", "drive"), ("copy", "repository"), ("heal", "drive")] {
+        let case = Case::of(name).unwrap();
+        let folder = format!("{}/index", case.place.text(other));
+        let output = traced(&case.place.vault, &case.words(), |call| {
+            let is_it = call.lists() && call.file().is_some_and(|listed| listed == folder);
+            if is_it { Act::Fail(Errno::EIO) } else { Act::Go }
+        });
+        assert!(!output.status.success());
+        assert!(output.stderr.contains(&case.place.text(other)), "{name}, {other}: {}", output.report());
+    }
+}
+
+#[test]
 fn the_control_of_error_anywhere_finds_errors_that_were_swallowed() {
     needs!("root", "sh");
     let case = Case::of("first snapshot").unwrap();

@@ -163,8 +163,7 @@ mod tests {
     fn each_error_has_the_code_that_the_help_promises() {
         let io_error = |errno| io::Error::from_raw_os_error(errno);
         let path = std::path::PathBuf::from("/x");
-        let repository =
-            |action, errno| Error::Repository { action, file: "packs".into(), source: io_error(errno) };
+        let repository = |action, errno| Error::repository(action, "packs")(io_error(errno));
         for (error, expected) in [
             (Error::Interrupted, 130),
             (Error::Usage(String::new()), 2),

@@ -235,7 +235,7 @@ impl Screen {
     pub fn fail(&self, error: &Error, place: Option<&Path>, hint: Option<&str>, code: u8) {
         let mut message = escape(chain(error).as_bytes());
         // Its files are named as they lie in the repository: which one that is shows nowhere else.
-        if let (Error::Repository { .. } | Error::Damaged { .. }, Some(place)) = (error, place) {
+        if let (Error::Repository { place: None, .. } | Error::Damaged { .. }, Some(place)) = (error, place) {
             message = format!("{message} (in {})", escape(place.as_os_str().as_bytes()));
         }
         if self.look.json {
@@ -426,10 +426,11 @@ fn about(path: &Path, text: &str) -> String {
 
 /// An error and what caused it, in one line.
 pub fn chain(error: &Error) -> String {
-    if let Error::Repository { action: "read", file, source } = error
+    if let Error::Repository { action: "read", file, place, source } = error
         && source.kind() == io::ErrorKind::NotFound
     {
-        return format!("{file} is missing from the repository");
+        let place = place.as_ref().map(|place| format!(" (in {})", place.display())).unwrap_or_default();
+        return format!("{file} is missing from the repository{place}");
     }
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

@@ -9,7 +9,7 @@ use crate::snapshot::{Entry, TreeChild, TreeNode};
 use super::check_node;
 
 /// Of the directories of a path so many hold what they have read …
-const MAX_HOLDING: usize = 64;
+pub(super) const MAX_HOLDING: usize = 64;
 /// … as long as their nodes have no more bytes than that together. In memory it is some times as much.
 const MAX_HELD: usize = 8 << 20;
 
@@ -75,6 +75,17 @@ impl<'a> Entries<'a> {
         let first = Pending { node: root, expected: None };
         let nodes = Nodes { pending: vec![first], ..Nodes::default() };
         Self { get, root, held: Held::Nodes(Box::new(nodes)), peeked: None, last: Bytes::default() }
+    }
+
+    /// The directory with this root node, behind the name that was read last.
+    pub(super) fn behind(get: &'a dyn GetChunk, (root, last): (ChunkId, Bytes)) -> Self {
+        Self { get, root, held: Held::Nothing, peeked: None, last }
+    }
+
+    /// Its root node and the name that was read last, if nothing more is held.
+    pub(super) fn place(&self) -> Option<(ChunkId, &Bytes)> {
+        let is_at_rest = !matches!(self.held, Held::Nodes(_)) && self.peeked.is_none();
+        is_at_rest.then_some((self.root, &self.last))
     }
 
     /// What comes next, which is not taken.

@@ -96,6 +96,17 @@ fn a_file_that_has_a_lost_chunk_in_very_many_places_is_named_once() {
 }
 
 #[test]
+fn a_repair_that_looks_through_a_file_without_end_can_be_interrupted() {
+    needs!("sh", "cp");
+    let arena = arena_of(&lengths::LENGTHS, "a file of 2^60 bytes of one chunk");
+    let words = ["repair", "-n"];
+    arena.reset(&words);
+    let ran = arena.run(&words, Expects::Endless);
+    assert!(ran.was_stopped && !ran.has_hung, "{}", ran.output.report());
+    ran.output.code(130);
+}
+
+#[test]
 fn very_many_notes_are_taken_over_in_order() {
     needs!("sh", "cp");
     let arena = arena_of(&bombs::WIDE, "very many notes");

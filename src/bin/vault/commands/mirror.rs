@@ -79,7 +79,11 @@ fn prune_there(context: &Context, repository: &Repository, place: Arc<dyn Backen
     copy.unlock_like(repository)?;
     let preferred = repository.listed_packs()?.into_keys().collect();
     let options = PruneOptions { preferred, ..prune::default_options(context, &copy)? };
-    prune::run_on(context, &copy, &options)
+    let place = copy.backend().place();
+    prune::run_on(context, &copy, &options).map_err(|error| match error {
+        Error::Usage(text) => Error::Usage(format!("{}: {text}", place.display())),
+        other => other,
+    })
 }
 
 fn damaged_text(file: &DamagedFile) -> String {

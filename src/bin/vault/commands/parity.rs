@@ -93,7 +93,7 @@ fn name_missing(context: &Context, repository: &Repository) -> Result<()> {
     for pack in missing {
         let file = pack_file_name(&pack);
         let source = std::io::ErrorKind::NotFound.into();
-        context.screen.problem(b"", &Error::Repository { action: "read", file, source });
+        context.screen.problem(b"", &Error::repository("read", &file)(source));
     }
     Ok(())
 }

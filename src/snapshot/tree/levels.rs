@@ -1,0 +1,130 @@
+//! The directories of a path under way, each read and made anew. Those far out are packed: a path may have a million levels.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::chunk::{GetChunk, PutChunk};
+use crate::codec::{self, Bytes};
+use crate::error::{Error, Result};
+use crate::id::ChunkId;
+use crate::snapshot::tree::entries::{Entries, MAX_HOLDING, let_rest};
+use crate::snapshot::tree::{Open, TreeWriter};
+use crate::snapshot::{Entry, Kind};
+
+/// A directory of which more is pending than that stays as it is: it is no longer for its depth that a path takes memory.
+const MAX_PACKED: usize = 64 << 10;
+
+/// A directory under way, and what else is known of it.
+pub struct Level<'a, S> {
+    /// Its entry, but for the root node, which is that of before.
+    pub entry: Entry,
+    /// What it becomes.
+    pub tree: TreeWriter<'a>,
+    /// What it is made of: its entries, or those of several that become one.
+    pub listings: Vec<Entries<'a>>,
+    /// The length of its path.
+    pub path_len: usize,
+    /// Whatever else there is to say of it.
+    pub state: S,
+}
+
+/// What is written down of a directory.
+type Packed<S> = (Entry, Open, Vec<(ChunkId, Bytes)>, usize, S);
+
+enum Outer<'a, S> {
+    Packed(Box<[u8]>),
+    Whole(Box<Level<'a, S>>),
+}
+
+/// The directories from the root to where a walk is.
+pub struct Levels<'a, S> {
+    ends: (&'a dyn GetChunk, &'a dyn PutChunk),
+    outer: Vec<Outer<'a, S>>,
+    inner: VecDeque<Level<'a, S>>,
+}
+
+impl<'a, S> Level<'a, S> {
+    /// A directory without entries so far, made of those with these root nodes.
+    pub fn new(
+        (get, put): (&'a dyn GetChunk, &'a dyn PutChunk),
+        entry: &Entry,
+        nodes: impl IntoIterator<Item = ChunkId>,
+        path_len: usize,
+        state: S,
+    ) -> Self {
+        let listings = nodes.into_iter().map(|node| Entries::new(get, node)).collect();
+        Self { entry: entry.clone(), tree: TreeWriter::new(put), listings, path_len, state }
+    }
+
+    /// The next entry of the one directory that this is made of.
+    pub fn next_entry(&mut self) -> Option<Result<Entry>> {
+        self.listings.first_mut().and_then(Iterator::next)
+    }
+}
+
+impl<'a, S: Serialize + DeserializeOwned> Levels<'a, S> {
+    /// None so far.
+    #[must_use]
+    pub fn new(get: &'a dyn GetChunk, put: &'a dyn PutChunk) -> Self {
+        Self { ends: (get, put), outer: Vec::new(), inner: VecDeque::new() }
+    }
+
+    /// The innermost directory.
+    pub fn last_mut(&mut self) -> Option<&mut Level<'a, S>> {
+        self.inner.back_mut()
+    }
+
+    /// Goes into a directory. Those further out let go of what they have read.
+    pub fn push(&mut self, level: Level<'a, S>) {
+        self.inner.push_back(level);
+        let_rest(self.inner.iter_mut().rev().map(|level| &mut level.listings));
+        if self.inner.len() > MAX_HOLDING
+            && let Some(level) = self.inner.pop_front()
+        {
+            self.outer.push(pack(&level).map_or_else(|| Outer::Whole(Box::new(level)), Outer::Packed));
+        }
+    }
+
+    /// Leaves the innermost directory.
+    ///
+    /// # Errors
+    /// None that is to be expected: what was packed cannot be unpacked.
+    pub fn pop(&mut self) -> Result<Option<Level<'a, S>>> {
+        let level = self.inner.pop_back();
+        if self.inner.is_empty()
+            && let Some(outer) = self.outer.pop()
+        {
+            self.inner.push_back(match outer {
+                Outer::Whole(level) => *level,
+                Outer::Packed(bytes) => self.unpack(&bytes)?,
+            });
+        }
+        Ok(level)
+    }
+
+    fn unpack(&self, bytes: &[u8]) -> Result<Level<'a, S>> {
+        let (get, put) = self.ends;
+        let decoded = codec::decode::<Packed<S>>(bytes).map_err(Error::damaged("a directory under way"));
+        let (entry, open, places, path_len, state) = decoded?;
+        let listings = places.into_iter().map(|place| Entries::behind(get, place)).collect();
+        Ok(Level { entry, tree: TreeWriter { put, open }, listings, path_len, state })
+    }
+}
+
+/// What there is of a directory of which nothing that was read is held; nothing if that is much.
+fn pack<S: Serialize>(level: &Level<'_, S>) -> Option<Box<[u8]>> {
+    let places: Vec<_> = level.listings.iter().map(Entries::place).collect::<Option<_>>()?;
+    let bytes = codec::encode(&(&level.entry, &level.tree.open, places, level.path_len, &level.state));
+    (bytes.len() <= MAX_PACKED).then(|| bytes.into())
+}
+
+impl Entry {
+    /// The entry of a directory of either kind with another root node.
+    #[must_use]
+    pub fn with_node(self, node: ChunkId) -> Self {
+        let is_implied = matches!(self.kind, Kind::Implied(_));
+        Self { kind: if is_implied { Kind::Implied(node) } else { Kind::Directory(node) }, ..self }
+    }
+}
