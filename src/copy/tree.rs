@@ -15,8 +15,8 @@ use crate::repository::{Reader, Writer};
 use crate::snapshot::tree::{self, Levels};
 use crate::snapshot::{Entry, Kind, Snapshot};
 
-/// So many directories are remembered, in a budget of the default size: 16 MiB.
-const REMEMBERED: usize = 1 << 18;
+/// So many directories are remembered, in a budget of the default size: as many as a table of 6 MiB holds.
+const REMEMBERED: usize = 7 << 14;
 
 /// Copies the trees of snapshots.
 pub(super) struct Copier<'a> {

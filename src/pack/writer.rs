@@ -16,6 +16,9 @@ use crate::pack::{
 use crate::seal::{BoxKey, Keys, NewSeal, SEALED_HEADER_LEN, TAG_LEN, padded_len};
 
 const ALIGNMENT_LEN: usize = 64;
+/// A pack of so many chunks is full, however short they are: its directory, which takes some 200 bytes of each while it is closed, is to fit
+/// into memory.
+const FULL_CHUNKS: usize = 1 << 17;
 
 /// A pack being written under a temporary name.
 pub struct PackWriter {
@@ -100,7 +103,7 @@ impl PackWriter {
     /// Whether it is to be closed.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.len >= self.full_len
+        self.len >= self.full_len || self.chunks.len() >= FULL_CHUNKS
     }
 
     /// Whether this frame can be added without breaking a limit of the format, directory and tail included. In an encrypted
@@ -165,24 +168,21 @@ impl PackWriter {
         let id = PackId::from_bytes(self.hasher.finish());
         let name = pack_file_name(&id);
         self.file.publish(&name).map_err(Error::repository("publish", &name))?;
-        let chunks = self
-            .chunks
-            .iter()
-            .filter_map(|(chunk_id, frame, chunk)| {
-                let frame = self.frames.get(*frame as usize)?;
-                Some((
-                    *chunk_id,
-                    Location {
-                        pack: id,
-                        frame_offset: frame.offset,
-                        frame_stored_len: frame.stored_len,
-                        offset: chunk.offset,
-                        len: chunk.len,
-                        kind: chunk.kind,
-                    },
-                ))
-            })
-            .collect();
+        let mut chunks = Vec::with_capacity(self.chunks.len());
+        chunks.extend(self.chunks.iter().filter_map(|(chunk_id, frame, chunk)| {
+            let frame = self.frames.get(*frame as usize)?;
+            Some((
+                *chunk_id,
+                Location {
+                    pack: id,
+                    frame_offset: frame.offset,
+                    frame_stored_len: frame.stored_len,
+                    offset: chunk.offset,
+                    len: chunk.len,
+                    kind: chunk.kind,
+                },
+            ))
+        }));
         Ok(FinishedPack { id, kind: self.kind, stored_len: self.len, chunks })
     }
 

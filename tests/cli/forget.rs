@@ -123,7 +123,7 @@ fn a_policy_is_not_applied_beside_a_damaged_snapshot() {
     let world = World::new();
     let ids = world.of_days(&[1, 2, 3]);
     flip(&world.repo().join("snapshots").join(&ids[2]));
-    world.run(&["forget", "--keep-last", "1"]).code(2).says("damaged");
+    world.run(&["forget", "--keep-last", "1"]).code(13).says("damaged");
     assert_eq!(world.forgotten_raw(), 0);
     world.run(&["forget", &ids[0]]).ok();
     assert_eq!(world.forgotten_raw(), 1);

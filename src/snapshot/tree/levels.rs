@@ -15,6 +15,8 @@ use crate::snapshot::{Entry, Kind};
 
 /// A directory of which more is pending than that stays as it is: it is no longer for its depth that a path takes memory.
 const MAX_PACKED: usize = 64 << 10;
+/// So much is set aside at once for what is packed.
+const BLOCK_LEN: usize = 1 << 20;
 
 /// A directory under way, and what else is known of it.
 pub struct Level<'a, S> {
@@ -30,19 +32,50 @@ pub struct Level<'a, S> {
     pub state: S,
 }
 
-/// What is written down of a directory.
-type Packed<S> = (Entry, Open, Vec<(ChunkId, Bytes)>, usize, S);
-
-enum Outer<'a, S> {
-    Packed(Box<[u8]>),
-    Whole(Box<Level<'a, S>>),
-}
+/// What is written down of a directory. A listing whose root node the entry names does not name it again.
+type Packed<S> = (Entry, Open, Vec<(Option<ChunkId>, Bytes)>, usize, S);
 
 /// The directories from the root to where a walk is.
 pub struct Levels<'a, S> {
     ends: (&'a dyn GetChunk, &'a dyn PutChunk),
-    outer: Vec<Outer<'a, S>>,
+    outer: usize,
+    packed: Stack,
+    /// Those of the outer ones that are not packed, and which they are.
+    whole: Vec<(usize, Box<Level<'a, S>>)>,
     inner: VecDeque<Level<'a, S>>,
+}
+
+/// Pieces of bytes, each with its length behind it, in blocks: one of each would take a third more.
+#[derive(Default)]
+struct Stack {
+    blocks: Vec<Vec<u8>>,
+}
+
+impl Stack {
+    fn push(&mut self, bytes: &[u8]) {
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
+        let needed = bytes.len() + len.len();
+        if self.blocks.last().is_none_or(|block| block.capacity() - block.len() < needed) {
+            self.blocks.push(Vec::with_capacity(BLOCK_LEN.max(needed)));
+        }
+        if let Some(block) = self.blocks.last_mut() {
+            block.extend_from_slice(bytes);
+            block.extend_from_slice(&len);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        let block = self.blocks.last_mut()?;
+        let (_, len) = block.split_last_chunk::<4>()?;
+        let end = block.len() - 4;
+        let start = end.checked_sub(u32::from_le_bytes(*len) as usize)?;
+        let bytes = block.get(start..end)?.to_vec();
+        block.truncate(start);
+        if block.is_empty() {
+            let _ = self.blocks.pop();
+        }
+        Some(bytes)
+    }
 }
 
 impl<'a, S> Level<'a, S> {
@@ -68,7 +101,8 @@ impl<'a, S: Serialize + DeserializeOwned> Levels<'a, S> {
     /// None so far.
     #[must_use]
     pub fn new(get: &'a dyn GetChunk, put: &'a dyn PutChunk) -> Self {
-        Self { ends: (get, put), outer: Vec::new(), inner: VecDeque::new() }
+        let (packed, whole) = (Stack::default(), Vec::new());
+        Self { ends: (get, put), outer: 0, packed, whole, inner: VecDeque::new() }
     }
 
     /// The innermost directory.
@@ -83,7 +117,11 @@ impl<'a, S: Serialize + DeserializeOwned> Levels<'a, S> {
         if self.inner.len() > MAX_HOLDING
             && let Some(level) = self.inner.pop_front()
         {
-            self.outer.push(pack(&level).map_or_else(|| Outer::Whole(Box::new(level)), Outer::Packed));
+            match pack(&level) {
+                Some(bytes) => self.packed.push(&bytes),
+                None => self.whole.push((self.outer, Box::new(level))),
+            }
+            self.outer += 1;
         }
     }
 
@@ -93,31 +131,40 @@ impl<'a, S: Serialize + DeserializeOwned> Levels<'a, S> {
     /// None that is to be expected: what was packed cannot be unpacked.
     pub fn pop(&mut self) -> Result<Option<Level<'a, S>>> {
         let level = self.inner.pop_back();
-        if self.inner.is_empty()
-            && let Some(outer) = self.outer.pop()
-        {
-            self.inner.push_back(match outer {
-                Outer::Whole(level) => *level,
-                Outer::Packed(bytes) => self.unpack(&bytes)?,
-            });
+        if self.inner.is_empty() && self.outer > 0 {
+            self.outer -= 1;
+            let next = match self.whole.pop_if(|(number, _)| *number == self.outer) {
+                Some((_, level)) => *level,
+                None => self.unpack()?,
+            };
+            self.inner.push_back(next);
         }
         Ok(level)
     }
 
-    fn unpack(&self, bytes: &[u8]) -> Result<Level<'a, S>> {
+    fn unpack(&mut self) -> Result<Level<'a, S>> {
         let (get, put) = self.ends;
-        let decoded = codec::decode::<Packed<S>>(bytes).map_err(Error::damaged("a directory under way"));
+        let bytes = self.packed.pop().unwrap_or_default();
+        let decoded = codec::decode::<Packed<S>>(&bytes).map_err(Error::damaged("a directory under way"));
         let (entry, open, places, path_len, state) = decoded?;
-        let listings = places.into_iter().map(|place| Entries::behind(get, place)).collect();
+        let own = entry.kind.directory();
+        let listing =
+            |(root, last): (Option<ChunkId>, Bytes)| Some(Entries::behind(get, (root.or(own)?, last)));
+        let listings = places.into_iter().filter_map(listing).collect();
         Ok(Level { entry, tree: TreeWriter { put, open }, listings, path_len, state })
     }
 }
 
 /// What there is of a directory of which nothing that was read is held; nothing if that is much.
-fn pack<S: Serialize>(level: &Level<'_, S>) -> Option<Box<[u8]>> {
-    let places: Vec<_> = level.listings.iter().map(Entries::place).collect::<Option<_>>()?;
+fn pack<S: Serialize>(level: &Level<'_, S>) -> Option<Vec<u8>> {
+    let own = level.entry.kind.directory();
+    let place = |entries: &Entries<'_>| {
+        let (root, last) = entries.place()?;
+        Some((Some(root).filter(|root| Some(*root) != own), last.clone()))
+    };
+    let places: Vec<_> = level.listings.iter().map(place).collect::<Option<_>>()?;
     let bytes = codec::encode(&(&level.entry, &level.tree.open, places, level.path_len, &level.state));
-    (bytes.len() <= MAX_PACKED).then(|| bytes.into())
+    (bytes.len() <= MAX_PACKED).then_some(bytes)
 }
 
 impl Entry {

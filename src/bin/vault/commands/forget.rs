@@ -26,8 +26,10 @@ pub fn run(context: &Context, args: &ForgetArgs) -> Result<Outcome> {
     let snapshots = context.snapshots(&repository, &selectors)?;
     // A damaged one might be of any group, and newer than all others.
     if args.selectors.is_empty() && !snapshots.damaged.is_empty() {
-        let what = "no policy is applied while snapshots are damaged: `vault check` names them; forget them by their ids".to_owned();
-        return Err(Error::Usage(what));
+        context.screen.warn(
+            "no policy is applied while snapshots are damaged: `vault check` names them; forget them by their ids",
+        );
+        return Ok(Outcome::Damage);
     }
     let all = among(args, &snapshots);
     // What cannot be read any more can be forgotten, by its id.
