@@ -86,7 +86,7 @@ fn a_damaged_snapshot_is_in_the_way_until_it_is_forgotten_by_its_id() {
     let packs = names(&world.repo().join("packs"));
     world.run(&["prune", "--force"]).code(13).says(&ids[0]);
     assert_eq!(names(&world.repo().join("packs")), packs);
-    world.run(&["forget", "--keep-last", "1"]).code(2).says("forget them by their ids");
+    world.run(&["forget", "--keep-last", "1"]).code(13).says("forget them by their ids");
     world.run(&["forget", &ids[0][..10]]).ok().says("forgot 1 snapshot");
     world.run(&["prune", "--force", "--max-unused", "0"]).ok().says("deleted 2 packs");
     world.run(&["check", "--read-data"]).ok().says("1 snapshot");
@@ -121,6 +121,21 @@ fn dur_17_a_mirror_that_keeps_less_is_not_filled_up_again() {
     world.run(&["check", "--read-data"]).ok().says("5 snapshots");
     // Brought back there while the repository has it, it is copied again.
     on_drive(&["undo", &world.ids()[0]]).code(1);
+}
+
+#[test]
+fn a_mirror_of_which_too_much_would_go_says_what_permits_that() {
+    let world = World::new();
+    world.of_versions(0..12);
+    let drive = world.path("drive");
+    world.run(&["mirror", "--new", &drive]).ok();
+    world.run(&["-r", &drive, "forget", "--keep-last", "1"]).ok();
+    let packs = names(&Path::new(&drive).join("packs"));
+    let refused = world.run(&["mirror", "--prune", &drive]).code(2);
+    refused.says(&drive).says("more than half of all bytes").says("`vault prune --force` permits that");
+    assert_eq!(names(&Path::new(&drive).join("packs")), packs);
+    world.run(&["-r", &drive, "prune", "--force"]).ok();
+    assert!(names(&Path::new(&drive).join("packs")).len() < packs.len());
 }
 
 #[test]

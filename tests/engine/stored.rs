@@ -101,6 +101,24 @@ fn frames_lie_in_packs_in_the_order_in_which_they_were_gathered_however_long_eac
 }
 
 #[test]
+fn pack_1_a_pack_of_very_many_short_chunks_is_closed_before_its_directory_takes_much() {
+    let scratch = Scratch::new();
+    let place = new_repository(&scratch);
+    let repository = repository::open(Arc::new(LocalFolder::new(&place))).unwrap();
+    let mut writer = repository.writer(&WriteOptions::new(Arc::new(Silent))).unwrap();
+    for number in 0..200_000_u32 {
+        writer.put(ChunkKind::Tree, &number.to_le_bytes()).unwrap();
+    }
+    writer.finish().unwrap();
+    let trees = directories(&place, PackKind::Tree);
+    let mut counts: Vec<usize> = trees.iter().map(|pack| pack.chunks.len()).collect();
+    counts.sort_unstable();
+    assert_eq!(counts.iter().sum::<usize>(), 200_000);
+    // No frame has more than 13,107.
+    assert!(counts.len() == 2 && (131_072..131_072 + 13_107).contains(&counts[1]), "{counts:?}");
+}
+
+#[test]
 fn trees_lie_in_packs_of_their_own() {
     let scratch = Scratch::new();
     scratch.dir("s/inner");
