@@ -113,7 +113,8 @@ impl Run<'_> {
             clean_up(&**self.to.backend())?;
         }
         self.observer.event(&Event::Phase("copying snapshots"));
-        let items = left.iter().map(|(_, snapshot)| snapshot.counter(counter::FILES)).sum();
+        let files = left.iter().map(|(_, snapshot)| snapshot.counter(counter::FILES));
+        let items = files.fold(0, u64::saturating_add);
         self.observer.event(&Event::Planned { items, bytes: 0 });
         let mut tries = 0;
         while !left.is_empty() && !self.summary.is_interrupted {

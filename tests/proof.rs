@@ -40,9 +40,10 @@ fn sample(seed: u64, one_in: usize) -> impl Iterator<Item = usize> {
     (start..).step_by(step)
 }
 
-/// Of so many, all or this many, spread evenly.
+/// Of so many, all or this many, spread evenly. All of them may be too many for a night: `VAULT_ONE_IN=8` tries one in eight.
 fn picked(seed: u64, total: usize, most: usize) -> Vec<usize> {
-    let most = if is_nightly() { total } else { most.min(total) };
+    let one_in = || std::env::var("VAULT_ONE_IN").map_or(1, |number| number.parse().unwrap());
+    let most = if is_nightly() { total.div_ceil(one_in()) } else { most.min(total) };
     let mut random = Random(seed);
     (0..most).map(|part| part * total / most + random.below((total / most).max(1))).collect()
 }

@@ -107,6 +107,14 @@ fn a_repair_that_looks_through_a_file_without_end_can_be_interrupted() {
 }
 
 #[test]
+fn counters_that_are_more_together_than_a_number_holds_are_added_up() {
+    needs!("sh", "cp");
+    let arena = arena_of(&bombs::WORDS, "counters of all ones");
+    run(&arena, &["copy", "--to", "OTHER", "-n"]).output.ok();
+    run(&arena, &["copy", "--to", "OTHER"]).output.ok();
+}
+
+#[test]
 fn very_many_notes_are_taken_over_in_order() {
     needs!("sh", "cp");
     let arena = arena_of(&bombs::WIDE, "very many notes");
