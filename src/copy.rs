@@ -19,7 +19,7 @@ use crate::pack::Compression;
 use crate::repository::{PRUNE_TRIES, Repository, WriteOptions, Writer, clean_up};
 use crate::snapshot::{Snapshot, counter, made};
 
-use tree::Copier;
+use tree::{Copier, Roots};
 
 /// Snapshots are published when so much was written for them.
 const PUBLISHED_EVERY: u64 = 4 << 30;
@@ -95,8 +95,8 @@ struct Run<'a> {
     summary: CopySummary,
 }
 
-/// A snapshot whose trees are stored, or that is damaged.
-type Stored = (SnapshotId, Option<Snapshot>);
+/// A snapshot whose trees are stored, and their roots; nothing if it is damaged.
+type Stored<'s> = (&'s (SnapshotId, Snapshot), Option<Roots>);
 
 impl Run<'_> {
     fn all(mut self, snapshots: &[(SnapshotId, Snapshot)]) -> Result<CopySummary> {
@@ -166,14 +166,14 @@ impl Run<'_> {
         let written = writer.finish()?;
         self.summary.stored_bytes += written.stored_bytes;
         self.summary.plain_bytes += written.plain_bytes;
-        for (id, snapshot) in stored {
-            let copied = match snapshot {
+        for ((id, snapshot), roots) in stored {
+            let copied = match roots {
                 None => Copied::Damaged,
                 Some(_) if self.options.dry_run => Copied::Rehearsed,
-                Some(snapshot) => self.publish(&writer, &id, snapshot)?,
+                Some(roots) => self.publish(&writer, (id, snapshot), roots)?,
             };
-            left.retain(|(other, _)| *other != id);
-            self.summary.copied.push((id, copied));
+            left.retain(|(other, _)| other != id);
+            self.summary.copied.push((*id, copied));
         }
         self.summary.is_interrupted = !left.is_empty() && self.stop.load(Ordering::Relaxed);
         if !self.options.dry_run {
@@ -183,17 +183,21 @@ impl Run<'_> {
     }
 
     /// Stores the trees of snapshots until enough is written; and what ended that too early.
-    fn store(&self, writer: &Writer, left: &[&(SnapshotId, Snapshot)]) -> (Vec<Stored>, Option<Error>) {
+    fn store<'s>(
+        &self,
+        writer: &Writer,
+        left: &[&'s (SnapshotId, Snapshot)],
+    ) -> (Vec<Stored<'s>>, Option<Error>) {
         let mut stored = Vec::new();
         let failure = self.store_into(writer, left, &mut stored).err();
         (stored, failure)
     }
 
-    fn store_into(
+    fn store_into<'s>(
         &self,
         writer: &Writer,
-        left: &[&(SnapshotId, Snapshot)],
-        stored: &mut Vec<Stored>,
+        left: &[&'s (SnapshotId, Snapshot)],
+        stored: &mut Vec<Stored<'s>>,
     ) -> Result<()> {
         let reader = self.from.reader().map_err(Error::about(self.from.backend().place()))?;
         let gear = self.to.keys().gear().map(|gear| &**gear);
@@ -204,12 +208,9 @@ impl Run<'_> {
         let ends = (&reader, writer);
         let mut copier = Copier::new(ends, chunker, (is_alike, are_plain), &**self.observer, self.stop);
         let mut outcome = Ok(());
-        for (id, snapshot) in left {
-            match copier.snapshot(snapshot) {
-                Ok(made) => {
-                    let with = |(root, notes)| Snapshot { root, notes, ..snapshot.clone() };
-                    stored.push((*id, made.map(with)));
-                }
+        for snapshot in left {
+            match copier.snapshot(&snapshot.1) {
+                Ok(roots) => stored.push((snapshot, roots)),
                 Err(error) => {
                     outcome = Err(error);
                     break;
@@ -224,24 +225,28 @@ impl Run<'_> {
         outcome
     }
 
-    fn publish(&mut self, writer: &Writer, id: &SnapshotId, snapshot: Snapshot) -> Result<Copied> {
-        let origin = made::origin(self.from.id(), *id, &snapshot);
+    fn publish(
+        &mut self,
+        writer: &Writer,
+        (id, old): (&SnapshotId, &Snapshot),
+        (root, notes): Roots,
+    ) -> Result<Copied> {
+        let origin = made::origin(self.from.id(), *id, old);
         let seen: HashSet<SnapshotId> = self.to.snapshot_ids()?.into_iter().collect();
         let here = |old: &SnapshotId| self.copy_of(old);
-        let made_from =
-            snapshot.made_from.iter().map(|(how, old)| (*how, here(old).unwrap_or(*old))).collect();
-        let mut sources = snapshot.sources.clone();
-        for (_, old) in sources.iter_mut().flat_map(|source| &mut source.carried) {
-            *old = here(old).unwrap_or(*old);
-        }
-        let snapshot = Snapshot {
-            predecessor: snapshot.predecessor.as_ref().and_then(here),
-            made_from,
-            sources,
-            counters: made::lasting_counters(&snapshot),
-            fields: made::lasting_fields(&snapshot, vec![made::seen(&seen), made::copied_from(origin)]),
-            ..snapshot
+        // It may be long: there is one besides the old one.
+        let mut snapshot = Snapshot {
+            predecessor: old.predecessor.as_ref().and_then(here),
+            counters: made::lasting_counters(old),
+            fields: made::lasting_fields(old, vec![made::seen(&seen), made::copied_from(origin)]),
+            root,
+            notes,
+            ..old.clone()
         };
+        let carried = snapshot.sources.iter_mut().flat_map(|source| &mut source.carried).map(|(_, id)| id);
+        for named in carried.chain(snapshot.made_from.iter_mut().map(|(_, id)| id)) {
+            *named = here(named).unwrap_or(*named);
+        }
         let new = self.to.publish_snapshot(writer, &snapshot)?;
         self.known.insert(origin, Copied::Before(new));
         Ok(Copied::As(new))

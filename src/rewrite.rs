@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::id::SnapshotId;
+use crate::id::{ChunkId, SnapshotId};
 use crate::pattern::Patterns;
 use crate::repository::{Keeper, Repository, WriteOptions, Writer, while_pruned};
-use crate::snapshot::{How, Snapshot, counter, made};
+use crate::snapshot::{Entry, How, Snapshot, counter, made};
 
 use tree::Rewriter;
 
@@ -108,8 +108,7 @@ fn once(
     observer: &Arc<dyn Observer>,
     stop: &AtomicBool,
 ) -> Result<RewriteSummary> {
-    let listed = repository.snapshots()?;
-    let forgotten = repository.forgotten()?;
+    let known = Known::of(repository)?;
     let write_options = WriteOptions {
         cache_folder: options.cache_folder.clone(),
         dry_run: options.dry_run,
@@ -118,7 +117,7 @@ fn once(
     let mut writer = repository.writer_until(&write_options, stop)?;
     let reader = repository.reader()?;
     let mut summary = RewriteSummary::default();
-    let mut pending: Vec<(SnapshotId, Snapshot, Rewritten)> = Vec::new();
+    let mut pending: Vec<Pending<'_>> = Vec::new();
     observer.event(&Event::Phase("rewriting snapshots"));
     observer.event(&Event::Planned { items: snapshots.len() as u64, bytes: 0 });
     {
@@ -130,7 +129,7 @@ fn once(
                     let tree::New { root, notes, removed, matched_sources } = new;
                     let rewritten =
                         Rewritten { old: *id, new: None, is_known: false, removed, matched_sources };
-                    pending.push((*id, Snapshot { root, notes, ..snapshot.clone() }, rewritten));
+                    pending.push((snapshot, (root, notes), rewritten));
                 }
                 Err(error) if error.is_damage() => summary.damaged.push((*id, error)),
                 Err(Error::Interrupted) => {
@@ -147,11 +146,6 @@ fn once(
         }
     }
     writer.finish()?;
-    let known: HashMap<SnapshotId, Snapshot> = listed
-        .into_iter()
-        .filter_map(|(id, read)| Some((id, read.ok()?)))
-        .filter(|(id, _)| !forgotten.contains(id))
-        .collect();
     summary.rewritten = Publishing { repository, writer: &writer, options, known }.all(pending)?;
     if !options.dry_run {
         writer.merge_segments()?;
@@ -159,21 +153,49 @@ fn once(
     Ok(summary)
 }
 
+/// A snapshot, its new root directory and that of its notes, and what became of it.
+type Pending<'s> = (&'s Snapshot, (Entry, Option<ChunkId>), Rewritten);
+
+/// What was rewritten before and is not forgotten: what it was made of, and its root directory.
+struct Known(Vec<(SnapshotId, SnapshotId, Entry)>);
+
+impl Known {
+    fn of(repository: &Repository) -> Result<Self> {
+        let forgotten = repository.forgotten()?;
+        let mut known = Vec::new();
+        for (id, read) in repository.snapshots()? {
+            if let Ok(snapshot) = read
+                && let Some((How::Rewrite, old)) = snapshot.made_from.first()
+                && !forgotten.contains(&id)
+            {
+                known.push((id, *old, snapshot.root));
+            }
+        }
+        Ok(Self(known))
+    }
+
+    /// What an earlier run made of a snapshot, if it comes to the same.
+    fn made_of(&self, old: &SnapshotId, root: &Entry) -> Option<SnapshotId> {
+        self.0.iter().find(|(_, of, known)| of == old && known == root).map(|(id, ..)| *id)
+    }
+}
+
 /// The end of a run: what was stored is published.
 struct Publishing<'a> {
     repository: &'a Repository,
     writer: &'a Writer,
     options: &'a RewriteOptions,
-    known: HashMap<SnapshotId, Snapshot>,
+    known: Known,
 }
 
 impl Publishing<'_> {
-    fn all(&self, pending: Vec<(SnapshotId, Snapshot, Rewritten)>) -> Result<Vec<Rewritten>> {
+    fn all(&self, pending: Vec<Pending<'_>>) -> Result<Vec<Rewritten>> {
         let mut seen: HashSet<SnapshotId> = self.repository.snapshot_ids()?.into_iter().collect();
         let mut news: HashMap<SnapshotId, SnapshotId> = HashMap::new();
         let mut all = Vec::new();
-        for (old, snapshot, mut rewritten) in pending {
-            if let Some(known) = self.made_before(&old, &snapshot) {
+        for (snapshot, (root, notes), mut rewritten) in pending {
+            let old = rewritten.old;
+            if let Some(known) = self.known.made_of(&old, &root) {
                 rewritten.is_known = true;
                 rewritten.new = Some(known);
             } else if !self.options.dry_run {
@@ -183,9 +205,11 @@ impl Publishing<'_> {
                     predecessor,
                     made_from: [vec![(How::Rewrite, old)], snapshot.made_from.clone()].concat(),
                     program: made::PROGRAM.into(),
-                    counters: counters(&snapshot, removed),
-                    fields: made::lasting_fields(&snapshot, vec![made::seen(&seen)]),
-                    ..snapshot
+                    counters: counters(snapshot, removed),
+                    fields: made::lasting_fields(snapshot, vec![made::seen(&seen)]),
+                    root,
+                    notes,
+                    ..snapshot.clone()
                 };
                 let new = self.repository.publish_snapshot(self.writer, &snapshot)?;
                 seen.insert(new);
@@ -195,14 +219,6 @@ impl Publishing<'_> {
             all.push(rewritten);
         }
         Ok(all)
-    }
-
-    /// What an earlier run made of a snapshot, if it comes to the same.
-    fn made_before(&self, old: &SnapshotId, snapshot: &Snapshot) -> Option<SnapshotId> {
-        let is_it = |known: &Snapshot| {
-            known.made_from.first() == Some(&(How::Rewrite, *old)) && known.root == snapshot.root
-        };
-        self.known.iter().find(|(_, known)| is_it(known)).map(|(id, _)| *id)
     }
 }
 

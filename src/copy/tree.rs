@@ -32,6 +32,9 @@ pub(super) struct Copier<'a> {
     most: usize,
 }
 
+/// The root directory of a copy, and that of its notes.
+pub(super) type Roots = (Entry, Option<ChunkId>);
+
 /// A directory under way, and whether some of it is damaged.
 type Level<'a> = tree::Level<'a, bool>;
 
@@ -57,7 +60,7 @@ impl<'a> Copier<'a> {
     ///
     /// # Errors
     /// `Interrupted`; any error of either medium.
-    pub(super) fn snapshot(&mut self, snapshot: &Snapshot) -> Result<Option<(Entry, Option<ChunkId>)>> {
+    pub(super) fn snapshot(&mut self, snapshot: &Snapshot) -> Result<Option<Roots>> {
         let root = self.directory(&snapshot.root)?;
         let notes = match snapshot.notes {
             None => Some(None),

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::termios::Termios;
+use serde::Serialize;
 use serde_json::{Value, json};
 use vault::error::{Error, Result};
 use vault::event::{Change, Event, Item, Observer};
@@ -130,7 +131,7 @@ impl Screen {
     ///
     /// # Errors
     /// A standard output that takes no more.
-    pub fn json(&self, value: &Value) -> Result<()> {
+    pub fn json(&self, value: &impl Serialize) -> Result<()> {
         self.print(&json::to_line(value))
     }
 

@@ -115,6 +115,14 @@ fn counters_that_are_more_together_than_a_number_holds_are_added_up() {
 }
 
 #[test]
+fn the_sources_of_a_snapshot_are_shown_one_by_one() {
+    needs!("sh", "cp");
+    let arena = arena_of(&bombs::WORDS, "a snapshot of millions of sources");
+    let shown = run(&arena, &["snapshots", "--json"]).output.ok();
+    assert_eq!(shown.text().matches("\"stored_at\"").count(), 250_000 + 1);
+}
+
+#[test]
 fn very_many_notes_are_taken_over_in_order() {
     needs!("sh", "cp");
     let arena = arena_of(&bombs::WIDE, "very many notes");

@@ -19,7 +19,7 @@ use crate::render::text;
 pub fn run(context: &Context, args: &CopyArgs) -> Result<Outcome> {
     let from = context.open()?.with_budget(context.global.half_budget()?);
     let snapshots = context.snapshots(&from, &args.selectors.iter().collect::<Vec<_>>())?;
-    let chosen = chosen(context, args, &snapshots)?;
+    let chosen = chosen(context, args, snapshots)?;
     let to = open_target(context, args)?.with_budget(context.global.half_budget()?);
     let options = CopyOptions {
         dry_run: args.dry_run,
@@ -49,7 +49,7 @@ pub fn run(context: &Context, args: &CopyArgs) -> Result<Outcome> {
     })
 }
 
-fn chosen(context: &Context, args: &CopyArgs, snapshots: &Snapshots) -> Result<Vec<(SnapshotId, Snapshot)>> {
+fn chosen(context: &Context, args: &CopyArgs, snapshots: Snapshots) -> Result<Vec<(SnapshotId, Snapshot)>> {
     let mut ids = Vec::new();
     for selector in &args.selectors {
         if selector.path.is_some() {
@@ -57,10 +57,13 @@ fn chosen(context: &Context, args: &CopyArgs, snapshots: &Snapshots) -> Result<V
         }
         ids.push(snapshots.select(selector, &context.zone)?.0);
     }
-    let is_chosen = |(id, snapshot): &&(SnapshotId, Snapshot)| {
-        if args.selectors.is_empty() { args.among.takes(snapshot) } else { ids.contains(id) }
-    };
-    Ok(snapshots.whole.iter().filter(is_chosen).cloned().collect())
+    let mut chosen = snapshots.whole;
+    chosen.retain(
+        |(id, snapshot)| {
+            if args.selectors.is_empty() { args.among.takes(snapshot) } else { ids.contains(id) }
+        },
+    );
+    Ok(chosen)
 }
 
 fn open_target(context: &Context, args: &CopyArgs) -> Result<Repository> {

@@ -27,7 +27,7 @@ pub fn run(context: &Context, args: &RewriteArgs) -> Result<Outcome> {
     let repository = context.open()?;
     let selectors: Vec<_> = args.selectors.iter().collect();
     let snapshots = context.snapshots(&repository, &selectors)?;
-    let chosen = chosen(context, args, &snapshots)?;
+    let chosen = chosen(context, args, snapshots)?;
     let options = RewriteOptions {
         excludes: Patterns::new(patterns)?,
         rules,
@@ -59,16 +59,8 @@ pub fn run(context: &Context, args: &RewriteArgs) -> Result<Outcome> {
 fn chosen(
     context: &Context,
     args: &RewriteArgs,
-    snapshots: &Snapshots,
+    snapshots: Snapshots,
 ) -> Result<Vec<(SnapshotId, Snapshot)>> {
-    if args.selectors.is_empty() {
-        return Ok(snapshots
-            .whole
-            .iter()
-            .filter(|(_, snapshot)| args.among.takes(snapshot))
-            .cloned()
-            .collect());
-    }
     let mut ids = Vec::new();
     for selector in &args.selectors {
         if selector.path.is_some() {
@@ -78,7 +70,13 @@ fn chosen(
         }
         ids.push(snapshots.select(selector, &context.zone)?.0);
     }
-    Ok(snapshots.whole.iter().filter(|(id, _)| ids.contains(id)).cloned().collect())
+    let mut chosen = snapshots.whole;
+    chosen.retain(
+        |(id, snapshot)| {
+            if args.selectors.is_empty() { args.among.takes(snapshot) } else { ids.contains(id) }
+        },
+    );
+    Ok(chosen)
 }
 
 fn say_matched_sources(context: &Context, summary: &RewriteSummary) {

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Value, json};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::{Map, Value, json};
 use vault::error::Result;
 use vault::id::SnapshotId;
-use vault::snapshot::{How, Snapshot, State, counter};
+use vault::snapshot::{How, Snapshot, Source, State, counter};
 use vault::stats::Amount;
 
 use super::{Context, short};
@@ -31,9 +32,9 @@ pub fn run(context: &Context, args: &SnapshotsArgs) -> Result<Outcome> {
     if context.screen.is_json() {
         for (index, snapshot) in &rows {
             let alone = alone.as_ref().and_then(|alone| alone.get(*index));
-            let mut value = to_json(context, snapshot, alone);
-            value["held"] = held.contains(&snapshot.0).into();
-            context.screen.json(&value)?;
+            let mut line = Line::of(context, snapshot, alone);
+            line.head.insert("held".to_owned(), held.contains(&snapshot.0).into());
+            context.screen.json(&line)?;
         }
     } else if args.forgotten && rows.is_empty() {
         context.screen.note("no such snapshots that were forgotten and are not deleted yet");
@@ -157,21 +158,65 @@ fn how_name(how: How) -> &'static str {
     }
 }
 
-/// A snapshot as a line of JSON, shaped like restic's.
-pub fn to_json(context: &Context, (id, snapshot): &(SnapshotId, Snapshot), alone: Option<&Amount>) -> Value {
-    let lossy = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-    let paths: Vec<String> = snapshot.sources.iter().map(|source| lossy(&source.resolved)).collect();
-    let sources: Vec<Value> = snapshot
-        .sources
-        .iter()
-        .map(|source| {
-            let mut value = json!({"host": source.origin});
-            path_fields(&mut value, "given", &source.given);
-            path_fields(&mut value, "path", &source.resolved);
-            path_fields(&mut value, "stored_at", &source.stored_at);
-            value
-        })
-        .collect();
+/// A snapshot as a line of JSON, shaped like restic's. Its sources may be very many: they are written one by one.
+pub struct Line<'a> {
+    pub head: Map<String, Value>,
+    sources: &'a [Source],
+    tags: &'a [String],
+}
+
+impl Serialize for Line<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in &self.head {
+            map.serialize_entry(key, value)?;
+        }
+        map.serialize_entry("tags", self.tags)?;
+        map.serialize_entry(
+            "paths",
+            &Each(self.sources, |source| String::from_utf8_lossy(&source.resolved).into()),
+        )?;
+        map.serialize_entry("sources", &Each(self.sources, source_json))?;
+        map.end()
+    }
+}
+
+/// What is written of each of them.
+struct Each<'a, T>(&'a [T], fn(&T) -> Value);
+
+impl<T> Serialize for Each<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(self.1))
+    }
+}
+
+fn source_json(source: &Source) -> Value {
+    let mut value = json!({"host": source.origin});
+    path_fields(&mut value, "given", &source.given);
+    path_fields(&mut value, "path", &source.resolved);
+    path_fields(&mut value, "stored_at", &source.stored_at);
+    value
+}
+
+/// The same as a value.
+pub fn to_json(context: &Context, snapshot: &(SnapshotId, Snapshot), alone: Option<&Amount>) -> Value {
+    // What it consists of are values.
+    serde_json::to_value(Line::of(context, snapshot, alone)).unwrap_or_default()
+}
+
+impl<'a> Line<'a> {
+    /// A snapshot, and what it alone holds if that is known.
+    pub fn of(context: &Context, snapshot: &'a (SnapshotId, Snapshot), alone: Option<&Amount>) -> Self {
+        let mut head = Map::new();
+        if let Value::Object(fields) = head_json(context, snapshot, alone) {
+            head = fields;
+        }
+        Self { head, sources: &snapshot.1.sources, tags: &snapshot.1.tags }
+    }
+}
+
+/// All of it but what there may be very much of.
+fn head_json(context: &Context, (id, snapshot): &(SnapshotId, Snapshot), alone: Option<&Amount>) -> Value {
     let made_from: Vec<Value> = snapshot
         .made_from
         .iter()
@@ -187,10 +232,7 @@ pub fn to_json(context: &Context, (id, snapshot): &(SnapshotId, Snapshot), alone
         "state": state_name(snapshot.state),
         "hostname": snapshot.host,
         "username": snapshot.user,
-        "paths": paths,
-        "sources": sources,
         "label": snapshot.label,
-        "tags": snapshot.tags,
         "description": snapshot.description,
         "program_version": snapshot.program,
         "parent": snapshot.predecessor.map(|id| id.to_string()),

@@ -3,6 +3,7 @@
 //! A name that is not UTF-8 stands in its field lossily, and exactly, in base 64, in the field of that name with `_b64`.
 
 use jiff::tz::TimeZone;
+use serde::Serialize;
 use serde_json::Value;
 use vault::snapshot::Time;
 
@@ -26,9 +27,10 @@ pub fn time_text(time: Time, zone: &TimeZone) -> String {
 }
 
 /// One line. JSON allows any character above U+001F raw; those that a terminal would obey are escaped all the same.
-pub fn to_line(value: &Value) -> String {
+pub fn to_line(value: &impl Serialize) -> String {
     let mut line = String::new();
-    for c in value.to_string().chars() {
+    // It fails only for maps whose keys are no text.
+    for c in serde_json::to_string(value).unwrap_or_default().chars() {
         if text::is_dangerous(c) {
             let mut units = [0; 2];
             for unit in c.encode_utf16(&mut units) {
