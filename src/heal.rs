@@ -122,9 +122,15 @@ pub fn heal(
     there.unlock_like(repository).map_err(&about_other)?;
     // What it says of this copy is heeded from the moment it is taken over.
     there.check_writable(repository.copy().copy).map_err(&about_other)?;
-    // What is about the other one says so.
-    while_pruned(&**observer, || Run::new(repository, Some(&there), options, observer, stop)?.heal())
-        .map_err(Error::about(repository.backend().place()))
+    let about_this = Error::about(repository.backend().place());
+    while_pruned(&**observer, || Run::new(repository, Some(&there), options, observer, stop)?.heal()).map_err(
+        |error| match error {
+            // It may be about either.
+            Error::Repository { action: "read" | "list", .. } => error,
+            // Only this one is written to.
+            _ => about_this(error),
+        },
+    )
 }
 
 /// Healing or repairing under way.

@@ -213,8 +213,8 @@ fn accept(
         Found::Nameless if options.new => {
             let mut nameless =
                 Repository::open(destination.clone()).map_err(Error::about(destination.place()))?;
-            nameless.unlock_like(repository)?;
-            let renewed = nameless.renew_copy(&options.name)?;
+            nameless.unlock_like(repository).map_err(Error::about(destination.place()))?;
+            let renewed = nameless.renew_copy(&options.name).map_err(Error::about(destination.place()))?;
             renewed.map(|renewed| (renewed.copy, false)).ok_or_else(|| missing("it changes meanwhile"))
         }
         Found::Nameless => {
@@ -253,15 +253,16 @@ impl<'a> Refresh<'a> {
     ) -> Result<Self> {
         let here = Listing::of(copier.from, true)
             .map_err(|(folder, source)| Error::repository("list", &folder)(source))?;
+        let about_mirror = Error::about(destination.place());
         if !is_new {
-            refuse_unknown(destination, copy.copy)?;
+            refuse_unknown(destination, copy.copy).map_err(&about_mirror)?;
         }
         let (there, mended) = establish(repository, copier, copy, is_new)?;
-        let mut mirror = Repository::open(destination.clone()).map_err(Error::about(destination.place()))?;
-        mirror.unlock_like(repository)?;
+        let mut mirror = Repository::open(destination.clone()).map_err(&about_mirror)?;
+        mirror.unlock_like(repository).map_err(&about_mirror)?;
         clean_up(copier.to).map_err(|error| relying::on_mirror(copier.to.place(), error))?;
         // A record says that they are damaged there: a listing is not enough.
-        let doubted = mirror.damaged_packs()?.into_iter();
+        let doubted = mirror.damaged_packs().map_err(&about_mirror)?.into_iter();
         let doubted = doubted.map(|pack| FileId { folder: Folder::Packs, hash: *pack.as_bytes() }).collect();
         let state = options.state_folder.as_deref();
         let memory = state.and_then(|folder| Memory::recall(folder, repository.id(), copy.copy));

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::chunk::{GetChunk, PutChunk};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::heal::needed::{Missing, MissingChunk, Side, Soundly};
 use crate::heal::{Run, pruned};
@@ -81,7 +81,7 @@ fn get(chunk: &MissingChunk, here: &Reader, there: Option<&Reader>) -> Result<Op
             // It may be in another pack now.
             Err(error) if is_vanished(&error) => return Err(pruned(&chunk.pack)),
             Err(error) if error.is_damage() => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(Error::about(reader.backend().place())(error)),
         }
     }
     Ok(None)
@@ -94,6 +94,6 @@ fn chunk_count(other: &Reader, pack: PackId) -> Result<Option<usize>> {
         Ok(directory) => Ok(Some(directory.chunks.len())),
         // Not whole, so not to be had whole.
         Err(error) if error.is_damage() => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(Error::about(other.backend().place())(error)),
     }
 }

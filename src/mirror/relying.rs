@@ -45,7 +45,10 @@ impl Relying {
         let Some(packs) = &self.packs else { return Ok(()) };
         let is_heard =
             self.presence.is_heard().map_err(|error| on_mirror(self.mirror.backend().place(), error))?;
-        if is_heard { Ok(()) } else { self.mirror.check_reliance(packs) }
+        if is_heard {
+            return Ok(());
+        }
+        self.mirror.check_reliance(packs).map_err(|error| on_mirror(self.mirror.backend().place(), error))
     }
 }
 

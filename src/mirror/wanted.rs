@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{PackId, SnapshotId};
 use crate::repository::{Needed, Repository};
 use crate::sorted::Gathered;
@@ -79,7 +79,7 @@ impl Wanted {
             needed.add(&reader, &repository.snapshot(&id)?, stop)?;
         }
         let needed = needed.sort();
-        let there = mirror.reader()?;
+        let there = mirror.reader().map_err(Error::about(mirror.backend().place()))?;
         let mut lacking = Gathered::<32>::new(scratch, repository.budget().share(IDS_AT_ONCE));
         let mut rows = needed.rows();
         let mut next = rows.next()?;

@@ -69,7 +69,8 @@ impl Repository {
     /// # Errors
     /// Any error of the medium.
     pub fn forgotten_with(&self, other: &Self) -> Result<HashSet<SnapshotId>> {
-        let all = self.statements()?.into_iter().chain(other.statements()?);
+        let read = |one: &Self| one.statements().map_err(Error::about(one.backend.place()));
+        let all = read(self)?.into_iter().chain(read(other)?);
         Ok(forgotten_by(&in_force_of(all, self.copy.copy)))
     }
 

@@ -133,10 +133,10 @@ impl Copier<'_> {
             }
             // One bad sector, or the whole medium? `config` is read from the medium again to know.
             _ if error.raw_os_error() == Some(libc::EIO) => match probe(self.from) {
-                Ok(()) => Error::repository("read", name)(error),
+                Ok(()) => Error::about(self.from.place())(Error::repository("read", name)(error)),
                 Err(gone) => Error::path("read", &self.from.place().join("config"))(gone),
             },
-            _ => Error::repository("read", name)(error),
+            _ => Error::about(self.from.place())(Error::repository("read", name)(error)),
         }
     }
 
