@@ -161,16 +161,17 @@ struct Known(Vec<(SnapshotId, SnapshotId, Entry)>);
 
 impl Known {
     fn of(repository: &Repository) -> Result<Self> {
-        let forgotten = repository.forgotten()?;
         let mut known = Vec::new();
         for (id, read) in repository.snapshots()? {
             if let Ok(snapshot) = read
                 && let Some((How::Rewrite, old)) = snapshot.made_from.first()
-                && !forgotten.contains(&id)
             {
                 known.push((id, *old, snapshot.root));
             }
         }
+        // After the snapshots: one that is forgotten meanwhile does not stand for the old one.
+        let forgotten = repository.forgotten()?;
+        known.retain(|(id, ..)| !forgotten.contains(id));
         Ok(Self(known))
     }
 

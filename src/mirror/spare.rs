@@ -36,7 +36,7 @@ impl Refresh<'_> {
                     self.copier.check_medium()?;
                     damaged.push((file, error));
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(Error::about(self.mirror.backend().place())(error)),
             }
         }
         let spare = self.spare(&segments, &mut damaged)?;

@@ -150,7 +150,7 @@ impl<'a, S: Serialize + DeserializeOwned> Levels<'a, S> {
         let own = entry.kind.directory();
         let listing =
             |(root, last): (Option<ChunkId>, Bytes)| Some(Entries::behind(get, (root.or(own)?, last)));
-        let listings = places.into_iter().filter_map(listing).collect();
+        let listings = places.into_iter().map(listing).collect::<Option<_>>().ok_or(Error::Stopped)?;
         Ok(Level { entry, tree: TreeWriter { put, open }, listings, path_len, state })
     }
 }

@@ -292,7 +292,9 @@ pub fn unfit(case: &Case, command: &str, ran: &Ran) -> Option<String> {
         Some(1 | 3 | 13) if stderr.trim().is_empty() => Some("it says nothing".to_owned()),
         Some(1 | 3 | 13) if words.is_empty() || words.iter().any(|word| said.contains(word)) => None,
         // Who looks at one snapshot, or at the structure alone, may find only that a chunk is not there.
-        Some(13) if command != "check of all data" && said.contains(" is missing from the repository") => {
+        Some(13)
+            if matches!(command, "check" | "check of a snapshot") && said.contains(" is missing from ") =>
+        {
             None
         }
         Some(1 | 3 | 13) => Some(format!("it says nothing of {words:?}")),
