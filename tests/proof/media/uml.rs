@@ -21,6 +21,9 @@ const MODULES: [&str; 9] = [
     "fs/overlayfs/overlay",
 ];
 
+/// What stands between it and the calls by which it rules its processes.
+const PTRACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/proof/media/uml_ptrace.c");
+
 /// Runs a test of this program there, and says what it said.
 ///
 /// # Panics
@@ -52,7 +55,12 @@ pub fn run_again(test: &str) {
     );
     fs::write(&script, lines).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let ptrace = vault.join("ptrace.so");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", PTRACE, "-o"]).arg(&ptrace);
+    vault.start(compiler).wait().ok();
     let mut command = Command::new("linux.uml");
+    command.env("LD_PRELOAD", ptrace);
     command.args(["mem=1200M", "rootfstype=hostfs", "rw", "con=null", "con0=null,fd:1", "quiet"]);
     command.arg(format!("init={}", script.display())).stdin(Stdio::null());
     // If its kernel panics, it ends all of its group.
