@@ -43,6 +43,7 @@ pub use record::{Record, RecordBody, RecordOuter, Scope, record_kind};
 pub use renew::RenewedCopy;
 pub(crate) use reserve::{make_reserve, with_reserve};
 pub use seen::{Lacking, Seen, SeenSnapshot};
+pub(crate) use statements::{forgotten_by, in_force_of};
 pub use verified::Verified;
 pub(crate) use writer::clean_up;
 pub use writer::{DEFAULT_PACK_LEN, DataBatch, WriteOptions, Writer, Written};
@@ -311,9 +312,9 @@ impl Repository {
         if let Err(name) = config::check_features(&*self.backend)? {
             return Err(Error::UnknownFeature { name });
         }
-        let unknown = self.statements()?.into_iter().find(|(_, read)| {
-            read.as_ref().is_ok_and(|read| read.must_understand && !read.is_known() && read.speaks_of(copy))
-        });
+        let forbids =
+            |outer: &RecordOuter| outer.must_understand && !outer.is_known() && outer.speaks_of(copy);
+        let unknown = self.readable_statements()?.into_iter().find(|(_, outer)| forbids(outer));
         unknown.map_or(Ok(()), |(record, _)| Err(Error::UnknownRecord { record: record.to_string() }))
     }
 

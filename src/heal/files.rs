@@ -71,7 +71,7 @@ pub fn prepare(
     }
     let repository = Repository::open(here.clone())?;
     repository.check_writable(repository.copy().copy)?;
-    make_folders(&**here)?;
+    make_folders(&**here).map_err(Error::about(here.place()))?;
     let mut run = Run::new(&repository, Some(&there), options, observer, stop)?;
     run.take_over_keys()?;
     done.fetched.append(&mut run.summary.fetched);
@@ -115,7 +115,10 @@ impl Run<'_> {
                     _ => Ok(false),
                 };
             }
-            Err(error) if error.is_damage() => return Ok(false),
+            Err(error) if error.is_damage() => {
+                self.is_damaged_there(&name, error);
+                return Ok(false);
+            }
             Err(error) => return Err(error),
         };
         let was_here = self.here.files.insert(*file, bytes).is_some();
@@ -195,10 +198,9 @@ impl Run<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        let statements = other.statements().map_err(Error::about(other.backend().place()))?;
-        let sound = statements.into_iter().filter(|(_, read)| read.is_ok());
+        let sound = other.readable_statements().map_err(Error::about(other.backend().place()))?;
         let sound: Vec<RecordId> =
-            sound.map(|(id, _)| id).filter(|id| missing.contains(id.as_bytes())).collect();
+            sound.into_iter().map(|(id, _)| id).filter(|id| missing.contains(id.as_bytes())).collect();
         for id in sound {
             self.fetch(&FileId { folder: Folder::Records, hash: *id.as_bytes() })?;
         }
@@ -323,11 +325,15 @@ impl Run<'_> {
         }
     }
 
-    /// The snapshots that only the other copy has and that no record calls forgotten.
+    /// The snapshots that only the other copy has, that are not known to be damaged there, and that no record calls forgotten.
     pub(super) fn snapshots_to_come(&self) -> Result<Vec<FileId>> {
         let forgotten = self.repository.forgotten()?;
         let mut files = self.only_there(Folder::Snapshots);
-        files.retain(|file| !forgotten.contains(&SnapshotId::from_bytes(file.hash)));
+        files.retain(|file| {
+            let name = file.name();
+            !forgotten.contains(&SnapshotId::from_bytes(file.hash))
+                && self.summary.damaged_there.iter().all(|(damaged, _)| *damaged != name)
+        });
         Ok(files)
     }
 }

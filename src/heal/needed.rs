@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::chunk::GetChunk;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::heal::{Run, pruned};
 use crate::id::{ChunkId, ChunkKind, PackId, SnapshotId};
@@ -206,27 +206,47 @@ impl Run<'_> {
         Ok((Missing(walk.found.sort()), walk.doubted))
     }
 
-    /// The snapshots here that are not forgotten and can be read, and those that are to come.
-    fn wanted_snapshots(&self) -> Result<Vec<(SnapshotId, Snapshot)>> {
-        let forgotten = self.repository.forgotten()?;
-        let mut wanted: Vec<(SnapshotId, Snapshot)> = self
-            .repository
-            .snapshots()?
-            .into_iter()
-            .filter(|(id, _)| !forgotten.contains(id))
-            .filter_map(|(id, read)| Some((id, read.ok()?)))
-            .collect();
+    /// The snapshots here that are not forgotten and can be read, and those that are to come. One of these that cannot be read is not to come
+    /// any more: what it needs is not known.
+    fn wanted_snapshots(&mut self) -> Result<Vec<(SnapshotId, Snapshot)>> {
+        let mut wanted = self.readable_snapshots()?;
         let Some(other) = self.other else { return Ok(wanted) };
-        for file in self.snapshots_to_come()? {
-            let id = SnapshotId::from_bytes(file.hash);
-            wanted.extend(other.snapshot(&id).ok().map(|snapshot| (id, snapshot)));
-        }
         // In a dry run a damaged one is still what it was.
         for file in self.damaged.iter().filter(|file| file.folder == Folder::Snapshots) {
             let id = SnapshotId::from_bytes(file.hash);
             wanted.extend(other.snapshot(&id).ok().map(|snapshot| (id, snapshot)));
         }
+        for file in self.snapshots_to_come()? {
+            let id = SnapshotId::from_bytes(file.hash);
+            match other.snapshot(&id) {
+                Ok(snapshot) => wanted.push((id, snapshot)),
+                // Forgotten and pruned there meanwhile.
+                Err(error) if is_vanished(&error) => {}
+                Err(error) if error.is_damage() => self.is_damaged_there(&file.name(), error),
+                Err(error) => return Err(Error::about(other.backend().place())(error)),
+            }
+        }
         Ok(wanted)
+    }
+
+    /// The snapshots here that are not forgotten and can be read. Which files are damaged was found before: one that could be read then, and
+    /// cannot be now, is not passed over.
+    pub(super) fn readable_snapshots(&self) -> Result<Vec<(SnapshotId, Snapshot)>> {
+        let forgotten = self.repository.forgotten()?;
+        let is_damaged = |id: &SnapshotId| {
+            self.damaged.contains(&FileId { folder: Folder::Snapshots, hash: *id.as_bytes() })
+        };
+        let mut readable = Vec::new();
+        for (id, read) in self.repository.snapshots()? {
+            match read {
+                _ if forgotten.contains(&id) => {}
+                Ok(snapshot) => readable.push((id, snapshot)),
+                Err(Error::Damaged { .. }) => {}
+                Err(_) if is_damaged(&id) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(readable)
     }
 }
 

@@ -66,7 +66,7 @@ impl Run<'_> {
         self.fetch_named_packs()?;
         self.mark()?;
         let missing = self.missing(None)?;
-        let snapshots = self.listed()?;
+        let snapshots = self.readable_snapshots()?;
         let reader = self.repository.reader()?;
         let mut writer = self.writer(&reader)?;
         let lost = self.rescue(&missing, &reader, None, &writer)?;
@@ -77,14 +77,6 @@ impl Run<'_> {
             writer.merge_segments()?;
         }
         Ok(RepairSummary { files: self.finish(), remade })
-    }
-
-    /// The snapshots that are not forgotten and can be read.
-    fn listed(&self) -> Result<Vec<(SnapshotId, Snapshot)>> {
-        let forgotten = self.repository.forgotten()?;
-        let read = self.repository.snapshots()?.into_iter();
-        let read = read.filter_map(|(id, read)| Some((id, read.ok()?)));
-        Ok(read.filter(|(id, _)| !forgotten.contains(id)).collect())
     }
 
     /// The damaged snapshots of which none is to be published, and drafts of the others.

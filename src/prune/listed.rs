@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::error::{Error, Result};
 use crate::id::SnapshotId;
-use crate::repository::{Lacking, Repository, record_kind};
+use crate::repository::{Lacking, Record, Repository, forgotten_by, in_force_of, record_kind};
 use crate::snapshot::{Snapshot, Time};
 
 /// The snapshots that are listed.
@@ -22,14 +22,16 @@ impl Listed {
     /// # Errors
     /// Damage to a record, which may hold one or bring it back, or to a snapshot that is not forgotten; any error of the medium.
     pub(super) fn read(repository: &Repository, since: Time) -> Result<Self> {
-        let mut late = HashSet::new();
-        for (_, read) in repository.records()? {
-            let record = read?;
-            if record.outer.kind == record_kind::FORGOTTEN && record.body.created > since {
-                late.extend(record.outer.ids);
+        // Each is read once: one that cannot be read the second time may be what holds a snapshot.
+        let (mut late, mut outers) = (HashSet::new(), Vec::new());
+        for (id, read) in repository.records()? {
+            let Record { outer, body } = read?;
+            if outer.kind == record_kind::FORGOTTEN && body.created > since {
+                late.extend(outer.ids.iter().copied());
             }
+            outers.push((id, outer));
         }
-        let forgotten = repository.forgotten()?;
+        let forgotten = forgotten_by(&in_force_of(outers.into_iter(), repository.copy().copy));
         let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
         for (id, read) in repository.snapshots()? {
             if forgotten.contains(&id) && !late.contains(id.as_bytes()) {

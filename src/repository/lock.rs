@@ -7,10 +7,11 @@ use zeroize::Zeroizing;
 
 use crate::backend::Backend;
 use crate::error::{Corruption, Error, Result};
-use crate::id::{self, KeyId, RepositoryId};
+use crate::id::{self, KeyId, RecordId, RepositoryId};
 use crate::index::is_vanished;
 use crate::repository::{
-    Kdf, KeyOuter, Record, RecordBody, RecordOuter, Repository, Scope, key, object, record_kind, sorted,
+    Kdf, KeyOuter, Record, RecordBody, RecordOuter, Repository, Scope, in_force_of, key, object, record_kind,
+    sorted,
 };
 use crate::seal::{Keys, Secret};
 use crate::session::Session;
@@ -144,9 +145,13 @@ impl Repository {
         let open = Keys::from_master(self.id(), &master);
         let locked = std::mem::replace(&mut self.keys, open);
         // Until now only what everybody can write was believed of them. [KEY-6]
-        let statements = self.statements().and_then(|statements| match key {
-            Some(key) if self.is_removed(&key)? => Err(Error::KeyRemoved { key }),
-            _ => Ok(statements),
+        let statements = self.statements().and_then(|statements| {
+            let read = |(id, read): &(RecordId, Result<RecordOuter>)| Some((*id, read.as_ref().ok()?.clone()));
+            let in_force = in_force_of(statements.iter().filter_map(read), self.copy.copy);
+            match key {
+                Some(key) if is_removed(&in_force, &key) => Err(Error::KeyRemoved { key }),
+                _ => Ok(statements),
+            }
         });
         // Whoever may not open it, or is not known to be allowed to, has nothing of it.
         let statements = statements.inspect_err(|_| self.keys = locked)?;
@@ -154,11 +159,6 @@ impl Repository {
         self.problems.extend(statements.into_iter().filter_map(|(_, read)| read.err()));
         self.master = Some((master, key));
         Ok(())
-    }
-
-    /// Whether a record says that this key was removed.
-    pub(crate) fn is_removed(&self, key: &KeyId) -> Result<bool> {
-        Ok(self.stated(record_kind::KEY_REMOVED, self.copy.copy)?.contains(key.as_bytes()))
     }
 
     /// The ids of all key files, ascending.
@@ -276,6 +276,13 @@ pub(crate) fn remove_key_file(backend: &dyn Backend, key: &KeyId) -> Result<()> 
         other => other.map_err(Error::repository("remove", &name))?,
     }
     backend.sync_folder("keys").map_err(Error::repository("sync", "keys"))
+}
+
+/// Whether a record says that this key was removed.
+fn is_removed(in_force: &[(RecordId, RecordOuter)], key: &KeyId) -> bool {
+    in_force
+        .iter()
+        .any(|(_, outer)| outer.kind == record_kind::KEY_REMOVED && outer.ids.contains(key.as_bytes()))
 }
 
 fn removal(key: KeyId) -> Record {

@@ -31,9 +31,7 @@ impl Repository {
         if problems.is_empty() {
             return Ok(None);
         }
-        let whole = |(id, read): (RecordId, Result<RecordOuter>)| Some((id, read.ok()?));
-        let records: Vec<(RecordId, RecordOuter)> =
-            self.statements()?.into_iter().filter_map(whole).collect();
+        let records = self.readable_statements()?;
         let forbids = |(_, outer): &&(RecordId, RecordOuter)| outer.must_understand && !outer.is_known();
         if let Some((id, _)) = records.iter().find(forbids) {
             return Err(Error::UnknownRecord { record: id.to_string() });

@@ -1,4 +1,8 @@
 //! The records of a repository: reading them, which are in force, and what these say.
+//!
+//! One that cannot be read may hold a snapshot, or bring it back. What was damaged when the repository was opened was told then, and whoever
+//! deletes something asks for all of them (`prune`, `forget`); anything else goes on without it. One that could be read before, and cannot be
+//! now, ends whatever asks: the answer would be another one, and nobody would know `[REC-4]`.
 
 use std::collections::HashSet;
 
@@ -40,6 +44,23 @@ impl Repository {
             .collect())
     }
 
+    /// The same without those that were damaged when the repository was opened.
+    pub(crate) fn readable_statements(&self) -> Result<Vec<(RecordId, RecordOuter)>> {
+        let was_told = |id: &RecordId| {
+            let name = record_name(id);
+            self.problems.iter().any(|problem| problem.file() == Some(&name))
+        };
+        let mut readable = Vec::new();
+        for (id, read) in self.statements()? {
+            match read {
+                Ok(outer) => readable.push((id, outer)),
+                Err(_) if was_told(&id) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(readable)
+    }
+
     pub(crate) fn record_ids(&self) -> Result<Vec<RecordId>> {
         let listed = self.list_or_none("records")?;
         Ok(sorted(listed.iter().filter_map(|listed| RecordId::from_hex(&listed.name))))
@@ -69,7 +90,7 @@ impl Repository {
     /// # Errors
     /// Any error of the medium.
     pub fn forgotten_with(&self, other: &Self) -> Result<HashSet<SnapshotId>> {
-        let read = |one: &Self| one.statements().map_err(Error::about(one.backend.place()));
+        let read = |one: &Self| one.readable_statements().map_err(Error::about(one.backend.place()));
         let all = read(self)?.into_iter().chain(read(other)?);
         Ok(forgotten_by(&in_force_of(all, self.copy.copy)))
     }
@@ -97,7 +118,7 @@ impl Repository {
 
     /// The records that speak of a copy, and that none has undone.
     fn all_in_force(&self, copy: CopyId) -> Result<Vec<(RecordId, RecordOuter)>> {
-        Ok(in_force_of(self.statements()?.into_iter(), copy))
+        Ok(in_force_of(self.readable_statements()?.into_iter(), copy))
     }
 
     /// Publishes a record.
@@ -128,12 +149,11 @@ impl Repository {
 }
 
 /// Those of some records that speak of a copy, and that none has undone.
-fn in_force_of(
-    records: impl Iterator<Item = (RecordId, Result<RecordOuter>)>,
+pub(crate) fn in_force_of(
+    records: impl Iterator<Item = (RecordId, RecordOuter)>,
     copy: CopyId,
 ) -> Vec<(RecordId, RecordOuter)> {
-    let statements = records.filter_map(|(id, read)| Some((id, read.ok()?)));
-    let mut statements: Vec<_> = statements.filter(|(_, outer)| outer.speaks_of(copy)).collect();
+    let mut statements: Vec<_> = records.filter(|(_, outer)| outer.speaks_of(copy)).collect();
     let undone: HashSet<[u8; 32]> = statements
         .iter()
         .filter(|(_, outer)| outer.kind == record_kind::UNDONE)
@@ -143,7 +163,8 @@ fn in_force_of(
     statements
 }
 
-fn forgotten_by(records: &[(RecordId, RecordOuter)]) -> HashSet<SnapshotId> {
+/// The snapshots that records in force call forgotten, unless they are held.
+pub(crate) fn forgotten_by(records: &[(RecordId, RecordOuter)]) -> HashSet<SnapshotId> {
     let ids_of = |kind| {
         let of_kind = records.iter().filter(move |(_, outer)| outer.kind == kind);
         of_kind.flat_map(|(_, outer)| &outer.ids).copied().collect::<HashSet<_>>()

@@ -208,6 +208,27 @@ fn without_a_key_all_files_come_that_the_other_copy_has_whole() {
 }
 
 #[test]
+fn heal_3_a_snapshot_that_only_the_other_copy_has_and_that_is_damaged_there_is_named() {
+    let world = World::saved();
+    let (here, there) = (world.repo(), world.mirror("mirror"));
+    let name = names(&here, "snapshots/").pop().unwrap();
+    fs::remove_file(here.join(&name)).unwrap();
+    flip_at(&there.join(&name), 100);
+    for args in [&["-n"][..], &[]] {
+        let healed = world.heal(&here, &there, args).code(13);
+        assert!(healed.stderr.contains(&name), "{}", healed.report());
+        assert!(healed.report().contains("1 file is damaged there"), "{}", healed.report());
+        assert!(!here.join(&name).exists());
+    }
+    let healed = summary(&world.heal(&here, &there, &["--json"]).code(13));
+    assert_eq!(healed["files_damaged_there"], json!([name]), "{healed}");
+    flip_at(&there.join(&name), 100);
+    world.heal(&here, &there, &[]).ok();
+    world.assert_whole(&here);
+    world.assert_restores(&here, "latest");
+}
+
+#[test]
 fn places_that_are_no_other_copy_are_refused_and_nothing_is_written() {
     let world = World::saved();
     let here = world.repo();

@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 
 use nix::errno::Errno;
 
 use super::case::Case;
+use super::place::Place;
 use super::{Counts, picked};
 use crate::support::needs::needs;
 use crate::support::tracer::{Act, Call, traced};
 use crate::support::vault::{Output, Vault};
+use crate::whole::world::files_below;
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -316,4 +319,69 @@ fn a_folder_of_which_it_cannot_be_asked_whether_it_is_one_is_not_in_the_way() {
         if asks { Act::Fail(Errno::EIO) } else { Act::Go }
     });
     output.ok();
+}
+
+/// What is wrong if any one of the calls fails that read a file of these folders, of the repository or of the drive; and how many there are.
+fn each_read_fails(case: &Case, folders: &[&str]) -> Counts {
+    case.place.save();
+    let before = case.place.restorable("repository", &case.place.told);
+    let mut counts = Counts::default();
+    loop {
+        case.place.reset();
+        let (mut reads, mut met) = (0, None);
+        let output = traced(&case.place.vault, &case.words(), |call| {
+            let file = call.file().unwrap_or_default();
+            let is_it = call.reads() && folders.iter().any(|folder| file.contains(folder));
+            reads += usize::from(is_it);
+            if !is_it || reads != counts.tried + 1 {
+                return Act::Go;
+            }
+            met = Some(file);
+            Act::Fail(Errno::EIO)
+        });
+        let Some(file) = met else { return counts };
+        counts.tried += 1;
+        let mut violations: Vec<String> = Fault::Fails(Errno::EIO).unfit(&output).into_iter().collect();
+        violations.extend(case.wrong_after(&output, &before));
+        let what =
+            violations.into_iter().map(|what| format!("{}, {file}: {what}\n{}", case.name, output.report()));
+        counts.violations.extend(what);
+    }
+}
+
+#[test]
+fn rec_4_a_snapshot_that_was_brought_back_stays_when_records_cannot_be_read_each_time() {
+    needs!("root", "sh");
+    let place = Place::with_snapshots();
+    let first = place.told[0].id.clone();
+    place.run(&["forget", "-q", &first]).ok();
+    let forgets = files_below(&place.join("repository/records"));
+    place.run(&["undo", "-q", &first]).ok();
+    let mut records = files_below(&place.join("repository/records"));
+    records.retain(|record| !forgets.contains(record));
+    let undoes = records.pop().unwrap();
+    place.save();
+    // Of its reads every second one fails, or two of three.
+    for fails in [|read| read % 2 == 0, |read| read % 2 == 1, |read| read % 3 != 1, |read| read % 3 != 2] {
+        place.reset();
+        let mut reads = 0;
+        let output = traced(&place.vault, &["prune", "--force", "--max-unused", "0"], |call| {
+            let is_it = call.reads() && call.file().is_some_and(|file| Path::new(&file) == undoes);
+            reads += usize::from(is_it);
+            if is_it && fails(reads) { Act::Fail(Errno::EIO) } else { Act::Go }
+        });
+        assert!(reads > 0);
+        let lost = place.violations("repository", &place.told);
+        assert!(lost.is_empty(), "{}\n{}", lost.join("\n"), output.report());
+    }
+}
+
+#[test]
+fn what_cannot_be_read_the_second_time_is_not_passed_over() {
+    needs!("root", "sh");
+    for (name, least) in [("prune", 6), ("heal", 6), ("repair", 6)] {
+        let counts = each_read_fails(&Case::of(name).unwrap(), &["/records/", "/snapshots/"]);
+        assert!(counts.violations.is_empty(), "{}", counts.violations.join("\n\n"));
+        assert!(counts.tried >= least, "{name}: {}", counts.tried);
+    }
 }

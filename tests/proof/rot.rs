@@ -224,7 +224,7 @@ fn whatever_is_wrong_with_what_the_computer_keeps_for_itself_no_answer_is() {
     assert!(files.len() >= 6, "{files:?}");
     let mut counts = Counts::default();
     for (number, file) in files.iter().enumerate() {
-        let most = if is_nightly() { 1000 } else { 3 };
+        let most = if is_nightly() { 250 } else { 3 };
         place.reset();
         let good = fs::read(file).unwrap();
         let other = &files[(number + 1) % files.len()];

@@ -196,7 +196,8 @@ impl Context {
         self.open_locked_at(self.backend()?)
     }
 
-    fn open_locked_at(&self, backend: Arc<dyn Backend>) -> Result<Repository> {
+    /// The same of the repository on this medium.
+    pub fn open_locked_at(&self, backend: Arc<dyn Backend>) -> Result<Repository> {
         let repository = Repository::open(backend)?.with_budget(self.global.budget()?);
         if let Some(folder) = places::states() {
             Seen::recall(&folder, &repository)?;

@@ -73,6 +73,10 @@ impl Backend for Limited {
         self.inner.sync_folder(folder)
     }
 
+    fn free_space(&self) -> io::Result<Option<u64>> {
+        self.inner.free_space()
+    }
+
     fn folder_sync_is_weak(&self) -> bool {
         self.inner.folder_sync_is_weak()
     }

@@ -6,6 +6,7 @@ mod child;
 mod commands;
 mod exit;
 mod limited;
+mod noted;
 mod passphrase;
 mod places;
 mod render;

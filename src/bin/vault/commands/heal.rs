@@ -1,6 +1,7 @@
 //! `vault heal`: another copy makes up for what is damaged here. What cannot be had from it is named as `check` does.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use super::{Context, passphrase};
 use crate::args::HealArgs;
 use crate::exit::Outcome;
 use crate::limited::Limited;
+use crate::noted::{Noted, ReadErrors};
 use crate::places;
 use crate::render::text::{self, counted};
 use crate::render::{Screen, path_fields};
@@ -28,11 +30,13 @@ pub fn run(context: &Context, args: &HealArgs) -> Result<Outcome> {
     let begun = Instant::now();
     let folder = Arc::new(LocalFolder::new(args.from.clone()));
     let other = Limited::wrap(folder, context.global.read_rate(), None, context.stop.clone());
+    let errors = Arc::default();
+    let (here, other) = (Noted::wrap(context.backend()?, &errors), Noted::wrap(other, &errors));
     let observer: Arc<dyn Observer> = Arc::new(Afterwards(context.screen.clone()));
     let mut options = options(None, args.quick, args.dry_run);
     refuse_exchanged(&other)?;
     context.screen.start_progress("heal");
-    let prepared = prepare(&context.backend()?, &other, &options, &observer, &context.stop);
+    let prepared = prepare(&here, &other, &options, &observer, &context.stop);
     context.screen.end_progress();
     let mended = prepared.inspect_err(|error| {
         // Which of the two it is about does not show.
@@ -44,7 +48,7 @@ pub fn run(context: &Context, args: &HealArgs) -> Result<Outcome> {
         }
     })?;
     // What is wrong with it is in the report, not said before.
-    let mut repository = context.open_locked()?;
+    let mut repository = context.open_locked_at(here)?;
     let opened_with = if args.without_key {
         None
     } else {
@@ -62,6 +66,8 @@ pub fn run(context: &Context, args: &HealArgs) -> Result<Outcome> {
     summary.replaced.splice(0..0, mended.replaced);
     summary.fetched.splice(0..0, mended.fetched);
     name_files(context, &summary);
+    name_errors(context, &errors);
+    name_damaged_there(context, &args.from, &summary);
     let (mut report, mut gone) = (None, 0);
     if !repository.is_locked() && !args.dry_run {
         let mut healed = context.open_locked()?;
@@ -88,7 +94,7 @@ pub fn run(context: &Context, args: &HealArgs) -> Result<Outcome> {
         }
         None => !found.damaged.is_empty(),
     };
-    Ok(Outcome::damage_if(is_damaged))
+    Ok(Outcome::damage_if(is_damaged || !summary.damaged_there.is_empty()))
 }
 
 /// Refuses a copy that says it is not encrypted, if this computer has seen it encrypted.
@@ -143,8 +149,13 @@ pub(super) fn offer_prune(context: &Context, summary: &HealSummary) {
     }
 }
 
+/// How many files are named.
+fn most(context: &Context) -> usize {
+    if context.screen.is_verbose() { usize::MAX } else { NAMED }
+}
+
 fn name_files(context: &Context, summary: &HealSummary) {
-    let most = if context.screen.is_verbose() { usize::MAX } else { NAMED };
+    let most = most(context);
     for (files, what) in [(&summary.replaced, "was damaged"), (&summary.fetched, "was missing")] {
         for name in files.iter().take(most) {
             context.screen.note(&format!("{name} {what}"));
@@ -152,6 +163,27 @@ fn name_files(context: &Context, summary: &HealSummary) {
         if files.len() > most {
             context.screen.note(&format!("and {} more: all of them with -v", files.len() - most));
         }
+    }
+}
+
+/// What could not be read of either copy, whatever became of it.
+pub(super) fn name_errors(context: &Context, errors: &ReadErrors) {
+    let errors = errors.take();
+    name_some(context, &errors);
+}
+
+/// What the other copy could not give for another reason.
+fn name_damaged_there(context: &Context, place: &Path, summary: &HealSummary) {
+    let damaged = summary.damaged_there.iter().filter(|(_, error)| matches!(error, Error::Damaged { .. }));
+    let damaged = damaged.map(|(name, _)| format!("{name} is damaged in {}", place.display()));
+    name_some(context, &damaged.collect::<Vec<_>>());
+}
+
+fn name_some(context: &Context, texts: &[String]) {
+    let most = most(context);
+    texts.iter().take(most).for_each(|text| context.screen.warn(text));
+    if texts.len() > most {
+        context.screen.warn(&format!("and {} more: all of them with -v", texts.len() - most));
     }
 }
 
@@ -193,6 +225,7 @@ pub(super) fn to_json(summary: &HealSummary) -> Value {
         "files_replaced": summary.replaced,
         "files_fetched": summary.fetched,
         "files_damaged": summary.damaged,
+        "files_damaged_there": summary.damaged_there.iter().map(|(name, _)| name).collect::<Vec<_>>(),
         "chunks_saved": summary.chunks_saved,
         "chunks_lost": summary.chunks_lost,
         "marked": ids(&summary.marked),
@@ -221,6 +254,10 @@ fn print_summary(
         words.push(format!("{} still", counted(damaged, "damaged object", "damaged objects")));
     } else if summary.replaced.len() + summary.fetched.len() > 0 && report.is_some() {
         words.push("nothing is damaged any more".to_owned());
+    }
+    if !summary.damaged_there.is_empty() {
+        let files = counted(summary.damaged_there.len() as u64, "file is", "files are");
+        words.push(format!("{files} damaged there"));
     }
     if report.is_none() && summary.chunks_lost > 0 {
         words.push(format!("{} lost", counted(summary.chunks_lost, "chunk is", "chunks are")));

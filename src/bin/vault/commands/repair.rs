@@ -10,10 +10,11 @@ use vault::heal::{Lost, LostPath, Remade, RepairSummary, repair};
 use vault::id::SnapshotId;
 use vault::repository::Repository;
 
-use super::heal::{Afterwards, offer_prune, options, still_damaged, to_json, words};
+use super::heal::{Afterwards, name_errors, offer_prune, options, still_damaged, to_json, words};
 use super::{Context, passphrase, short};
 use crate::args::RepairArgs;
 use crate::exit::Outcome;
+use crate::noted::Noted;
 use crate::render::path_fields;
 use crate::render::text::{self, counted, escape};
 
@@ -22,7 +23,8 @@ const NAMED: usize = 10;
 
 pub fn run(context: &Context, args: &RepairArgs) -> Result<Outcome> {
     let begun = Instant::now();
-    let mut repository = context.open_locked()?;
+    let errors = Arc::default();
+    let mut repository = context.open_locked_at(Noted::wrap(context.backend()?, &errors))?;
     passphrase::unlock(context, &mut repository, passphrase::given(context)?)?;
     let chosen = chosen(context, args, &repository)?;
     let options = options(context.cache_folder(repository.id()), args.quick, args.dry_run);
@@ -31,6 +33,7 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Outcome> {
     let repaired = repair(&repository, chosen.as_deref(), &options, &observer, &context.stop);
     context.screen.end_progress();
     let summary = repaired?;
+    name_errors(context, &errors);
     summary.files.damaged.iter().try_for_each(|name| still_damaged(context, name))?;
     summary.remade.iter().try_for_each(|remade| print_remade(context, remade, args.dry_run))?;
     offer_help(context, &summary);
