@@ -210,16 +210,16 @@ fn accept(
             Ok((copy, false))
         }
         Found::Free(_) if options.new => Ok((CopyInfo::new(&options.name), true)),
-        Found::Nameless if options.new => {
+        Found::Nameless(_) if options.new => {
             let mut nameless =
                 Repository::open(destination.clone()).map_err(Error::about(destination.place()))?;
             nameless.unlock_like(repository).map_err(Error::about(destination.place()))?;
             let renewed = nameless.renew_copy(&options.name).map_err(Error::about(destination.place()))?;
             renewed.map(|renewed| (renewed.copy, false)).ok_or_else(|| missing("it changes meanwhile"))
         }
-        Found::Nameless => {
-            Err(missing("its file `copy` is missing or damaged: `mirror --new` gives it a new one"))
-        }
+        Found::Nameless(why) => Err(missing(&format!(
+            "its file `copy` is missing or damaged ({why}): `mirror --new` gives it a new one"
+        ))),
         Found::Other(_) | Found::Foreign(_) if options.new => Err(Error::NotEmpty { path }),
         Found::Other(found) => Err(Error::OtherRepository { expected: repository.id(), found }),
         Found::Free(reason) | Found::Foreign(reason) => Err(missing(reason)),

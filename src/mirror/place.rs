@@ -15,8 +15,8 @@ pub(super) enum Found {
     Free(&'static str),
     /// A copy of the repository.
     Mirror(CopyInfo),
-    /// A copy of the repository that does not say which one.
-    Nameless,
+    /// A copy of the repository that does not say which one; why.
+    Nameless(String),
     /// A copy of another repository.
     Other(RepositoryId),
     /// Something else.
@@ -62,9 +62,12 @@ pub(super) fn look(mirror: &dyn Backend, repository: RepositoryId) -> Result<Fou
     };
     let mut problems = Vec::new();
     let copy = read_copy(mirror, repository, &mut problems)?;
-    Ok(match (config, problems.is_empty()) {
-        (_, true) => Found::Mirror(copy),
-        (Some(()), false) => Found::Nameless,
-        (None, false) => Found::Foreign("there are other files and no repository"),
+    Ok(match (config, problems.pop()) {
+        (_, None) => Found::Mirror(copy),
+        (Some(()), Some(error)) => {
+            let source = std::error::Error::source(&error);
+            Found::Nameless(source.map_or_else(|| error.to_string(), ToString::to_string))
+        }
+        (None, Some(_)) => Found::Foreign("there are other files and no repository"),
     })
 }

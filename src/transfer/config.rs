@@ -1,7 +1,10 @@
 //! `config` and `config.2` of a copy, as the other one has them.
 
+use std::io;
+
 use crate::backend::{Backend, read_whole};
 use crate::error::{Error, Result};
+use crate::event::Event;
 use crate::repository::is_whole_config;
 use crate::transfer::Copier;
 
@@ -16,7 +19,7 @@ const MAX_CONFIG_LEN: u64 = 17 << 20;
 pub(crate) fn put_config(copier: &Copier<'_>, config: &[u8], dry_run: bool) -> Result<Vec<String>> {
     let mut mended = Vec::new();
     for name in ["config.2", "config"] {
-        let found = read_whole(copier.to, name, MAX_CONFIG_LEN);
+        let found = read(copier, name);
         if found.as_ref().is_ok_and(|found| *found == config) {
             continue;
         }
@@ -25,7 +28,7 @@ pub(crate) fn put_config(copier: &Copier<'_>, config: &[u8], dry_run: bool) -> R
             copier.put(name, config)?;
         }
         // An interruption in between leaves one of them missing.
-        let is_missing = found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let is_missing = found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         mended.extend((!is_missing).then(|| name.to_owned()));
     }
     Ok(mended)
@@ -39,17 +42,29 @@ pub(crate) fn put_config(copier: &Copier<'_>, config: &[u8], dry_run: bool) -> R
 pub(crate) fn mend_config(copier: &Copier<'_>, config: &[u8], dry_run: bool) -> Result<[Vec<String>; 2]> {
     let (mut missing, mut damaged) = (Vec::new(), Vec::new());
     for name in ["config.2", "config"] {
-        let found = read_whole(copier.to, name, MAX_CONFIG_LEN);
+        let found = read(copier, name);
         if found.as_ref().is_ok_and(|found| is_whole_config(found)) {
             continue;
         }
         if !dry_run {
             copier.put(name, config)?;
         }
-        let is_missing = found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let is_missing = found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         if is_missing { &mut missing } else { &mut damaged }.push(name.to_owned());
     }
     Ok([missing, damaged])
+}
+
+/// Reads one of the two; an error of the medium is told, though what cannot be read is written anew.
+fn read(copier: &Copier<'_>, name: &str) -> io::Result<Vec<u8>> {
+    let read = read_whole(copier.to, name, MAX_CONFIG_LEN);
+    if let Err(error) = &read
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        let path = copier.to.place().join(name);
+        copier.observer.event(&Event::Notice { path: &path, text: &format!("cannot be read: {error}") });
+    }
+    read
 }
 
 /// Refuses a copy whose `config` is whole and says something else: it never changes, so one of the two was exchanged, and that of the copy
