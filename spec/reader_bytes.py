@@ -168,7 +168,12 @@ def object_file(data, magic, keys, form, outer_form=None):  # outer and body of 
     if sealed:
         body = unpad(unseal(keys.open_box(data, box, DATA_KEY), 0, data[:40] + outer, body, "body"))
     need(outer_form or not outer, "CODEC-2", "it has an outer part")
-    return outer_form and decode(outer, outer_form), decode(body, form)
+    value = decode(body, form)
+    if form == "Snapshot":
+        lists = [value.tags, value.made_from, value.counters, value.fields, value.root.meta.xattrs, value.root.fields]
+        lists += [part for source in value.sources for part in (source.carried, source.users, source.groups)]
+        need(len(value.sources) <= 1 << 16 and sum(map(len, lists)) <= 1 << 18, "SNAP-5", "it lists too much")
+    return outer_form and decode(outer, outer_form), value
 
 def config_file(data):  # the repository's id, the config, and what its check is over: all but field 1
     id, _, outer, body = parts(data, b"VLTCONFG", None, False)

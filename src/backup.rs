@@ -3,7 +3,7 @@
 //! Three stages, joined by short queues. This thread walks the sources and cuts the walk into *groups* of neighbouring entries. `read`
 //! has some threads that make each group's entries whole: metadata, content cut and stored. `assemble`
 //! is one thread that takes the groups in the order of the walk and builds the trees. `state` remembers
-//! what need not be read next time. Memory is bounded by the groups under way, whatever the size of the source.
+//! what need not be read next time, and `room` what a snapshot has no room for. Memory is bounded by the groups under way, whatever the size of the source.
 
 mod assemble;
 mod conduct;
@@ -13,6 +13,7 @@ mod entry;
 mod links;
 mod place;
 mod read;
+mod room;
 mod series;
 mod state;
 mod tally;
@@ -27,10 +28,9 @@ use crossbeam_channel::bounded;
 
 use crate::backend::WEAK_FOLDER_SYNC;
 use crate::chunk::Chunker;
-use crate::codec::{self, Bytes};
+use crate::codec::Bytes;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::header::MAX_STRUCTURE_LEN;
 use crate::id::{SnapshotId, host_id};
 use crate::pack::Compression;
 use crate::repository::{PRUNE_TRIES, Repository, WriteOptions, Writer, Written};
@@ -45,8 +45,6 @@ use series::{find_predecessor, say_damaged};
 use state::LocalState;
 use tally::Tally;
 
-/// What a snapshot needs for its counters and the like.
-const COUNTERS_LEN: u64 = 512;
 /// Groups under way.
 const GROUPS_UNDER_WAY: usize = 16;
 
@@ -262,7 +260,7 @@ fn save(
     let is_stream = stream.is_some();
     let (sources, missing) = place::resolve(options, stream.as_ref())?;
     place::refuse_inside_repository(&sources, repository.backend().place())?;
-    refuse_too_many(options, start, &sources)?;
+    room::refuse_too_many(options, start, &sources)?;
     // Snapshots are listed before packs: one that is listed here cannot lose its packs to a listing that is older.
     let snapshots = repository.snapshots()?;
     let mut writer = repository.writer_until(&write_options(options, observer), stop)?;
@@ -296,7 +294,7 @@ fn save(
     let interrupted = stop.load(Ordering::Relaxed);
     let written = finish(&mut writer, is_stream.then_some(stop))?;
     let unchanged = predecessor.is_some_and(|(_, before)| before.root == assembled.root);
-    let snapshot = Snapshot {
+    let mut snapshot = Snapshot {
         state: if interrupted { State::Partial } else { State::Complete },
         root: assembled.root,
         notes,
@@ -311,7 +309,7 @@ fn save(
     if options.dry_run || summary.skipped {
         return Ok(summary);
     }
-    let id = publish(repository, &writer, &snapshot)?;
+    let id = room::publish(repository, &writer, &mut snapshot, &**observer)?;
     summary.snapshot = Some(id);
     // Acknowledged from here on: what follows only makes the next run quicker.
     let comforts = [state.commit(id, writer.used_packs()), writer.merge_segments()];
@@ -328,15 +326,6 @@ fn say_afterwards(repository: &Repository, observer: &dyn Observer, comforts: [R
     if backend.folder_sync_is_weak() {
         observer.event(&Event::Notice { path: backend.place(), text: WEAK_FOLDER_SYNC });
     }
-}
-
-/// Publishes a snapshot, if it has room for the names of all owners, which are known only now.
-fn publish(repository: &Repository, writer: &Writer, snapshot: &Snapshot) -> Result<SnapshotId> {
-    let (len, most) = (codec::encode(snapshot).len() as u64, MAX_STRUCTURE_LEN);
-    if len > most {
-        return Err(Error::TooLong { what: "the list of sources with their owners".into(), len, most });
-    }
-    repository.publish_snapshot(writer, snapshot)
 }
 
 /// Why a run is given up that failed with this error.
@@ -365,23 +354,6 @@ fn write_options(options: &BackupOptions, observer: &Arc<dyn Observer>) -> Write
         dry_run: options.dry_run,
         ..WriteOptions::new(observer.clone())
     }
-}
-
-/// Refuses sources whose list alone is longer than a snapshot may be `[OBJ-3]`: now, and not after all of them were read.
-fn refuse_too_many(options: &BackupOptions, start: Time, sources: &[place::Placed]) -> Result<()> {
-    let origin = current_host();
-    let at_least = |placed: &place::Placed| source_record(placed, &origin, &assemble::Numbers::of(placed));
-    let list = sources.iter().map(at_least).collect();
-    let len = codec::encode(&Snapshot { sources: list, ..described(options, start) }).len() as u64;
-    if len + COUNTERS_LEN <= MAX_STRUCTURE_LEN {
-        return Ok(());
-    }
-    Err(Error::Usage(format!(
-        "a snapshot has no room for the paths of {} sources, which take {} MiB: name the folders that they are in, and \
-         leave out the rest with rules; or save them in several snapshots, each with a label of its own",
-        sources.len(),
-        len.div_ceil(1 << 20),
-    )))
 }
 
 /// What a snapshot says of its making: who, where, when, and the user's words.

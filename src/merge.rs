@@ -158,12 +158,9 @@ fn described(ranked: &[(SnapshotId, &Snapshot)], winner: &Snapshot, options: &Me
         ranked.iter().map(|(_, snapshot)| *snapshot).max_by_key(|snapshot| snapshot.start).unwrap_or(winner);
     let have_one_label = ranked.iter().all(|(_, snapshot)| snapshot.label == newest.label);
     let label = if have_one_label { newest.label.clone() } else { String::new() };
-    let mut tags = Vec::new();
-    for tag in ranked.iter().flat_map(|(_, snapshot)| &snapshot.tags).chain(&options.tags) {
-        if !tags.contains(tag) {
-            tags.push(tag.clone());
-        }
-    }
+    let mut known = HashSet::new();
+    let tags = ranked.iter().flat_map(|(_, snapshot)| &snapshot.tags).chain(&options.tags);
+    let tags = tags.filter(|tag| known.insert(*tag)).cloned().collect();
     let mut made_from: Vec<(How, SnapshotId)> = ranked.iter().map(|(id, _)| (How::Merge, *id)).collect();
     for before in ranked.iter().flat_map(|(_, snapshot)| &snapshot.made_from) {
         if !made_from.contains(before) {

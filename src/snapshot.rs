@@ -14,6 +14,7 @@ use crate::error::Corruption;
 pub use crate::field::{Field, Time, validate_fields};
 use crate::id::{ChunkId, LinkGroup, SnapshotId};
 pub use list::sum_pieces;
+pub use made::{MAX_LISTED, MAX_SOURCES};
 
 /// The longest name of an entry.
 pub const MAX_NAME_LEN: usize = 4096;
@@ -469,6 +470,9 @@ impl Snapshot {
     pub fn validate(&self) -> Result<(), Corruption> {
         if !self.root.name.is_empty() || self.root.kind.directory().is_none() {
             return Err(Corruption::rule("SNAP-2", "the root is no directory or has a name"));
+        }
+        if self.lists_too_much() {
+            return Err(Corruption::rule("SNAP-5", "a snapshot lists too much"));
         }
         self.root.validate_but_name()?;
         self.start.validate()?;

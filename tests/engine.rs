@@ -1,5 +1,6 @@
 //! The engine when things go wrong: a medium that fails at each of its calls, packs that vanish, sources in odd places.
 
+mod long;
 mod stored;
 
 use std::collections::BTreeSet;

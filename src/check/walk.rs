@@ -244,6 +244,10 @@ impl Check<'_> {
                 for place in self.reader.index().locate_all(kind, id)? {
                     damages.extend(self.fault_of(&place, kind, id));
                 }
+                if damages.is_empty() {
+                    // It can be read now: a medium that fails now and then.
+                    damages.push(self.damages.add_error(error));
+                }
             }
             _ => damages.push(self.damages.add_error(error)),
         }

@@ -146,7 +146,8 @@ impl Repository {
         let locked = std::mem::replace(&mut self.keys, open);
         // Until now only what everybody can write was believed of them. [KEY-6]
         let statements = self.statements().and_then(|statements| {
-            let read = |(id, read): &(RecordId, Result<RecordOuter>)| Some((*id, read.as_ref().ok()?.clone()));
+            let read =
+                |(id, read): &(RecordId, Result<RecordOuter>)| Some((*id, read.as_ref().ok()?.clone()));
             let in_force = in_force_of(statements.iter().filter_map(read), self.copy.copy);
             match key {
                 Some(key) if is_removed(&in_force, &key) => Err(Error::KeyRemoved { key }),

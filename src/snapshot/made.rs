@@ -10,7 +10,12 @@ use crate::field;
 use crate::header::array;
 use crate::id::{ChunkKind, RepositoryId, SnapshotId, hash};
 use crate::snapshot::list::ListWriter;
-use crate::snapshot::{Entry, Field, Kind, Meta, Piece, SNAPSHOT_SEEN, Snapshot, counter};
+use crate::snapshot::{Entry, Field, Kind, Meta, Piece, SNAPSHOT_SEEN, Snapshot, Source, counter};
+
+/// The most sources of a snapshot `[SNAP-5]`.
+pub const MAX_SOURCES: usize = 65536;
+/// The most elements that the other lists of a snapshot may have together `[SNAP-5]`.
+pub const MAX_LISTED: usize = 262_144;
 
 /// The notes are cut into chunks of this length.
 const NOTE_CHUNK_LEN: usize = 256 << 10;
@@ -35,6 +40,22 @@ pub const RULES_NOTE: &[u8] = b"rules";
 /// The tag of the field that says which snapshot, of which repository, this one is a copy of.
 const COPIED_FROM: u32 = 2;
 const COPIED_FROM_LEN: usize = RepositoryId::LEN + SnapshotId::LEN;
+
+impl Snapshot {
+    /// Whether its lists are longer than they may be `[SNAP-5]`.
+    #[must_use]
+    pub fn lists_too_much(&self) -> bool {
+        let of_source = |source: &Source| source.carried.len() + source.users.len() + source.groups.len();
+        let listed = self.sources.iter().map(of_source).sum::<usize>()
+            + self.root.meta.xattrs.len()
+            + self.root.fields.len()
+            + self.tags.len()
+            + self.made_from.len()
+            + self.counters.len()
+            + self.fields.len();
+        self.sources.len() > MAX_SOURCES || listed > MAX_LISTED
+    }
+}
 
 /// Checks the fields of a snapshot `[SNAP-4]`.
 ///

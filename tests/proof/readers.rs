@@ -1,10 +1,13 @@
 //! Who only reads: with an error anywhere the answer is the same, or there is none.
 
+use nix::errno::Errno;
+
 use super::errors::{FAULTS, run};
 use super::place::Place;
 use super::{Counts, picked};
 use crate::support::manifest::Manifest;
 use crate::support::needs::needs;
+use crate::support::tracer::{Act, traced};
 
 /// What is asked of a place.
 pub fn questions(place: &Place) -> Vec<Vec<String>> {
@@ -60,4 +63,35 @@ fn an_error_anywhere_in_a_run_that_only_reads_changes_no_answer() {
     println!("error anywhere, readers: {} calls, {} violations", sum.tried, sum.violations.len());
     assert!(sum.violations.is_empty(), "{}", sum.violations.join("\n\n"));
     assert!(sum.tried > 60, "{}", sum.tried);
+}
+
+#[test]
+fn a_pack_that_check_cannot_read_once_is_named_with_the_error() {
+    needs!("root", "sh");
+    let place = Place::with_snapshots();
+    place.save();
+    for args in [&["check", "-q"][..], &["check", "-q", "--read-data"], &["check", "-q", "latest"]] {
+        let mut tried = 0;
+        loop {
+            place.reset();
+            let (mut reads, mut met) = (0, None);
+            let output = traced(&place.vault, args, |call| {
+                let pack = call.file().filter(|file| call.reads() && file.contains("/repository/packs/"));
+                reads += usize::from(pack.is_some());
+                if pack.is_none() || reads != tried + 1 {
+                    return Act::Go;
+                }
+                met = pack;
+                Act::Fail(Errno::EIO)
+            });
+            let Some(pack) = met else { break };
+            let name = pack.split_once("/repository/").unwrap().1;
+            let output = output.code(13);
+            let report = output.report();
+            assert!(report.contains(name) && report.contains("Input/output error"), "{report}");
+            assert!(!report.contains("is missing"), "{report}");
+            tried += 1;
+        }
+        assert!(tried >= 2, "{args:?}: {tried}");
+    }
 }

@@ -2,7 +2,10 @@
 
 use vault::codec::{self, Bytes};
 use vault::id::{ChunkId, ChunkKind};
-use vault::snapshot::{Content, Entry, Kind, ListChild, ListNode, Meta, Piece, TreeChild, TreeNode, Why};
+use vault::snapshot::{
+    Content, Entry, Kind, ListChild, ListNode, MAX_LISTED, MAX_SOURCES, Meta, Piece, Source, TreeChild,
+    TreeNode, Why,
+};
 
 use super::craft::{Case, Craft, Expects, Make, entry, file, inline, pieces, symlink, xattr};
 use crate::format::crafted::{Frame, Pack};
@@ -199,24 +202,46 @@ pub const WIDE: [Case; 10] = [
     }),
 ];
 
+fn no_source() -> Source {
+    Source {
+        origin: String::new(),
+        given: Bytes::default(),
+        resolved: Bytes::default(),
+        stored_at: Bytes::default(),
+        carried: Vec::new(),
+        users: Vec::new(),
+        groups: Vec::new(),
+    }
+}
+
 /// Snapshots that are large themselves.
-pub const WORDS: [Case; 4] = [
-    case("a snapshot of millions of tags", Expects::Endless, |craft| {
+pub const WORDS: [Case; 8] = [
+    case("a snapshot of very many tags", Expects::Endless, |craft| {
+        craft.root(vec![file("file")]);
+        craft.snapshot.tags = vec!["t".to_owned(); MAX_LISTED - 100];
+    }),
+    case("a snapshot of millions of tags", Expects::Refused(&["SNAP-5"]), |craft| {
         craft.root(vec![file("file")]);
         craft.snapshot.tags = vec![String::new(); 1_900_000];
     }),
-    case("a snapshot of millions of sources", Expects::Endless, |craft| {
+    case("a snapshot of very many sources", Expects::Endless, |craft| {
         craft.root(vec![file("file")]);
-        let empty = vault::snapshot::Source {
-            origin: String::new(),
-            given: Bytes::default(),
-            resolved: Bytes::default(),
-            stored_at: Bytes::default(),
-            carried: Vec::new(),
-            users: Vec::new(),
-            groups: Vec::new(),
-        };
-        craft.snapshot.sources = vec![empty; 250_000];
+        craft.snapshot.sources = vec![no_source(); MAX_SOURCES];
+    }),
+    case("a snapshot of one source too many", Expects::Refused(&["SNAP-5"]), |craft| {
+        craft.root(vec![file("file")]);
+        craft.snapshot.sources = vec![no_source(); MAX_SOURCES + 1];
+    }),
+    case("a source of very many owners", Expects::Endless, |craft| {
+        craft.root(vec![file("file")]);
+        let name = |number: usize| (u32::try_from(number).unwrap(), b"n".as_slice().into());
+        craft.snapshot.sources[0].users = (0..MAX_LISTED - 100).map(name).collect();
+    }),
+    case("a source of which very much was carried over", Expects::Endless, |craft| {
+        craft.root(vec![file("file")]);
+        let id = vault::id::SnapshotId::from_bytes([1; 32]);
+        let name = |number: usize| (number.to_string().into_bytes().into(), id);
+        craft.snapshot.sources[0].carried = (0..MAX_LISTED - 100).map(name).collect();
     }),
     case("counters of all ones", Expects::Harmless, |craft| {
         craft.root(vec![file("file")]);

@@ -1,7 +1,7 @@
 //! What hostile repositories have found, each on its own.
 
 use vault::id::ChunkId;
-use vault::snapshot::{Content, Entry, Kind, Meta, Piece};
+use vault::snapshot::{Content, Entry, Kind, MAX_SOURCES, Meta, Piece};
 
 use super::commands::{Arena, Ran};
 use super::craft::{Case, Craft, Expects, Make, entry, file, pieces, xattr};
@@ -117,9 +117,39 @@ fn counters_that_are_more_together_than_a_number_holds_are_added_up() {
 #[test]
 fn the_sources_of_a_snapshot_are_shown_one_by_one() {
     needs!("sh", "cp");
-    let arena = arena_of(&bombs::WORDS, "a snapshot of millions of sources");
+    let arena = arena_of(&bombs::WORDS, "a snapshot of very many sources");
     let shown = run(&arena, &["snapshots", "--json"]).output.ok();
-    assert_eq!(shown.text().matches("\"stored_at\"").count(), 250_000 + 1);
+    assert_eq!(shown.text().matches("\"stored_at\"").count(), MAX_SOURCES + 1);
+}
+
+#[test]
+fn snap_5_a_snapshot_that_lists_more_than_any_is_refused() {
+    needs!("sh", "cp");
+    for name in ["a snapshot of millions of tags", "a snapshot of one source too many"] {
+        let arena = arena_of(&bombs::WORDS, name);
+        run(&arena, &["snapshots"]).output.code(13).says("SNAP-5");
+        run(&arena, &["copy", "--to", "OTHER"]).output.code(13).says("SNAP-5");
+    }
+}
+
+#[test]
+fn what_copies_very_long_snapshots_has_room_for_them() {
+    needs!("sh", "cp");
+    for name in [
+        "a snapshot of very many tags",
+        "a snapshot of very many sources",
+        "a source of very many owners",
+        "a source of which very much was carried over",
+    ] {
+        let arena = arena_of(&bombs::WORDS, name);
+        for words in [
+            &["copy", "--to", "OTHER"][..],
+            &["rewrite", "--all", "-e", "*f*"],
+            &["merge", "latest", "latest~1"],
+        ] {
+            run(&arena, words).output.ok();
+        }
+    }
 }
 
 #[test]
