@@ -287,7 +287,11 @@ impl Index {
                 places.sort_unstable();
                 places.dedup();
                 if let Some(id) = id.filter(|_| !places.is_empty()) {
-                    each(&id, &places)?;
+                    each(&id, &places).map_err(|error| match merged.damaged.pop() {
+                        // What is missed may be in the rest of that segment.
+                        Some((_, damage)) if error.is_damage() => damage,
+                        _ => error,
+                    })?;
                 }
                 places.clear();
             }

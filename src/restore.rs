@@ -422,7 +422,7 @@ impl Run<'_> {
     }
 
     /// Counts a kind of metadata that could not be set, with what the system said if it said anything.
-    fn not_set(&self, kind: NotSet, path: &[u8], error: Option<&std::io::Error>) {
+    fn not_set(&self, kind: NotSet, path: &[u8], error: Option<&dyn fmt::Display>) {
         let mut summary = self.summary();
         *summary.not_set.entry(kind).or_default() += 1;
         let first = || (path.to_vec(), error.map(ToString::to_string));

@@ -40,7 +40,6 @@ impl Run<'_> {
             if let Some(change) = self.link(dir, entry, path, &original)? {
                 return Ok(change);
             }
-            self.not_set(NotSet::HardLink, path, None);
         }
         let Some(dir) = dir else { return Ok(Change::New) };
         let wanted = Wanted { path, meta: &entry.meta, owner };

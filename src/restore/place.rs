@@ -139,7 +139,7 @@ impl Run<'_> {
         self.error("replace the directory", path)(io::ErrorKind::DirectoryNotEmpty.into())
     }
 
-    /// Makes an entry a further name of one that is restored. None if that cannot be.
+    /// Makes an entry a further name of one that is restored. None if that cannot be, which is told.
     pub(super) fn link(
         &self,
         dir: Option<&Arc<Dir>>,
@@ -167,10 +167,18 @@ impl Run<'_> {
                 self.put_in_place(&mut temp, &entry.name, path)?;
                 Ok(Some(change))
             }
-            Ok(None) => Ok(None),
+            Ok(None) => {
+                self.not_set(NotSet::HardLink, path, None);
+                Ok(None)
+            }
             Err(error) => {
+                let said = error.to_string();
                 let error = self.error("write", path)(error);
-                if error.is_no_space() { Err(error) } else { Ok(None) }
+                if error.is_no_space() {
+                    return Err(error);
+                }
+                self.not_set(NotSet::HardLink, path, Some(&said));
+                Ok(None)
             }
         }
     }
@@ -210,10 +218,7 @@ impl Run<'_> {
                 );
                 Ok(None)
             }
-            Ok(None) => {
-                self.not_set(NotSet::HardLink, &job.path, None);
-                Ok(Some(job))
-            }
+            Ok(None) => Ok(Some(job)),
             Err(error) => {
                 self.problem_or_end(&job.path, error)?;
                 Ok(None)

@@ -208,6 +208,7 @@ fn goes_unnoticed_everywhere(name: &str, case: &Case, fault: Fault) -> Vec<Strin
 fn what_could_not_be_set_is_named_with_its_path_and_the_error() {
     needs!("root", "sh");
     let case = Case::of("restore").unwrap();
+    case.place.save();
     let output = traced(&case.place.vault, &case.words(), |call| {
         if call.name() == Some("utimensat") { Act::Fail(Errno::ENOSPC) } else { Act::Go }
     });
@@ -218,6 +219,13 @@ fn what_could_not_be_set_is_named_with_its_path_and_the_error() {
         "{}",
         output.report()
     );
+    case.place.reset();
+    let output = traced(&case.place.vault, &case.words(), |call| {
+        if call.name() == Some("linkat") { Act::Fail(Errno::EIO) } else { Act::Go }
+    });
+    let output = output.code(1);
+    assert!(output.stderr.contains("hard link (1; first /"), "{}", output.report());
+    assert!(output.stderr.contains(": Input/output error"), "{}", output.report());
 }
 
 #[test]
@@ -379,8 +387,12 @@ fn rec_4_a_snapshot_that_was_brought_back_stays_when_records_cannot_be_read_each
 #[test]
 fn what_cannot_be_read_the_second_time_is_not_passed_over() {
     needs!("root", "sh");
-    for name in ["prune", "heal", "repair"] {
-        let counts = each_read_fails(&Case::of(name).unwrap(), &["/records/", "/snapshots/"]);
+    for (name, folders) in [
+        ("prune", &["/records/", "/snapshots/", "/index/"][..]),
+        ("heal", &["/records/", "/snapshots/"]),
+        ("repair", &["/records/", "/snapshots/"]),
+    ] {
+        let counts = each_read_fails(&Case::of(name).unwrap(), folders);
         assert!(counts.violations.is_empty(), "{}", counts.violations.join("\n\n"));
         assert!(counts.tried >= 6, "{name}: {}", counts.tried);
     }
