@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::case::Case;
 use super::place::Place;
-use super::{Counts, picked};
+use super::{Counts, is_nightly, picked};
 use crate::support::needs::needs;
 use crate::support::tracer::{Act, Call, traced};
 use crate::support::vault::{Output, Vault};
@@ -19,14 +19,20 @@ use crate::whole::world::files_below;
 pub enum Fault {
     Fails(Errno),
     Short,
+    /// From then on no read of that file succeeds: a sector that goes bad meanwhile.
+    GoesBad,
+    /// No second read of that file does, so each time that it is looked at once more: a disk that fails now and then.
+    ComesAndGoes,
 }
 
 /// How many calls of a command meet with each of them in the gate.
-pub const FAULTS: [(Fault, usize); 4] = [
+pub const FAULTS: [(Fault, usize); 6] = [
     (Fault::Fails(Errno::EIO), 5),
     (Fault::Fails(Errno::ENOSPC), 3),
     (Fault::Fails(Errno::EINTR), 2),
     (Fault::Short, 2),
+    (Fault::GoesBad, 2),
+    (Fault::ComesAndGoes, 2),
 ];
 
 impl fmt::Display for Fault {
@@ -34,6 +40,8 @@ impl fmt::Display for Fault {
         match self {
             Self::Fails(errno) => write!(f, "{errno:?}"),
             Self::Short => write!(f, "a short read or write"),
+            Self::GoesBad => write!(f, "a file that goes bad"),
+            Self::ComesAndGoes => write!(f, "a file that fails now and then"),
         }
     }
 }
@@ -45,6 +53,7 @@ impl Fault {
         let is_open = name.starts_with("open");
         match self {
             Self::Short => call.reads() || call.writes(),
+            Self::GoesBad | Self::ComesAndGoes => call.reads(),
             Self::Fails(Errno::ENOSPC) => call.changes() && !name.starts_with("unlink"),
             Self::Fails(Errno::EINTR) => call.reads() || call.writes() || call.syncs() || is_open,
             Self::Fails(_) => match name {
@@ -61,6 +70,7 @@ impl Fault {
         match self {
             Self::Fails(errno) => Act::Fail(errno),
             Self::Short => Act::Half,
+            Self::GoesBad | Self::ComesAndGoes => Act::Fail(Errno::EIO),
         }
     }
 
@@ -76,12 +86,16 @@ impl Fault {
             let text = std::io::Error::from_raw_os_error(errno as i32).to_string();
             said.contains(text.split(" (").next().unwrap()) && said.contains('/')
         };
+        let errno = match self {
+            Self::Fails(errno) => errno,
+            Self::Short | Self::GoesBad | Self::ComesAndGoes => Errno::EIO,
+        };
         let why = match (self, output.status.code()) {
             (_, None) => "it did not end by itself",
             _ if said.contains("panicked") => "it panicked",
             (_, Some(0)) => return None,
             _ if self.is_invisible() => "it noticed",
-            (Self::Fails(errno), Some(_)) if !is_named(errno) => "it names no path, or not the error",
+            _ if !is_named(errno) => "it names no path, or not the error",
             _ => return None,
         };
         Some(format!("{why}: {}", output.report()))
@@ -91,16 +105,24 @@ impl Fault {
 /// Runs the command while the call of this number of those that it fits meets with a fault; and how many of these calls there were.
 pub fn run(vault: &Vault, words: &[&str], fault: Fault, at: usize) -> (Output, usize, String) {
     let (mut calls, mut met) = (0, String::new());
+    // The file that is bad from then on, and how often it was read since.
+    let (mut bad, mut reads) = (None, 0);
     let output = traced(vault, words, |call| {
         if !fault.fits(call) {
             return Act::Go;
         }
         calls += 1;
-        if calls != at + 1 {
+        if calls == at + 1 {
+            let file = call.file();
+            met = format!("{} {}", call.name().unwrap_or_default(), file.as_deref().unwrap_or_default());
+            bad = file.filter(|_| matches!(fault, Fault::GoesBad | Fault::ComesAndGoes));
+            return fault.act();
+        }
+        if bad.is_none() || call.file() != bad {
             return Act::Go;
         }
-        met = format!("{} {}", call.name().unwrap_or_default(), call.file().unwrap_or_default());
-        fault.act()
+        reads += 1;
+        if fault == Fault::GoesBad || reads % 2 == 0 { fault.act() } else { Act::Go }
     });
     (output, calls, met)
 }
@@ -110,7 +132,10 @@ fn met_with(name: &str, case: &Case, fault: Fault, most: usize) -> Counts {
     let before = case.place.restorable("repository", &case.place.told);
     let (_, total, _) = run(&case.place.vault, &case.words(), fault, usize::MAX - 1);
     let mut counts = Counts::default();
-    for at in picked(total as u64, total, most) {
+    // Reads are few: all of them, however few of the others are picked.
+    let is_few = is_nightly() && matches!(fault, Fault::GoesBad | Fault::ComesAndGoes);
+    let picks = if is_few { (0..total).collect() } else { picked(total as u64, total, most) };
+    for at in picks {
         case.place.reset();
         let (output, _, met) = run(&case.place.vault, &case.words(), fault, at);
         counts.tried += usize::from(!met.is_empty());
