@@ -98,6 +98,9 @@ pub const OTHERS: [Command; 40] = [
     ("snapshot", &["snapshot", "SOURCE"]),
 ];
 
+/// How it is said that something is lost.
+const LOST: [&str; 3] = ["lost", "loses", "costs"];
+
 /// The verbs that write nothing to the repository, but for with this flag.
 const READING: [&str; 9] = ["restore", "ls", "cat", "check", "snapshots", "find", "diff", "stats", "du"];
 const MARKING: &str = "--mark-damaged";
@@ -254,13 +257,15 @@ pub fn unfit(case: &Case, command: &str, ran: &Ran) -> Option<String> {
     let said = String::from_utf8_lossy(&ran.output.stdout).into_owned() + stderr;
     let code = ran.output.status.code();
     let words = match case.expects {
+        // What cannot be taken over from it is said, and why.
+        Expects::Refused(words) if command == "heal from it" => [words, &LOST].concat(),
         // These say what is lost, and `check` why.
-        Expects::Refused(_) if command.starts_with("repair") || command.starts_with("heal") => {
-            &["lost", "loses", "costs"]
+        Expects::Refused(_) if command.starts_with("repair") || command.starts_with("heal") => LOST.to_vec(),
+        Expects::Refused(words) => words.to_vec(),
+        Expects::Found(words) if command.starts_with("check") && command != "check without a key" => {
+            words.to_vec()
         }
-        Expects::Refused(words) => words,
-        Expects::Found(words) if command.starts_with("check") && command != "check without a key" => words,
-        _ => &[],
+        _ => Vec::new(),
     };
     let is_shown = SHOWING.iter().any(|(name, _)| *name == command);
     let must_fail = match case.expects {

@@ -21,7 +21,7 @@ use crate::limited::Limited;
 use crate::noted::{Noted, ReadErrors};
 use crate::places;
 use crate::render::text::{self, counted};
-use crate::render::{Screen, path_fields};
+use crate::render::{Screen, chain, path_fields};
 
 /// So many files are named; with `--verbose` all.
 const NAMED: usize = 20;
@@ -175,7 +175,7 @@ pub(super) fn name_errors(context: &Context, errors: &ReadErrors) {
 /// What the other copy could not give for another reason.
 fn name_damaged_there(context: &Context, place: &Path, summary: &HealSummary) {
     let damaged = summary.damaged_there.iter().filter(|(_, error)| matches!(error, Error::Damaged { .. }));
-    let damaged = damaged.map(|(name, _)| format!("{name} is damaged in {}", place.display()));
+    let damaged = damaged.map(|(_, error)| format!("{} (in {})", chain(error), place.display()));
     name_some(context, &damaged.collect::<Vec<_>>());
 }
 
