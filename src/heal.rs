@@ -124,15 +124,17 @@ pub fn heal(
     there.unlock_like(repository).map_err(&about_other)?;
     // What it says of this copy is heeded from the moment it is taken over.
     there.check_writable(repository.copy().copy).map_err(&about_other)?;
-    let about_this = Error::about(repository.backend().place());
-    while_pruned(&**observer, || Run::new(repository, Some(&there), options, observer, stop)?.heal()).map_err(
-        |error| match error {
-            // It may be about either.
-            Error::Repository { action: "read" | "list", .. } => error,
-            // Only this one is written to.
-            _ => about_this(error),
-        },
-    )
+    while_pruned(&**observer, || Run::new(repository, Some(&there), options, observer, stop)?.heal())
+        .map_err(about_this(repository.backend().place()))
+}
+
+/// Says of an error that it is about this copy, unless it may be about either: only this one is written to.
+fn about_this(place: &Path) -> impl Fn(Error) -> Error {
+    let about = Error::about(place);
+    move |error| match error {
+        Error::Repository { action: "read" | "list", .. } => error,
+        _ => about(error),
+    }
 }
 
 /// Healing or repairing under way.

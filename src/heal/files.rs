@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use crate::backend::Backend;
 use crate::error::{Corruption, Error, Result};
 use crate::event::{Change, Event, Item, Observer};
-use crate::heal::{HealOptions, HealSummary, Run, pruned};
+use crate::heal::{HealOptions, HealSummary, Run, about_this, pruned};
 use crate::id::{PackId, RecordId, SegmentId, SnapshotId};
 use crate::index::{Index, Segment, is_deleted, is_vanished};
 use crate::repository::{Repository, make_folders, read_config, read_copy, record_kind};
@@ -69,14 +69,26 @@ pub fn prepare(
     if options.dry_run {
         return Ok(done);
     }
+    let mut found = keys_of(here, &there, options, observer, stop).map_err(about_this(here.place()))?;
+    done.fetched.append(&mut found.fetched);
+    done.replaced.append(&mut found.replaced);
+    Ok(done)
+}
+
+/// Takes over the key files without which a copy cannot be opened.
+fn keys_of(
+    here: &Arc<dyn Backend>,
+    there: &Repository,
+    options: &HealOptions,
+    observer: &Arc<dyn Observer>,
+    stop: &AtomicBool,
+) -> Result<HealSummary> {
     let repository = Repository::open(here.clone())?;
     repository.check_writable(repository.copy().copy)?;
-    make_folders(&**here).map_err(Error::about(here.place()))?;
-    let mut run = Run::new(&repository, Some(&there), options, observer, stop)?;
+    make_folders(&**here)?;
+    let mut run = Run::new(&repository, Some(there), options, observer, stop)?;
     run.take_over_keys()?;
-    done.fetched.append(&mut run.summary.fetched);
-    done.replaced.append(&mut run.summary.replaced);
-    Ok(done)
+    Ok(run.summary)
 }
 
 impl Run<'_> {

@@ -430,3 +430,21 @@ fn what_a_mirror_does_without_is_told_with_the_error() {
     assert!(counts.violations.is_empty(), "{}", counts.violations.join("\n\n"));
     assert!(counts.tried >= 3, "{}", counts.tried);
 }
+
+#[test]
+fn what_heal_has_no_room_for_is_named_with_its_place() {
+    needs!("root", "sh");
+    let case = Case::of("heal").unwrap();
+    case.place.save();
+    // Two folders or more of each of its steps: most calls make those of packs.
+    for at in (0..).step_by(90) {
+        case.place.reset();
+        let fault = Fault::Fails(Errno::ENOSPC);
+        let (output, _, met) = run(&case.place.vault, &case.words(), fault, at);
+        assert_eq!(fault.unfit(&output), None, "{met}");
+        if met.is_empty() {
+            assert!(at > 500, "{at}");
+            break;
+        }
+    }
+}
