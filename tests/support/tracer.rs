@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -148,6 +149,45 @@ impl Call {
     pub fn file(&self) -> Option<String> {
         let path = fs::read_link(format!("/proc/{}/fd/{}", self.process, self.args[0])).ok()?;
         Some(path.to_str()?.to_owned()).filter(|path| path.starts_with('/'))
+    }
+
+    /// The path that it names, or that of what it names by a number.
+    pub fn path(&self) -> Option<String> {
+        let at = match self.number {
+            libc::SYS_openat
+            | libc::SYS_openat2
+            | libc::SYS_statx
+            | libc::SYS_newfstatat
+            | libc::SYS_mkdirat
+            | libc::SYS_unlinkat => 1,
+            libc::SYS_open | libc::SYS_stat | libc::SYS_lstat | libc::SYS_mkdir | libc::SYS_unlink => 0,
+            _ => return self.file(),
+        };
+        let named = self.text_at(self.args[at])?;
+        if named.starts_with('/') {
+            return Some(named);
+        }
+        let folder = self.file()?;
+        Some(if named.is_empty() { folder } else { format!("{folder}/{named}") })
+    }
+
+    /// The text at an address of the program, up to its NUL.
+    fn text_at(&self, address: u64) -> Option<String> {
+        let memory = fs::File::open(format!("/proc/{}/mem", self.process)).ok()?;
+        let mut text = Vec::new();
+        while text.len() < 4096 {
+            let next = address + text.len() as u64;
+            let mut part = [0; 256];
+            // What is behind it may be no memory: not beyond a multiple of this length at a time.
+            let part = &mut part[..256 - usize::try_from(next % 256).ok()?];
+            memory.read_exact_at(part, next).ok()?;
+            if let Some(end) = part.iter().position(|byte| *byte == 0) {
+                text.extend_from_slice(&part[..end]);
+                return String::from_utf8(text).ok();
+            }
+            text.extend_from_slice(part);
+        }
+        None
     }
 
     /// Whether it reads bytes of a file.
