@@ -169,6 +169,23 @@ pub(crate) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result
     }
 }
 
+/// Makes a folder and those above it; they may be there.
+///
+/// # Errors
+/// Any error of the file system. Where it could not be asked whether what is there is a folder, that is the error, and not that it is there.
+pub(crate) fn make_folders_to(path: &Path, mode: u32) -> io::Result<()> {
+    let make = || fs::DirBuilder::new().mode(mode).recursive(true).create(path);
+    match make() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let unknown =
+                |above: &Path| fs::metadata(above).err().filter(|e| e.kind() != io::ErrorKind::NotFound);
+            let above = path.ancestors().filter(|above| !above.as_os_str().is_empty());
+            above.filter_map(unknown).next().map_or_else(make, Err)
+        }
+        other => other,
+    }
+}
+
 /// Opens a folder to be listed. The standard library does that again after a signal for files only, and a FUSE ends an open then.
 fn read_dir(folder: &Path) -> io::Result<fs::ReadDir> {
     loop {
@@ -227,14 +244,7 @@ impl Backend for LocalFolder {
         // Of the repository's own folder and those above it, nobody but this syncs the names.
         let above: Vec<PathBuf> = if folder.is_empty() { unnamed_yet(&path) } else { Vec::new() };
         let is_new = !path.exists();
-        match fs::DirBuilder::new().mode(0o700).recursive(true).create(&path) {
-            // Whether it is a folder could not be asked: that is the error, and not that it is there.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !fs::metadata(&path)?.is_dir() => {
-                return Err(error);
-            }
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+        make_folders_to(&path, 0o700)?;
         if is_new {
             let _ = fs::set_permissions(&path, fs::Permissions::from_mode(0o700));
         }

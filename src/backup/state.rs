@@ -14,13 +14,13 @@ mod file;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::make_folders_to;
 use crate::backup::place::Placed;
 use crate::backup::{BackupOptions, Shared};
 use crate::codec;
@@ -185,7 +185,7 @@ impl LocalState {
         };
         let path = state_path(folder, repository, sources);
         let notice = |text: String| observer.event(&Event::Notice { path: Path::new(""), text: &text });
-        if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder) {
+        if let Err(error) = make_folders_to(folder, 0o700) {
             notice(format!("cannot create {}: {error}: every file is read", folder.display()));
             return Self::default();
         }

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::backend::open_regular;
+use crate::backend::{make_folders_to, open_regular};
 use crate::error::{Corruption, Error, Result};
 use crate::id::{self, CopyId, KeyId, RecordId, RepositoryId, SnapshotId};
 use crate::repository::{Repository, record_kind};
@@ -262,7 +262,7 @@ fn append(path: &Path, lines: &str) -> Result<()> {
     let lines = lines.concat();
     let write = || -> io::Result<()> {
         if let Some(folder) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            make_folders_to(folder, 0o700)?;
         }
         let mut file = open_regular(path, OpenOptions::new().create(true).append(true).mode(0o600))?;
         // A crash may have torn the last line.

@@ -66,6 +66,14 @@ impl Fault {
         }
     }
 
+    /// Which of so many calls meet with it: by night all, or one in so many; of reads, which are few, all in any case.
+    pub fn picks(self, total: usize, most: usize) -> Vec<usize> {
+        if is_nightly() && matches!(self, Self::GoesBad | Self::ComesAndGoes) {
+            return (0..total).collect();
+        }
+        picked(total as u64, total, most)
+    }
+
     fn act(self) -> Act {
         match self {
             Self::Fails(errno) => Act::Fail(errno),
@@ -139,10 +147,7 @@ fn met_with(name: &str, case: &Case, fault: Fault, most: usize) -> Counts {
     let before = case.place.restorable("repository", &case.place.told);
     let (_, total, _) = run(&case.place.vault, &case.words(), fault, usize::MAX - 1);
     let mut counts = Counts::default();
-    // Reads are few: all of them, however few of the others are picked.
-    let is_few = is_nightly() && matches!(fault, Fault::GoesBad | Fault::ComesAndGoes);
-    let picks = if is_few { (0..total).collect() } else { picked(total as u64, total, most) };
-    for at in picks {
+    for at in fault.picks(total, most) {
         case.place.reset();
         let (output, _, met) = run(&case.place.vault, &case.words(), fault, at);
         counts.tried += usize::from(!met.is_empty());
@@ -351,14 +356,16 @@ fn a_notice_that_got_its_name_and_could_not_be_synced_is_not_taken_for_that_of_a
 #[test]
 fn a_folder_of_which_it_cannot_be_asked_whether_it_is_one_is_not_in_the_way() {
     needs!("root", "sh");
-    let case = Case::of("repair").unwrap();
-    let mut has_made = false;
-    let output = traced(&case.place.vault, &case.words(), |call| {
-        let asks = call.name() == Some("statx") && has_made;
-        has_made = call.name() == Some("mkdir");
-        if asks { Act::Fail(Errno::EIO) } else { Act::Go }
-    });
-    output.ok();
+    for name in ["repair", "restore"] {
+        let case = Case::of(name).unwrap();
+        let mut has_made = false;
+        let output = traced(&case.place.vault, &case.words(), |call| {
+            let asks = call.name() == Some("statx") && has_made;
+            has_made = call.name() == Some("mkdir");
+            if asks { Act::Fail(Errno::EIO) } else { Act::Go }
+        });
+        output.ok();
+    }
 }
 
 /// What is wrong if any one of the calls fails that read a file of these folders, of the repository or of the drive; and how many there are.

@@ -2,9 +2,9 @@
 
 use nix::errno::Errno;
 
+use super::Counts;
 use super::errors::{FAULTS, run};
 use super::place::Place;
-use super::{Counts, picked};
 use crate::support::manifest::Manifest;
 use crate::support::needs::needs;
 use crate::support::tracer::{Act, traced};
@@ -41,7 +41,7 @@ fn an_error_anywhere_in_a_run_that_only_reads_changes_no_answer() {
         for (fault, most) in FAULTS {
             place.reset();
             let (_, total, _) = run(&place.vault, &words, fault, usize::MAX - 1);
-            for at in picked(total as u64, total, most) {
+            for at in fault.picks(total, most) {
                 place.reset();
                 let (output, _, met) = run(&place.vault, &words, fault, at);
                 sum.tried += usize::from(!met.is_empty());

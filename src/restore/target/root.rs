@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
+use crate::backend::make_folders_to;
 use crate::error::{Error, Result};
 
 use super::{Dir, Inode};
@@ -16,10 +17,15 @@ pub(in crate::restore) fn make_root(path: &Path, private: bool) -> io::Result<bo
         return Ok(false);
     }
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::create_dir_all(parent)?;
+        make_folders_to(parent, 0o777)?;
     }
-    fs::DirBuilder::new().mode(if private { 0o700 } else { 0o777 }).create(path)?;
-    Ok(true)
+    match fs::DirBuilder::new().mode(if private { 0o700 } else { 0o777 }).create(path) {
+        // It could not be asked before.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && fs::metadata(path)?.is_dir() => {
+            Ok(false)
+        }
+        made => made.map(|()| true),
+    }
 }
 
 /// Refuses a target that is a repository or lies in one, whichever it is: what is restored would lie among its files, and
