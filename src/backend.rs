@@ -179,8 +179,12 @@ pub(crate) fn make_folders_to(path: &Path, mode: u32) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let unknown =
                 |above: &Path| fs::metadata(above).err().filter(|e| e.kind() != io::ErrorKind::NotFound);
-            let above = path.ancestors().filter(|above| !above.as_os_str().is_empty());
-            above.filter_map(unknown).next().map_or_else(make, Err)
+            let mut above = path.ancestors().filter(|above| !above.as_os_str().is_empty());
+            match above.find_map(unknown) {
+                Some(error) => Err(error),
+                None if path.is_dir() => Ok(()),
+                None => make(),
+            }
         }
         other => other,
     }
