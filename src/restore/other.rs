@@ -36,10 +36,10 @@ impl Run<'_> {
         owner: Option<(u32, u32)>,
     ) -> Result<Change> {
         let original = link_key(entry).and_then(|group| lock(&self.links).original(group));
-        if let Some(original) = original {
-            if let Some(change) = self.link(dir, entry, path, &original)? {
-                return Ok(change);
-            }
+        if let Some(original) = original
+            && let Some(change) = self.link(dir, entry, path, &original)?
+        {
+            return Ok(change);
         }
         let Some(dir) = dir else { return Ok(Change::New) };
         let wanted = Wanted { path, meta: &entry.meta, owner };
