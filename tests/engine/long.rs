@@ -31,8 +31,10 @@ fn snap_5_what_a_snapshot_has_no_room_for_is_refused_before_anything_is_read() {
     fs::create_dir(&source).unwrap();
     fs::write(source.join("file"), "content").unwrap();
     let tags = vec![String::new(); MAX_LISTED + 1];
-    let refused =
-        save(Arc::new(LocalFolder::new(&place)), BackupOptions { tags, ..options(&[source.clone()]) });
+    let refused = save(
+        Arc::new(LocalFolder::new(&place)),
+        BackupOptions { tags, ..options(std::slice::from_ref(&source)) },
+    );
     assert!(matches!(refused, Err(Error::Usage(_))), "{refused:?}");
     assert_eq!(fs::read_dir(place.join("index")).unwrap().count(), 0);
     // The owners have names, and there are counters.
