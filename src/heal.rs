@@ -20,7 +20,7 @@ mod repair;
 mod rescue;
 mod survey;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -86,8 +86,8 @@ pub struct HealSummary {
     pub fetched: Vec<String>,
     /// Files that are damaged, or missing though the index names them, and whole nowhere.
     pub damaged: Vec<String>,
-    /// Files that were to be taken over from the other copy and are damaged there, each once; and why.
-    pub damaged_there: Vec<(String, Error)>,
+    /// Files that were to be taken over from the other copy and are damaged there, and why.
+    pub damaged_there: BTreeMap<String, Error>,
     /// Chunks that were in no whole pack here, and are stored again.
     pub chunks_saved: u64,
     /// Chunks that a snapshot needs and that cannot be had any more.
@@ -356,10 +356,8 @@ impl<'a> Run<'a> {
     }
 
     fn is_damaged_there(&mut self, name: &str, error: Error) {
-        if self.summary.damaged_there.iter().all(|(known, _)| known != name) {
-            let error = Error::about(self.copier.from.place())(error);
-            self.summary.damaged_there.push((name.to_owned(), error));
-        }
+        let error = Error::about(self.copier.from.place())(error);
+        self.summary.damaged_there.insert(name.to_owned(), error);
     }
 
     fn stays_damaged(&mut self, file: &FileId) {

@@ -342,9 +342,8 @@ impl Run<'_> {
         let forgotten = self.repository.forgotten()?;
         let mut files = self.only_there(Folder::Snapshots);
         files.retain(|file| {
-            let name = file.name();
             !forgotten.contains(&SnapshotId::from_bytes(file.hash))
-                && self.summary.damaged_there.iter().all(|(damaged, _)| *damaged != name)
+                && !self.summary.damaged_there.contains_key(&file.name())
         });
         Ok(files)
     }

@@ -174,8 +174,8 @@ pub(super) fn name_errors(context: &Context, errors: &ReadErrors) {
 
 /// What the other copy could not give for another reason.
 fn name_damaged_there(context: &Context, place: &Path, summary: &HealSummary) {
-    let damaged = summary.damaged_there.iter().filter(|(_, error)| matches!(error, Error::Damaged { .. }));
-    let damaged = damaged.map(|(_, error)| format!("{} (in {})", chain(error), place.display()));
+    let damaged = summary.damaged_there.values().filter(|error| matches!(error, Error::Damaged { .. }));
+    let damaged = damaged.map(|error| format!("{} (in {})", chain(error), place.display()));
     name_some(context, &damaged.collect::<Vec<_>>());
 }
 
@@ -225,7 +225,7 @@ pub(super) fn to_json(summary: &HealSummary) -> Value {
         "files_replaced": summary.replaced,
         "files_fetched": summary.fetched,
         "files_damaged": summary.damaged,
-        "files_damaged_there": summary.damaged_there.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+        "files_damaged_there": summary.damaged_there.keys().collect::<Vec<_>>(),
         "chunks_saved": summary.chunks_saved,
         "chunks_lost": summary.chunks_lost,
         "marked": ids(&summary.marked),
