@@ -464,3 +464,27 @@ fn what_heal_has_no_room_for_is_named_with_its_place() {
         }
     }
 }
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_too_when_the_run_then_fails() {
+    needs!("root", "sh");
+    for name in ["heal", "repair"] {
+        let case = Case::of(name).unwrap();
+        let mut bad = None;
+        let output = traced(&case.place.vault, &case.words(), |call| {
+            let path = call.path().filter(|path| path.contains("/repository/packs/"));
+            if call.renames() && bad.is_some() {
+                return Act::Fail(Errno::ENOSPC);
+            }
+            let is_read = call.name() == Some("pread64") && path.is_some();
+            if is_read && (bad.is_none() || bad == path) {
+                bad = path;
+                return Act::Fail(Errno::EIO);
+            }
+            Act::Go
+        });
+        let output = output.code(14);
+        let named = format!("cannot read {}: ", bad.unwrap());
+        assert!(output.stderr.contains(&named), "{name}: {named} {}", output.report());
+    }
+}

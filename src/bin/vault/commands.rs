@@ -38,7 +38,7 @@ use vault::snapshot::{Entry, Snapshot};
 
 use crate::args::{Global, Verb};
 use crate::exit::Outcome;
-use crate::limited::Limited;
+use crate::medium::{Medium, ReadErrors};
 use crate::passphrase::Secret;
 use crate::render::{self, Screen};
 use crate::select::{self, Selector};
@@ -137,12 +137,17 @@ impl Context {
 
     /// The medium of the repository.
     pub fn backend(&self) -> Result<Arc<dyn Backend>> {
-        Ok(self.backend_at(self.repository_folder()?.0))
+        Ok(Arc::new(self.medium(self.repository_folder()?.0)))
     }
 
-    fn backend_at(&self, folder: PathBuf) -> Arc<dyn Backend> {
-        let folder = Arc::new(LocalFolder::new(folder));
-        Limited::wrap(folder, self.global.read_rate(), self.global.write_rate(), self.stop.clone())
+    /// The same, and each error of reading is noted in `errors`.
+    pub fn backend_noting(&self, errors: &Arc<ReadErrors>) -> Result<Arc<dyn Backend>> {
+        Ok(Arc::new(self.medium(self.repository_folder()?.0).noting(errors)))
+    }
+
+    fn medium(&self, folder: PathBuf) -> Medium<LocalFolder> {
+        let (read, write) = (self.global.read_rate(), self.global.write_rate());
+        Medium::new(LocalFolder::new(folder), read, write, self.stop.clone())
     }
 
     /// Opens the repository, and says what was found damaged though something else stood in for it, and what it lacks of what this
@@ -159,7 +164,7 @@ impl Context {
 
     /// Opens another repository likewise.
     pub fn open_other(&self, folder: &Path, given: Option<Secret>, key: Option<&str>) -> Result<Repository> {
-        let repository = self.open_locked_at(self.backend_at(folder.to_owned()))?;
+        let repository = self.open_locked_at(Arc::new(self.medium(folder.to_owned())))?;
         let gone = self.snapshots_gone();
         let opened = self.unlocked(repository, given, key)?;
         self.gone.fetch_add(gone, Ordering::Relaxed);

@@ -17,8 +17,7 @@ use super::check::{Quietly, offer_help, print_damage, print_gone};
 use super::{Context, passphrase};
 use crate::args::HealArgs;
 use crate::exit::Outcome;
-use crate::limited::Limited;
-use crate::noted::{Noted, ReadErrors};
+use crate::medium::{Medium, ReadErrors};
 use crate::places;
 use crate::render::text::{self, counted};
 use crate::render::{Screen, chain, path_fields};
@@ -28,10 +27,11 @@ const NAMED: usize = 20;
 
 pub fn run(context: &Context, args: &HealArgs) -> Result<Outcome> {
     let begun = Instant::now();
-    let folder = Arc::new(LocalFolder::new(args.from.clone()));
-    let other = Limited::wrap(folder, context.global.read_rate(), None, context.stop.clone());
     let errors = Arc::default();
-    let (here, other) = (Noted::wrap(context.backend()?, &errors), Noted::wrap(other, &errors));
+    let here = context.backend_noting(&errors)?;
+    let (folder, read_rate) = (LocalFolder::new(args.from.clone()), context.global.read_rate());
+    let other: Arc<dyn Backend> =
+        Arc::new(Medium::new(folder, read_rate, None, context.stop.clone()).noting(&errors));
     let observer: Arc<dyn Observer> = Arc::new(Afterwards(context.screen.clone()));
     let mut options = options(None, args.quick, args.dry_run);
     refuse_exchanged(&other)?;
@@ -39,6 +39,7 @@ pub fn run(context: &Context, args: &HealArgs) -> Result<Outcome> {
     let prepared = prepare(&here, &other, &options, &observer, &context.stop);
     context.screen.end_progress();
     let mended = prepared.inspect_err(|error| {
+        name_errors(context, &errors);
         // Which of the two it is about does not show.
         if error.is_damage() && Repository::open(other.clone()).is_err_and(|error| error.is_damage()) {
             let place = args.from.display();
@@ -58,6 +59,7 @@ pub fn run(context: &Context, args: &HealArgs) -> Result<Outcome> {
     context.screen.start_progress("heal");
     let healed = heal(&repository, &other, &options, &observer, &context.stop);
     context.screen.end_progress();
+    name_errors(context, &errors);
     let mut summary = healed.inspect_err(|error| {
         if let Error::Interrupted = error {
             context.screen.note("what was taken over is right, and nothing is worse: the same again goes on");
@@ -66,7 +68,6 @@ pub fn run(context: &Context, args: &HealArgs) -> Result<Outcome> {
     summary.replaced.splice(0..0, mended.replaced);
     summary.fetched.splice(0..0, mended.fetched);
     name_files(context, &summary);
-    name_errors(context, &errors);
     name_damaged_there(context, &args.from, &summary);
     let (mut report, mut gone) = (None, 0);
     if !repository.is_locked() && !args.dry_run {

@@ -14,7 +14,6 @@ use super::heal::{Afterwards, name_errors, offer_prune, options, still_damaged, 
 use super::{Context, passphrase, short};
 use crate::args::RepairArgs;
 use crate::exit::Outcome;
-use crate::noted::Noted;
 use crate::render::path_fields;
 use crate::render::text::{self, counted, escape};
 
@@ -24,7 +23,7 @@ const NAMED: usize = 10;
 pub fn run(context: &Context, args: &RepairArgs) -> Result<Outcome> {
     let begun = Instant::now();
     let errors = Arc::default();
-    let mut repository = context.open_locked_at(Noted::wrap(context.backend()?, &errors))?;
+    let mut repository = context.open_locked_at(context.backend_noting(&errors)?)?;
     passphrase::unlock(context, &mut repository, passphrase::given(context)?)?;
     let chosen = chosen(context, args, &repository)?;
     let options = options(context.cache_folder(repository.id()), args.quick, args.dry_run);
@@ -32,8 +31,8 @@ pub fn run(context: &Context, args: &RepairArgs) -> Result<Outcome> {
     context.screen.start_progress("repair");
     let repaired = repair(&repository, chosen.as_deref(), &options, &observer, &context.stop);
     context.screen.end_progress();
-    let summary = repaired?;
     name_errors(context, &errors);
+    let summary = repaired?;
     summary.files.damaged.iter().try_for_each(|name| still_damaged(context, name))?;
     summary.remade.iter().try_for_each(|remade| print_remade(context, remade, args.dry_run))?;
     offer_help(context, &summary);
