@@ -49,7 +49,7 @@ pub fn segment(input: &[u8], defect: Defect) {
         return assert!(mode & 3 != 1 || is_sealed && is_padded, "a right one was refused");
     };
     // A chunk that is longer than any.
-    let is_the_case = facts.rows.get(52).is_some_and(|byte| *byte != 0);
+    let is_the_case = facts.rows.chunks(FACT_LEN).any(|fact| fact.get(52).is_some_and(|byte| *byte != 0));
     defect.spoil(is_the_case, &mut facts.rows);
     if is_sealed && rows.get(facts.rows.len()..).is_some_and(|rest| rest.iter().all(|byte| *byte == 0)) {
         // Nor are zeros at the end facts.
