@@ -213,10 +213,14 @@ impl Repository {
         if !listed.iter().any(|(id, _)| id == key) {
             return Err(Error::NotFound { what: format!("key {key}") });
         }
-        if !listed.iter().any(|(id, read)| id != key && read.is_ok()) {
-            return Err(Error::Usage(
-                "the last key is not removed: without one, all that is stored would be lost".to_owned(),
-            ));
+        let (others, lost): (Vec<_>, Vec<_>) =
+            listed.into_iter().filter(|(id, _)| id != key).map(|(_, read)| read).partition(Result::is_ok);
+        if others.is_empty() {
+            // One that cannot be read now may be a key all the same.
+            let is_unread = |error: &Error| matches!(error, Error::Repository { .. }) && !is_vanished(error);
+            let unread = lost.into_iter().filter_map(Result::err).find(is_unread);
+            let last = "the last key is not removed: without one, all that is stored would be lost";
+            return Err(unread.unwrap_or_else(|| Error::Usage(last.to_owned())));
         }
         if self.opened_with() == Some(*key) {
             let what = "the key that opened the repository is not removed: open it with another one";

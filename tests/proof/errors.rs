@@ -441,6 +441,15 @@ fn what_cannot_be_read_the_second_time_is_not_passed_over() {
 }
 
 #[test]
+fn a_key_that_cannot_be_read_is_not_taken_for_one_that_is_gone() {
+    needs!("root", "sh");
+    let Some(case) = Case::of("key change") else { return };
+    let counts = each_read_fails(&case, &["/keys/"], 1);
+    assert!(counts.violations.is_empty(), "{}", counts.violations.join("\n\n"));
+    assert!(counts.tried >= 4, "{}", counts.tried);
+}
+
+#[test]
 fn what_a_mirror_does_without_is_told_with_the_error() {
     needs!("root", "sh");
     let counts = each_read_fails(&Case::of("mirror").unwrap(), &["/drive/config", "/drive/copy"], 1);

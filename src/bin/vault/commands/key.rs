@@ -121,7 +121,12 @@ fn change(context: &Context, args: &AddKeyArgs) -> Result<Outcome> {
     // Opened with the new one before the old one goes.
     repository = context.open_locked()?;
     repository.unlock(&new.passphrase, Some(key))?;
-    repository.remove_key(&old)?;
+    repository.remove_key(&old).inspect_err(|_| {
+        context.screen.note(&format!(
+            "both keys open it, the old one as well: `vault key remove {}` removes that",
+            short(&old)
+        ));
+    })?;
     removed(context, old)?;
     Ok(Outcome::Done)
 }
