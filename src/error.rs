@@ -70,6 +70,12 @@ pub enum Error {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// Another run makes a repository at the same place.
+    #[error("another run makes a repository in {} at this moment", path.display())]
+    BeingMade {
+        /// The place.
+        path: PathBuf,
+    },
     /// `init` found something at the place where the repository should go.
     #[error("{} already holds a repository or other files", path.display())]
     NotEmpty {

@@ -27,7 +27,7 @@ mod writer;
 
 pub use config::{Config, CopyInfo, InitOptions};
 pub(crate) use config::{
-    is_feature, is_free, is_of_the_medium, is_whole_config, make_folders, read_config, read_copy,
+    claim, is_feature, is_free, is_of_the_medium, is_whole_config, make_folders, read_config, read_copy,
     refuse_inside_another,
 };
 pub use keeper::Keeper;
@@ -89,7 +89,7 @@ impl Repository {
     /// Makes a new repository. The place must be empty or not exist; what an interrupted `init` left is taken over.
     ///
     /// # Errors
-    /// `NotEmpty`, an impossible chunker, or any error of the medium.
+    /// `NotEmpty`, `BeingMade`, an impossible chunker, or any error of the medium.
     pub fn init(backend: &dyn Backend, options: &InitOptions) -> Result<RepositoryId> {
         config::init(backend, options)
     }

@@ -1,9 +1,11 @@
 //! What a repository says of itself: `config` and `config.2`, `copy`, `features/`.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, open_regular, read_whole};
@@ -132,10 +134,9 @@ pub struct InitOptions {
 /// Makes a repository: folders first, `config` last, so that half of one is none `[DUR-7]`.
 pub(super) fn init(backend: &dyn Backend, options: &InitOptions) -> Result<RepositoryId> {
     options.chunker.validate().map_err(|error| Error::Usage(error.to_string()))?;
-    if !Repository::is_free(backend)? {
-        return Err(Error::NotEmpty { path: backend.place().to_owned() });
-    }
+    refuse_occupied(backend)?;
     refuse_inside_another(backend.place())?;
+    let _ours = claim(backend)?;
     make_folders(backend)?;
     let repository = RepositoryId::from_bytes(random());
     let mut config = Config {
@@ -161,6 +162,29 @@ pub(super) fn init(backend: &dyn Backend, options: &InitOptions) -> Result<Repos
     object::publish(backend, &session, "config.2", &bytes)?;
     object::publish(backend, &session, "config", &bytes)?;
     Ok(repository)
+}
+
+fn refuse_occupied(backend: &dyn Backend) -> Result<()> {
+    if Repository::is_free(backend)? {
+        Ok(())
+    } else {
+        Err(Error::NotEmpty { path: backend.place().to_owned() })
+    }
+}
+
+/// Makes the folder of a new repository and locks it while the result lives, so that no other run makes one there meanwhile: each would
+/// overwrite `copy` and `config` of the other, and remove its key. The system unlocks it when the process ends. Nothing where there are no
+/// locks.
+pub(crate) fn claim(backend: &dyn Backend) -> Result<Option<File>> {
+    backend.make_folder("").map_err(Error::repository("create", ""))?;
+    let folder = File::open(backend.place()).ok();
+    let locked = folder.as_ref().map(|folder| flock(folder, FlockOperation::NonBlockingLockExclusive));
+    if locked == Some(Err(Errno::WOULDBLOCK)) {
+        return Err(Error::BeingMade { path: backend.place().to_owned() });
+    }
+    // Another one may have been made before that.
+    refuse_occupied(backend)?;
+    Ok(folder)
 }
 
 /// Removes the keys that an interrupted `init` left: there is no `config` that they could belong to.

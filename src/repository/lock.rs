@@ -219,8 +219,8 @@ impl Repository {
             // One that cannot be read now may be a key all the same.
             let is_unread = |error: &Error| matches!(error, Error::Repository { .. }) && !is_vanished(error);
             let unread = lost.into_iter().filter_map(Result::err).find(is_unread);
-            let last = "the last key is not removed: without one, all that is stored would be lost";
-            return Err(unread.unwrap_or_else(|| Error::Usage(last.to_owned())));
+            let text = "the last key is not removed: without one, all that is stored would be lost";
+            return Err(unread.unwrap_or_else(|| Error::Usage(text.to_owned())));
         }
         if self.opened_with() == Some(*key) {
             let what = "the key that opened the repository is not removed: open it with another one";

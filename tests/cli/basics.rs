@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::Barrier;
+use std::thread;
 
 use super::{World, flip, json};
 use crate::support::manifest::Manifest;
@@ -141,6 +143,38 @@ fn init_makes_one_repository_and_touches_nothing_else() {
     vault.run(&["-r", file, "init"]).code(1).says(&format!("cannot make a repository in {file}: "));
     vault.run(&["-r", place, "ls"]).code(1).says("there is no snapshot in this repository");
     vault.run(&["-r", place, "snapshots"]).ok().says("no snapshots yet");
+}
+
+#[test]
+fn dur_7_of_runs_that_make_a_repository_at_once_one_does() {
+    let world = World::saved();
+    let there = world.vault.join("there");
+    fs::create_dir(&there).unwrap();
+    let place = there.to_str().unwrap();
+    let ways = [&["-r", place, "init"][..], &["mirror", "--new", place]];
+    let ours = fs::File::open(&there).unwrap();
+    ours.lock().unwrap();
+    for args in ways {
+        world.run(args).code(11).says("another run makes a repository in").says("hint: run it again");
+        assert_eq!(fs::read_dir(&there).unwrap().count(), 0);
+    }
+    drop(ours);
+    for round in 0..8 {
+        let barrier = Barrier::new(4);
+        let codes: Vec<Option<i32>> = thread::scope(|scope| {
+            let run = |number: usize| {
+                barrier.wait();
+                world.run(ways[(round + number) % 2]).status.code()
+            };
+            let runs: Vec<_> = (0..4).map(|number| scope.spawn(move || run(number))).collect();
+            runs.into_iter().map(|run| run.join().unwrap()).collect()
+        });
+        let made = codes.iter().filter(|code| **code == Some(0)).count();
+        assert!(made >= 1 && codes.iter().all(|code| matches!(code, Some(0 | 1 | 11))), "{codes:?}");
+        world.run(&["-r", place, "snapshot", &world.path("src")]).ok();
+        world.run(&["-r", place, "check", "--read-data"]).ok();
+        fs::remove_dir_all(&there).unwrap();
+    }
 }
 
 #[test]

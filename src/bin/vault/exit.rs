@@ -57,7 +57,7 @@ pub fn code(error: &Error) -> u8 {
         Error::Interrupted => INTERRUPTED,
         Error::Usage(_) => USAGE,
         Error::NoRepository { .. } => NO_REPOSITORY,
-        Error::Busy { .. } => BUSY,
+        Error::Busy { .. } | Error::BeingMade { .. } => BUSY,
         Error::Locked
         | Error::WrongPassphrase { .. }
         | Error::KeyRemoved { .. }
@@ -86,6 +86,7 @@ pub fn hint(error: &Error) -> Option<String> {
         Error::Busy { .. } => {
             "wait for it, or if its machine is gone for good, `vault prune --ended SESSION` goes on without it"
         }
+        Error::BeingMade { .. } => "run it again in a moment",
         Error::NotEmpty { .. } => "name a folder that is empty or does not exist yet",
         Error::MediumMissing { .. } => {
             "is the drive plugged in and mounted? The first copy on a drive is made with `vault mirror --new`"

@@ -28,10 +28,7 @@ const NAMED: usize = 20;
 pub fn run(context: &Context, args: &HealArgs) -> Result<Outcome> {
     let begun = Instant::now();
     let errors = Arc::default();
-    let here = context.backend_noting(&errors)?;
-    let (folder, read_rate) = (LocalFolder::new(args.from.clone()), context.global.read_rate());
-    let other: Arc<dyn Backend> =
-        Arc::new(Medium::new(folder, read_rate, None, context.stop.clone()).noting(&errors));
+    let (here, other) = (context.backend_noting(&errors)?, medium_of_other(context, &args.from, &errors));
     let observer: Arc<dyn Observer> = Arc::new(Afterwards(context.screen.clone()));
     let mut options = options(None, args.quick, args.dry_run);
     refuse_exchanged(&other)?;
@@ -96,6 +93,12 @@ pub fn run(context: &Context, args: &HealArgs) -> Result<Outcome> {
         None => !found.damaged.is_empty(),
     };
     Ok(Outcome::damage_if(is_damaged || !summary.damaged_there.is_empty()))
+}
+
+/// The medium of the other copy, from which is only read.
+fn medium_of_other(context: &Context, place: &Path, errors: &Arc<ReadErrors>) -> Arc<dyn Backend> {
+    let read_rate = context.global.read_rate();
+    Arc::new(Medium::new(LocalFolder::new(place), read_rate, None, context.stop.clone()).noting(errors))
 }
 
 /// Refuses a copy that says it is not encrypted, if this computer has seen it encrypted.
