@@ -62,7 +62,7 @@ pub struct MergeSummary {
 /// Merges snapshots, at least two, in the order in which they were named. On return with a snapshot it is durable.
 ///
 /// # Errors
-/// `Usage` where their owners cannot be told apart; damage to any of them; `Interrupted`; any error of the medium.
+/// `Usage` where their owners cannot be told apart, or where they list more together than a snapshot may `[SNAP-5]`; damage to any of them; `Interrupted`; any error of the medium.
 pub fn merge(
     repository: &Repository,
     snapshots: &[(SnapshotId, Snapshot)],
@@ -84,7 +84,11 @@ fn once(
     let Some((_, winner)) = ranked.last() else {
         return Err(Error::Usage("nothing is to be merged".to_owned()));
     };
-    let sources = sources::united(&ranked)?;
+    let frame = Snapshot { sources: sources::united(&ranked)?, ..described(&ranked, winner, options) };
+    if frame.lists_too_much() {
+        let text = "together they have more sources, tags or names of owners than one snapshot may list";
+        return Err(Error::Usage(text.to_owned()));
+    }
     let listed = repository.snapshots()?;
     let forgotten = repository.forgotten()?;
     let write_options = WriteOptions {
@@ -117,10 +121,9 @@ fn once(
     let snapshot = Snapshot {
         root,
         notes,
-        sources,
         counters: counters(&ranked, &lost),
         fields: vec![made::seen(&seen)],
-        ..described(&ranked, winner, options)
+        ..frame
     };
     let is_it = |known: &Snapshot| known.made_from == snapshot.made_from && known.root == snapshot.root;
     let known = listed
@@ -161,12 +164,10 @@ fn described(ranked: &[(SnapshotId, &Snapshot)], winner: &Snapshot, options: &Me
     let mut known = HashSet::new();
     let tags = ranked.iter().flat_map(|(_, snapshot)| &snapshot.tags).chain(&options.tags);
     let tags = tags.filter(|tag| known.insert(*tag)).cloned().collect();
-    let mut made_from: Vec<(How, SnapshotId)> = ranked.iter().map(|(id, _)| (How::Merge, *id)).collect();
-    for before in ranked.iter().flat_map(|(_, snapshot)| &snapshot.made_from) {
-        if !made_from.contains(before) {
-            made_from.push(*before);
-        }
-    }
+    let merged = ranked.iter().map(|(id, _)| (How::Merge, *id));
+    let before = ranked.iter().flat_map(|(_, snapshot)| &snapshot.made_from).copied();
+    let mut noted = HashSet::new();
+    let made_from = merged.chain(before).filter(|from| noted.insert(*from)).collect();
     Snapshot {
         state: state(ranked),
         label: options.label.clone().unwrap_or(label),

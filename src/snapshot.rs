@@ -309,7 +309,7 @@ pub enum State {
 }
 
 /// How a snapshot was made from others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum How {
     /// Several were merged.
     Merge,

@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
+use std::sync::atomic::AtomicBool;
 
 use vault::backend::LocalFolder;
 use vault::backup::BackupOptions;
 use vault::error::Error;
+use vault::event::{Observer, Silent};
 use vault::header::MAX_STRUCTURE_LEN;
+use vault::merge::{MergeOptions, Prefer, merge};
 use vault::snapshot::{MAX_LISTED, Snapshot};
 
 use super::{Arc, Path, Result, Scratch, new_repository, options, repository, save};
@@ -73,4 +76,35 @@ fn snap_5_names_of_owners_are_left_out_where_there_is_no_room_for_them() {
     let longest = snapshots(&place).into_iter().find(|snapshot| snapshot.description.len() == len).unwrap();
     assert!(longest.sources[0].users.is_empty() && longest.sources[0].groups.is_empty());
     assert_eq!(longest.root.kind.directory(), snapshots(&place)[0].root.kind.directory());
+}
+
+#[test]
+fn snap_5_snapshots_that_list_too_much_together_are_not_merged_and_nothing_is_written() {
+    let scratch = Scratch::new();
+    let place = new_repository(&scratch);
+    let source = scratch.join("source");
+    fs::create_dir(&source).unwrap();
+    for half in ["one", "other"] {
+        fs::write(source.join("file"), half).unwrap();
+        let tags = (0..MAX_LISTED / 2).map(|number| format!("{half}{number}")).collect();
+        let options = BackupOptions { tags, ..options(std::slice::from_ref(&source)) };
+        save(Arc::new(LocalFolder::new(&place)), options).unwrap();
+    }
+    let repository = repository::open(Arc::new(LocalFolder::new(&place))).unwrap();
+    let both: Vec<_> =
+        repository.snapshots().unwrap().into_iter().map(|(id, read)| (id, read.unwrap())).collect();
+    let segments = fs::read_dir(place.join("index")).unwrap().count();
+    let options = MergeOptions {
+        prefer: Prefer::Newest,
+        label: None,
+        tags: Vec::new(),
+        description: String::new(),
+        dry_run: false,
+        cache_folder: None,
+    };
+    let observer: Arc<dyn Observer> = Arc::new(Silent);
+    let refused = merge(&repository, &both, &options, &observer, &AtomicBool::new(false));
+    assert!(matches!(refused, Err(Error::Usage(_))), "{refused:?}");
+    assert_eq!(fs::read_dir(place.join("index")).unwrap().count(), segments);
+    assert_eq!(fs::read_dir(place.join("tmp")).unwrap().count(), 0);
 }
