@@ -62,7 +62,8 @@ pub struct MergeSummary {
 /// Merges snapshots, at least two, in the order in which they were named. On return with a snapshot it is durable.
 ///
 /// # Errors
-/// `Usage` where their owners cannot be told apart, or where they list more together than a snapshot may `[SNAP-5]`; damage to any of them; `Interrupted`; any error of the medium.
+/// `Usage` where their owners cannot be told apart, or where they list more together than a snapshot may `[SNAP-5]`; damage to any of
+/// them; `Interrupted`; any error of the medium.
 pub fn merge(
     repository: &Repository,
     snapshots: &[(SnapshotId, Snapshot)],
@@ -84,7 +85,9 @@ fn once(
     let Some((_, winner)) = ranked.last() else {
         return Err(Error::Usage("nothing is to be merged".to_owned()));
     };
-    let frame = Snapshot { sources: sources::united(&ranked)?, ..described(&ranked, winner, options) };
+    let (counters, fields) = (Vec::new(), Vec::new());
+    let sources = sources::united(&ranked)?;
+    let frame = Snapshot { sources, counters, fields, ..described(&ranked, winner, options) };
     if frame.lists_too_much() {
         let text = "together they have more sources, tags or names of owners than one snapshot may list";
         return Err(Error::Usage(text.to_owned()));
@@ -118,13 +121,8 @@ fn once(
     };
     writer.finish()?;
     let seen: HashSet<SnapshotId> = listed.iter().map(|(id, _)| *id).collect();
-    let snapshot = Snapshot {
-        root,
-        notes,
-        counters: counters(&ranked, &lost),
-        fields: vec![made::seen(&seen)],
-        ..frame
-    };
+    let snapshot =
+        Snapshot { root, notes, counters: counted(&ranked, &lost), fields: vec![made::seen(&seen)], ..frame };
     let is_it = |known: &Snapshot| known.made_from == snapshot.made_from && known.root == snapshot.root;
     let known = listed
         .iter()
@@ -191,7 +189,7 @@ fn state(ranked: &[(SnapshotId, &Snapshot)]) -> State {
 }
 
 /// What all have, less what is in several of them or lost to another version.
-fn counters(ranked: &[(SnapshotId, &Snapshot)], lost: &tree::Lost) -> Vec<(u32, u64)> {
+fn counted(ranked: &[(SnapshotId, &Snapshot)], lost: &tree::Lost) -> Vec<(u32, u64)> {
     let sum = |tag| ranked.iter().map(|(_, snapshot)| snapshot.counter(tag)).fold(0, u64::saturating_add);
     [
         (counter::FILES, lost.files),

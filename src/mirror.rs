@@ -122,7 +122,7 @@ pub struct MirrorSummary {
 /// Brings the mirror at `destination` up to `repository`. On return all that was copied is durable there.
 ///
 /// # Errors
-/// - `MediumMissing`, `OtherRepository`, `NotEmpty`, `Nested`: it is not the place for this mirror; nothing was written.
+/// - `MediumMissing`, `OtherRepository`, `NotEmpty`, `BeingMade`, `Nested`: it is not the place for this mirror; nothing was written.
 /// - `Path` of a file on the mirror: the medium is full, failed, or gave back other bytes than were written. Repeat it to go on.
 /// - `UnknownFeature`, `UnknownRecord`; `Interrupted`; any error of the repository but damage to single files.
 /// - `PrunedMeanwhile`: somebody prunes one of the two again and again.

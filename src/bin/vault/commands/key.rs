@@ -123,7 +123,7 @@ fn change(context: &Context, args: &AddKeyArgs) -> Result<Outcome> {
     repository.unlock(&new.passphrase, Some(key))?;
     repository.remove_key(&old).inspect_err(|_| {
         context.screen.note(&format!(
-            "both keys open it, the old one as well: `vault key remove {}` removes that",
+            "the new passphrase opens it; the old one may too, until `vault key remove {}` succeeds",
             short(&old)
         ));
     })?;
