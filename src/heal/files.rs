@@ -32,9 +32,8 @@ pub fn prepare(
     check_apart(here.place(), other.place())?;
     let there = Repository::open(other.clone()).map_err(Error::about(other.place()))?;
     let mut problems = Vec::new();
-    let is_here_encrypted = here.list("keys").is_ok_and(|keys| keys.iter().any(|key| key.is_file));
-    if is_here_encrypted && !there.config().is_encrypted() {
-        // [CONF-5]
+    // [CONF-5]
+    if !there.config().is_encrypted() && has_keys(here)? {
         return Err(Error::damaged("config")(Corruption::KeysBesidePlain));
     }
     match read_config(&**here, &mut problems) {
@@ -73,6 +72,15 @@ pub fn prepare(
     done.fetched.append(&mut found.fetched);
     done.replaced.append(&mut found.replaced);
     Ok(done)
+}
+
+/// Whether there are key files. A folder that cannot be listed may have some.
+fn has_keys(here: &Arc<dyn Backend>) -> Result<bool> {
+    match here.list("keys") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(about_this(here.place())(Error::repository("list", "keys")(error))),
+        Ok(keys) => Ok(keys.iter().any(|key| key.is_file)),
+    }
 }
 
 /// Takes over the key files without which a copy cannot be opened.

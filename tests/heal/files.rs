@@ -302,5 +302,12 @@ fn conf_5_a_config_that_says_less_is_not_taken_over() {
     let state = world.vault.join("state");
     fs::remove_dir_all(&state).unwrap();
     world.heal(&here, &there, &[]).code(13).says("exchanged");
+    // Nor where it cannot be said whether there are keys.
+    fs::rename(here.join("keys"), world.vault.join("keys")).unwrap();
+    fs::write(here.join("keys"), "").unwrap();
+    world.heal(&here, &there, &[]).code(1).says("cannot list").says("keys");
+    assert!(!here.join("config").exists() && !here.join("config.2").exists());
+    fs::remove_file(here.join("keys")).unwrap();
+    fs::rename(world.vault.join("keys"), here.join("keys")).unwrap();
     assert_eq!(files(&here), before);
 }
