@@ -31,9 +31,9 @@ pub fn run(context: &Context, args: &HealArgs) -> Result<Outcome> {
     let (here, other) = (context.backend_noting(&errors)?, medium_of_other(context, &args.from, &errors));
     let observer: Arc<dyn Observer> = Arc::new(Afterwards(context.screen.clone()));
     let mut options = options(None, args.quick, args.dry_run);
-    refuse_exchanged(&other)?;
     context.screen.start_progress("heal");
-    let prepared = prepare(&here, &other, &options, &observer, &context.stop);
+    let prepared =
+        refuse_exchanged(&other).and_then(|()| prepare(&here, &other, &options, &observer, &context.stop));
     context.screen.end_progress();
     let mended = prepared.inspect_err(|error| {
         name_errors(context, &errors);
@@ -103,10 +103,12 @@ fn medium_of_other(context: &Context, place: &Path, errors: &Arc<ReadErrors>) ->
 
 /// Refuses a copy that says it is not encrypted, if this computer has seen it encrypted.
 fn refuse_exchanged(other: &Arc<dyn Backend>) -> Result<()> {
-    match (places::states(), Repository::open(other.clone())) {
-        (Some(folder), Ok(other)) => Seen::recall(&folder, &other).map(|_| ()),
-        // What cannot be opened is said next.
-        _ => Ok(()),
+    let Some(folder) = places::states() else { return Ok(()) };
+    match Repository::open(other.clone()) {
+        Ok(other) => Seen::recall(&folder, &other).map(|_| ()),
+        // Why not is said next.
+        Err(Error::NoRepository { .. }) => Ok(()),
+        Err(error) => Err(Error::about(other.place())(error)),
     }
 }
 
