@@ -1,13 +1,17 @@
 //! Whole files from another copy.
 
+use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use super::world::{World, damage, files, flip_at, names, open, sound, summary};
+use crate::support::needs::needs;
 use crate::support::repository::is_encrypted;
 use crate::support::torture::Random;
+use crate::support::tracer::{Act, traced};
 
 /// Damages so many files of two copies, none of them in both, in various ways.
 fn damage_both(one: &Path, other: &Path, seed: u64, of: usize) -> (usize, usize) {
@@ -278,11 +282,8 @@ fn records_and_keys_that_are_missing_come_back_and_keys_that_were_removed_do_not
     }
 }
 
-#[test]
-fn conf_5_a_config_that_says_less_is_not_taken_over() {
-    if !is_encrypted() {
-        return;
-    }
+/// An encrypted repository without `config`, and a mirror of it that says that it is not encrypted and has no keys.
+fn exchanged() -> (World, PathBuf, PathBuf) {
     let world = World::saved();
     let (here, there) = (world.repo(), world.mirror("mirror"));
     let repository = open(&here);
@@ -296,6 +297,15 @@ fn conf_5_a_config_that_says_less_is_not_taken_over() {
         fs::write(there.join(name), &plain).unwrap();
         fs::remove_file(here.join(name)).unwrap();
     }
+    (world, here, there)
+}
+
+#[test]
+fn conf_5_a_config_that_says_less_is_not_taken_over() {
+    if !is_encrypted() {
+        return;
+    }
+    let (world, here, there) = exchanged();
     let before = files(&here);
     // This computer has seen it encrypted; another one sees the keys.
     world.heal(&here, &there, &[]).code(13).says("exchanged");
@@ -310,4 +320,31 @@ fn conf_5_a_config_that_says_less_is_not_taken_over() {
     fs::remove_file(here.join("keys")).unwrap();
     fs::rename(world.vault.join("keys"), here.join("keys")).unwrap();
     assert_eq!(files(&here), before);
+}
+
+#[test]
+fn conf_5_a_copy_that_cannot_be_opened_once_is_not_believed_the_next_time() {
+    needs!("root", "sh");
+    if !is_encrypted() {
+        return;
+    }
+    let (world, here, there) = exchanged();
+    for name in names(&here, "keys/") {
+        fs::remove_file(here.join(name)).unwrap();
+    }
+    let before = files(&here);
+    let mut failed = HashSet::new();
+    let args = ["-r", here.to_str().unwrap(), "heal", "--from", there.to_str().unwrap()];
+    let output = traced(&world.vault, &args, |call| {
+        let path = call.path().map(PathBuf::from).unwrap_or_default();
+        let is_config = [there.join("config"), there.join("config.2")].contains(&path);
+        if is_config && call.name() == Some("openat") && failed.insert(path) {
+            Act::Fail(Errno::EIO)
+        } else {
+            Act::Go
+        }
+    });
+    assert_eq!(failed.len(), 2, "{}", output.report());
+    assert!(!output.status.success(), "{}", output.report());
+    assert_eq!(files(&here), before, "{}", output.report());
 }
