@@ -173,14 +173,18 @@ fn refuse_occupied(backend: &dyn Backend) -> Result<()> {
 }
 
 /// Makes the folder of a new repository and locks it while the result lives, so that no other run makes one there meanwhile: each would
-/// overwrite `copy` and `config` of the other, and remove its key. The system unlocks it when the process ends. Nothing where there are no
-/// locks.
+/// overwrite `copy` and `config` of the other, and remove its key. The system unlocks it when the process ends. Nothing is locked where
+/// there are no locks, or no folder, as in memory; other computers are not kept out.
 pub(crate) fn claim(backend: &dyn Backend) -> Result<Option<File>> {
     backend.make_folder("").map_err(Error::repository("create", ""))?;
-    let folder = File::open(backend.place()).ok();
-    let locked = folder.as_ref().map(|folder| flock(folder, FlockOperation::NonBlockingLockExclusive));
-    if locked == Some(Err(Errno::WOULDBLOCK)) {
-        return Err(Error::BeingMade { path: backend.place().to_owned() });
+    let folder = match File::open(backend.place()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        opened => Some(opened.map_err(Error::repository("open", ""))?),
+    };
+    match folder.as_ref().map_or(Ok(()), |folder| flock(folder, FlockOperation::NonBlockingLockExclusive)) {
+        Ok(()) | Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::BADF) => {}
+        Err(Errno::WOULDBLOCK) => return Err(Error::BeingMade { path: backend.place().to_owned() }),
+        Err(error) => return Err(Error::repository("lock", "")(error.into())),
     }
     // Another one may have been made before that.
     refuse_occupied(backend)?;
